@@ -1,0 +1,116 @@
+"""Applies patches at the moment when the modules they change are imported.
+
+An import hook rather than plain assignments after ``import chainer``, because some patches must
+take effect while Chainer is being imported, and because it leaves the cost of importing Chainer to
+the scripts that use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+
+from trainer.runtime.compat.patch import Patch
+
+
+def install(patches: Iterable[Patch]) -> None:
+    """Registers the import hook and applies ``patches`` to modules that are already imported.
+
+    Idempotent: a second call does nothing.
+    """
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return
+    by_module: dict[str, list[Patch]] = {}
+    for patch in patches:
+        by_module.setdefault(patch.module, []).append(patch)
+
+    if "chainer" not in sys.modules:
+        _forget_failed_import()
+    for name, group in by_module.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            for patch in group:
+                if patch.after is not None and patch.needed():
+                    patch.after(module)
+    sys.meta_path.insert(0, _Finder(by_module))
+
+
+def _forget_failed_import() -> None:
+    # A failed `import chainer` leaves the submodules that had succeeded. A second import would find
+    # them but not set them as attributes of the new package.
+    for name in [n for n in sys.modules if n.startswith("chainer.")]:
+        del sys.modules[name]
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, by_module: Mapping[str, Sequence[Patch]]) -> None:
+        self._by_module = by_module
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        patches = self._by_module.get(fullname)
+        if patches is None:
+            return None
+        spec = self._find_elsewhere(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        active = [patch for patch in patches if patch.needed()]
+        if active:
+            spec.loader = _Loader(spec.loader, active)
+        return spec
+
+    def _find_elsewhere(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> importlib.machinery.ModuleSpec | None:
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+
+class _Loader(importlib.abc.Loader):
+    """Executes a module with its patches around it.
+
+    Everything else is the original loader's business; ``inspect`` and ``linecache`` ask the loader
+    for source through ``get_source``, hence ``__getattr__``.
+    """
+
+    def __init__(self, loader: importlib.abc.Loader, patches: Sequence[Patch]) -> None:
+        self._loader = loader
+        self._patches = patches
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # From here on the module is its own loader's: reload() and introspection see Chainer's file.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        stand_ins = [patch.stand_in for patch in self._patches if patch.stand_in is not None]
+        with contextlib.ExitStack() as stack:
+            for patch in self._patches:
+                if patch.around is not None:
+                    stack.enter_context(patch.around())
+            if stand_ins:
+                stand_ins[0](module)
+            else:
+                self._loader.exec_module(module)
+        for patch in self._patches:
+            if patch.after is not None:
+                patch.after(module)

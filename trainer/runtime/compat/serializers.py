@@ -1,0 +1,3 @@
+from trainer.runtime.compat.patch import Patch
+
+PATCHES: tuple[Patch, ...] = ()

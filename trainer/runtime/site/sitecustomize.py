@@ -1,0 +1,62 @@
+"""Gives child interpreters the runtime's layers. Found through PYTHONPATH; see runtime/launch.py.
+
+Python imports a module of this name at start-up. Every Python process below a job does, most of
+them without any use for Chainer, so nothing is imported until the module that needs a layer is.
+"""
+
+import importlib
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+# .../<root>/trainer/runtime/site
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
+
+# The first import of the key calls the function of the module.
+_LAYERS = {
+    "chainer": ("trainer.runtime.compat", "apply"),
+    "azureml": ("trainer.runtime.reporting", "install"),
+}
+
+
+class _Trigger:
+    """A finder that finds nothing: it only notices which modules are asked for."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        layer = _LAYERS.pop(fullname, None)
+        if layer is not None:
+            _activate(*layer)
+        return None
+
+
+def _activate(module, function):
+    # The layer of the parent process, not another installation that this interpreter may have.
+    sys.path.insert(0, _ROOT)
+    try:
+        layer = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        return
+    finally:
+        sys.path.remove(_ROOT)
+    getattr(layer, function)()
+
+
+def _run_shadowed_sitecustomize():
+    # This file hides the sitecustomize that the interpreter would have found without it.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
+    own = sys.modules.pop("sitecustomize", None)
+    try:
+        importlib.import_module("sitecustomize")
+    except ModuleNotFoundError as error:
+        if error.name != "sitecustomize":
+            raise
+    finally:
+        # site.py expects the name to be there when the import is over.
+        if own is not None:
+            sys.modules.setdefault("sitecustomize", own)
+
+
+sys.meta_path.insert(0, _Trigger())
+_run_shadowed_sitecustomize()

@@ -1,0 +1,134 @@
+"""Where a job can run: the Backend protocol, and a registry that imports a backend when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from trainer.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.artifacts import ArtifactStore
+    from trainer.home import Home
+    from trainer.job import TrainingJob
+    from trainer.run import RunInfo
+    from trainer.runfolder import RunFolder
+    from trainer.snapshot import Snapshot
+
+ENTRY_POINTS = "trainer.backends"
+DEFAULT_BACKEND = "local"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a submission would do, found without starting anything or touching a network.
+
+    Attributes:
+        backend: The backend's name.
+        command: The job's command line.
+        files: Number of files that would travel.
+        size: Their total size in bytes.
+        digest: The snapshot's digest.
+        dataset: The data set that would travel, or None.
+        details: The backend's own lines, label to value: device, image, VM size, pins, caps.
+        warnings: What the user should know before starting.
+    """
+
+    backend: str
+    command: tuple[str, ...]
+    files: int
+    size: int
+    digest: str
+    dataset: str | None = None
+    details: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Somewhere to run jobs.
+
+    A backend is made from a :class:`~trainer.home.Home` and its options; making one must be cheap and touch no
+    network. Whatever happens to a run is brought into its folder, which is what everyone reads.
+
+    Attributes:
+        name: The name under which it is registered.
+        on_interrupt: What Ctrl-C does to a run that a command is following.
+    """
+
+    name: str
+    on_interrupt: Literal["cancel", "detach"]
+
+    def __init__(self, home: Home, options: Mapping[str, Any]) -> None: ...
+
+    def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
+        """Say what ``submit`` would do.
+
+        Raises:
+            RefusedError: The job breaks a limit of the backend.
+        """
+        ...
+
+    def submit(self, folder: RunFolder) -> None:
+        """Start the run whose job and staged snapshot lie in ``folder``; return once it is under way.
+
+        Raises:
+            RefusedError: The backend will not take it.
+            SignInError: The backend does not accept who we are.
+            ConfigError: Something it needs is missing.
+        """
+        ...
+
+    def refresh(self, folder: RunFolder) -> RunInfo:
+        """Bring the folder (record, metrics, log, outputs) up to date with the run, and return the record.
+
+        When the record says Completed, ``outputs/`` holds the run's outputs and, if the job has a model name
+        and the script wrote ``outputs/model.npz``, the model is registered, exactly once.
+        A run that has died without a word is Failed, never Running for ever.
+        """
+        ...
+
+    def cancel(self, folder: RunFolder) -> None:
+        """Ask for the run to stop. Idempotent; does nothing to a run that has ended."""
+        ...
+
+    def store(self) -> ArtifactStore:
+        """The backend's model registry."""
+        ...
+
+
+def backend_names() -> list[str]:
+    """Names of the backends that are installed."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def load_backend(name: str, home: Home, options: Mapping[str, Any] | None = None) -> Backend:
+    """Import a backend and make it.
+
+    Args:
+        name: Its name, an entry point in the group ``trainer.backends``.
+        home: Where runs and models are kept.
+        options: The backend's own options; unknown ones are the backend's to refuse.
+
+    Raises:
+        UsageError: No such backend.
+        ConfigError: The backend can't be imported.
+    """
+    point = _entry_point(name)
+    try:
+        kind = point.load()
+    except ImportError as error:
+        raise ConfigError(
+            f"The backend {name!r} can't be imported: {error}.", f"Reinstall the package that brings {point.value}."
+        ) from error
+    backend: Backend = kind(home, options or {})
+    return backend
+
+
+def _entry_point(name: str) -> EntryPoint:
+    found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
+    if not found:
+        raise UsageError(f"There is no backend {name!r}.", f"Choose one of: {', '.join(backend_names())}.")
+    return found[0]

@@ -1,0 +1,92 @@
+"""Every error that trainer raises on purpose.
+
+    TrainerError                 message, hint, exit_code
+    ├── RunFailedError      1    the job ran and failed, or its result can't be trusted
+    │   └── IntegrityError  1    bytes that differ from their recorded SHA-256, or a hostile file
+    ├── UsageError          2    the command's own words are off
+    ├── ConfigError         3    configuration is missing or wrong
+    │   ├── MissingExtraError    an optional dependency is not installed
+    │   └── SignInError          the backend's sign-in failed
+    ├── RefusedError        4    the backend refused: quota, VM size, limits
+    ├── NotFoundError       5    no such run, model, version or file
+    └── InterruptedRunError 130  Ctrl-C
+
+``message`` is one line that says what happened, ``hint`` one line that says what to do.
+"""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: What happened, in one line.
+        hint: What to do about it, in one line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RunFailedError(TrainerError):
+    """The job ran and failed."""
+
+    exit_code = 1
+
+
+class IntegrityError(RunFailedError):
+    """A file is not what it claims to be."""
+
+
+class UsageError(TrainerError):
+    """A flag, name or argument is unusable."""
+
+    exit_code = 2
+
+
+class ConfigError(TrainerError):
+    """Configuration or environment is missing or wrong."""
+
+    exit_code = 3
+
+
+class MissingExtraError(ConfigError):
+    """An optional dependency is not installed.
+
+    Args:
+        what: What was wanted, for example ``"The azureml backend"``.
+        extra: The extra of this package that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the extra '{extra}', which is not installed.",
+            f"In a clone: uv sync --extra {extra}    With pip: pip install 'trainer[{extra}]'",
+        )
+
+
+class SignInError(ConfigError):
+    """The backend did not accept who we are."""
+
+
+class RefusedError(TrainerError):
+    """The backend refused the job before running it."""
+
+    exit_code = 4
+
+
+class NotFoundError(TrainerError):
+    """No such run, model, version or file."""
+
+    exit_code = 5
+
+
+class InterruptedRunError(TrainerError):
+    """Ctrl-C ended the command."""
+
+    exit_code = 130

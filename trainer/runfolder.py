@@ -1,0 +1,248 @@
+"""A run on disk: plain files that can be read, copied and rsynced.
+
+.trainer/runs/<run id>/
+    job.json        the frozen TrainingJob
+    status.json     RunInfo, replaced whole at every change
+    metrics.jsonl   one JSON object a line: name, value, step, time
+    progress.json   how far the script is, while it runs
+    logs/           std_log.txt is what the script printed
+    snapshot/       exactly what travelled
+    outputs/        what the script wrote under ./outputs
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from trainer.atomic import write_bytes
+from trainer.errors import ConfigError, NotFoundError, UsageError
+from trainer.job import TrainingJob
+from trainer.run import Metric, Progress, RunInfo, RunStatus
+
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
+_T = TypeVar("_T")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_LOG_NAME = "std_log.txt"
+
+
+def new_run_id(now: float | None = None) -> str:
+    """An id that sorts by time (UTC) and can be typed: ``20261123-180501-k3xq2m``."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    return f"{stamp}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
+
+
+class RunFolder:
+    """One run's folder. Reading needs no lock; ``update`` takes one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name
+        self.logs = path / "logs"
+        self.snapshot = path / "snapshot"
+        self.outputs = path / "outputs"
+
+    @classmethod
+    def create(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> RunFolder:
+        """Make a new run's folder with its job and its first record.
+
+        Args:
+            runs: The directory of all runs; made if missing.
+            job: What will run.
+            backend: Name of the backend that will run it.
+            snapshot: The snapshot's digest.
+
+        Raises:
+            ConfigError: The directory can't be written.
+        """
+        while True:
+            created = time.time()
+            folder = cls(runs / new_run_id(created))
+            try:
+                folder.path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ConfigError(
+                    f"Can't create a run folder in {runs}: {error.strerror}.",
+                    "Make it writable, or set TRAINER_HOME to a directory that is.",
+                ) from error
+        for directory in (folder.logs, folder.snapshot, folder.outputs):
+            directory.mkdir()
+        write_bytes(folder.path / "job.json", _encode(job))
+        info = RunInfo(
+            run_id=folder.run_id,
+            backend=backend,
+            status=RunStatus.NOT_STARTED,
+            experiment=job.experiment,
+            snapshot=snapshot,
+            dataset=job.dataset,
+            created=created,
+            resumed_from=job.resumed_from,
+        )
+        write_bytes(folder.path / "status.json", _encode(info))
+        return folder
+
+    def job(self) -> TrainingJob:
+        """The run's job.
+
+        Raises:
+            NotFoundError: There is no such run.
+            ConfigError: ``job.json`` is damaged.
+        """
+        return self._read("job.json", TrainingJob)
+
+    def info(self) -> RunInfo:
+        """The record as it stands on disk.
+
+        Raises:
+            NotFoundError: There is no such run.
+            ConfigError: ``status.json`` is damaged.
+        """
+        return self._read("status.json", RunInfo)
+
+    def update(self, change: Callable[[RunInfo], RunInfo] | None = None, /, **fields: Any) -> RunInfo:
+        """Replace the record under the run's lock.
+
+        A terminal status is final: a later change of ``status`` is ignored, so whoever is second
+        to notice the end (the process itself, an observer, a cancel) changes nothing.
+
+        Args:
+            change: Takes the record now on disk and gives the new one.
+            fields: Or simply the fields to set.
+        """
+        with self.locked():
+            old = self.info()
+            new = change(old) if change is not None else msgspec.structs.replace(old, **fields)
+            if old.status.terminal and new.status is not old.status:
+                return old
+            if new.status.terminal and new.ended is None:
+                new = msgspec.structs.replace(new, ended=time.time())
+            if new != old:
+                write_bytes(self.path / "status.json", _encode(new))
+            return new
+
+    @contextmanager
+    def locked(self, name: str = "status") -> Iterator[None]:
+        """Hold one of the run's locks, against other processes too."""
+        import filelock
+
+        if not self.path.is_dir():
+            raise _no_such_run(self.run_id)
+        with filelock.FileLock(self.path / f".{name}.lock"):
+            yield
+
+    def metrics(self) -> list[Metric]:
+        """Every metric logged so far. A last line still being written is left out."""
+        try:
+            data = (self.path / "metrics.jsonl").read_bytes()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in data.split(b"\n")[:-1]:
+            try:
+                found.append(_METRIC.decode(line))
+            except msgspec.DecodeError:
+                continue  # the script owns this file; a line it spoiled must not hide the others
+        return found
+
+    def progress(self) -> Progress | None:
+        """The script's last word on how far it is."""
+        try:
+            return _PROGRESS.decode((self.path / "progress.json").read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    @property
+    def log_path(self) -> Path:
+        """The file that holds what the script printed."""
+        return self.logs / _LOG_NAME
+
+    def read_log(self, offset: int = 0) -> bytes:
+        """What the log holds from byte ``offset`` on."""
+        try:
+            with self.log_path.open("rb") as stream:
+                stream.seek(offset)
+                return stream.read()
+        except FileNotFoundError:
+            return b""
+
+    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The log's last lines."""
+        size = self.log_path.stat().st_size if self.log_path.exists() else 0
+        tail = self.read_log(max(0, size - 64 * 1024)).decode("utf-8", "replace")
+        return tuple(tail.splitlines()[-lines:])
+
+    def _read(self, name: str, kind: type[_T]) -> _T:
+        try:
+            data = (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _no_such_run(self.run_id) from error
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            raise ConfigError(
+                f"{self.path / name} is damaged: {error}.",
+                f"Restore it from a copy, or remove the folder {self.path}.",
+            ) from error
+
+
+_METRIC = msgspec.json.Decoder(Metric)
+_PROGRESS = msgspec.json.Decoder(Progress)
+
+
+def _encode(record: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def _no_such_run(run_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no run {run_id!r} here.", "See: trainer runs")
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """Every run's folder, newest first."""
+    try:
+        names = [entry.name for entry in runs.iterdir() if RUN_ID.fullmatch(entry.name)]
+    except FileNotFoundError:
+        return []
+    return [RunFolder(runs / name) for name in sorted(names, reverse=True)]
+
+
+def find_run(runs: Path, reference: str) -> RunFolder:
+    """The run that ``reference`` names.
+
+    Args:
+        runs: The directory of all runs.
+        reference: A run id, an unambiguous beginning or ending of one, or ``latest``.
+
+    Raises:
+        NotFoundError: No run fits.
+        UsageError: More than one fits.
+    """
+    folders = list_runs(runs)
+    if reference == "latest":
+        if not folders:
+            raise NotFoundError("There are no runs here.", "Start one: trainer run")
+        return folders[0]
+    exact = [folder for folder in folders if folder.run_id == reference]
+    if exact:
+        return exact[0]
+    fitting = [
+        folder
+        for folder in folders
+        if reference and (folder.run_id.startswith(reference) or folder.run_id.endswith(reference))
+    ]
+    if not fitting:
+        raise _no_such_run(reference)
+    if len(fitting) > 1:
+        some = ", ".join(folder.run_id for folder in fitting[:3])
+        raise UsageError(f"{reference!r} fits {len(fitting)} runs: {some}.", "Give more of the id.")
+    return fitting[0]

@@ -1,0 +1,78 @@
+"""Write exact pins of every dependency into ``[tool.uv] constraint-dependencies`` of pyproject.toml.
+
+    uv run scripts/pin.py            newest versions that fit together
+    uv run scripts/pin.py --check    exit 1 if the pins don't cover what pyproject.toml asks for
+
+A lock file would pin too, but it names the package registry that it was made from; these lines name only
+packages. uv reads them at every ``uv run`` and ``uv sync``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN = "# Written by scripts/pin.py."
+PINS = re.compile(rf"^{re.escape(BEGIN)}\nconstraint-dependencies = \[\n(?:  .*\n)*\]\n", re.MULTILINE)
+PIN = re.compile(r"[A-Za-z0-9._-]+(\[[a-z0-9,_-]+\])?==[^ ;]+( ; .+)?")
+
+
+def resolve(pyproject: str) -> list[str]:
+    """Pins of all extras and groups, for every supported Python, as ``name==version ; marker``."""
+    uv = shutil.which("uv")
+    if uv is None:
+        sys.exit("error: uv is not on the PATH\nhint: pip install uv")
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "pyproject.toml").write_text(pyproject)
+        export = subprocess.run(
+            [uv, "export", "--all-extras", "--all-groups", "--no-hashes", "--no-annotate", "--no-header"]
+            + ["--no-emit-project", "--quiet"],
+            cwd=scratch,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+    pins = [line.strip() for line in export.splitlines() if PIN.fullmatch(line.strip())]
+    return sorted({simplified(pin) for pin in pins}, key=str.lower)
+
+
+def simplified(pin: str) -> str:
+    """A pin as a constraint: without extras, and with a marker only where Pythons differ.
+
+    An extra can't stand in a constraint. A constraint installs nothing, so on which platform a package
+    is wanted doesn't matter here; which version fits which Python does.
+    """
+    requirement, _, marker = pin.partition(" ; ")
+    requirement = re.sub(r"\[[^\]]*\]==", "==", requirement)
+    return f"{requirement} ; {marker}" if "python_full_version" in marker else requirement
+
+
+def main() -> None:
+    """Write the pins, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    path = ROOT / "pyproject.toml"
+    text = path.read_text()
+    bare = PINS.sub("", text)
+    if parser.parse_args().check:
+        block = PINS.search(text)
+        pinned = set(re.findall(r'^  "(.+)",$', block.group(0), re.MULTILINE)) if block else set()
+        missing = [pin for pin in resolve(text) if pin not in pinned]
+        if missing:
+            sys.exit("error: not pinned: " + ", ".join(missing) + "\nhint: uv run scripts/pin.py")
+        return
+    pins = resolve(bare)
+    lines = "".join([f"{BEGIN}\nconstraint-dependencies = [\n", *(f'  "{pin}",\n' for pin in pins), "]\n"])
+    written = bare.replace("[tool.uv]\n", "[tool.uv]\n" + lines, 1)
+    path.write_text(written)
+    print(f"{len(pins)} pins written", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

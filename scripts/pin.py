@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+QUIET = ("--no-hashes", "--no-annotate", "--no-header")
 BEGIN = "# Written by scripts/pin.py."
 PINS = re.compile(rf"^{re.escape(BEGIN)}\nconstraint-dependencies = \[\n(?:  .*\n)*\]\n", re.MULTILINE)
 PIN = re.compile(r"[A-Za-z0-9._-]+(\[[a-z0-9,_-]+\])?==[^ ;]+( ; .+)?")
@@ -31,8 +32,7 @@ def resolve(pyproject: str) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pyproject.toml").write_text(pyproject)
         export = subprocess.run(
-            [uv, "export", "--all-extras", "--all-groups", "--no-hashes", "--no-annotate", "--no-header"]
-            + ["--no-emit-project", "--quiet"],
+            [uv, "export", "--quiet", "--all-extras", "--all-groups", "--no-emit-project", *QUIET],
             cwd=scratch,
             check=True,
             stdout=subprocess.PIPE,

@@ -1,0 +1,298 @@
+"""Exactly what travels with a job, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trainer
+from trainer.errors import ConfigError, RefusedError, UsageError
+from trainer.runtime.jobdir import DATA_DIR, JOB_DIR, RESUME_DIR
+from trainer.sourcefiles import SourceFiles, check_name, source_files
+
+DEFAULT_SCRIPT = "chainer_mnist.py"
+_CHUNK = 1 << 20
+# Copied twice for every run; more than this is a data set, not a program.
+_LARGEST = 4 << 30
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """One file of a snapshot.
+
+    Attributes:
+        path: Where it lies in the snapshot, with forward slashes.
+        source: Where it is read from.
+        size: In bytes.
+        sha256: In lower-case hexadecimal.
+        executable: Whether its owner may execute it; no other permission travels.
+    """
+
+    path: str
+    source: Path
+    size: int
+    sha256: str
+    executable: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a service takes.
+
+    Attributes:
+        whose: Who sets them, for messages.
+        files: Largest number of files.
+        size: Largest total size in bytes.
+    """
+
+    whose: str
+    files: int
+    size: int
+
+
+# azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
+AZURE_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a job, sorted by path, and what the choice of them left to say.
+
+    Attributes:
+        files: The files.
+        ignore_file: ``.amlignore`` or ``.gitignore`` if one chose them, else None.
+        notes: What was left behind unasked, one line each.
+    """
+
+    files: tuple[SnapshotFile, ...]
+    ignore_file: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        r"""SHA-256 of one line a file, in the order of their paths' UTF-8 bytes, in hexadecimal.
+
+        The line is ``<sha256> <x or -> <path>\n``: what each file holds, whether it is executable, and where it
+        lies. Times and owners don't count, so the same files give the same digest on every machine.
+        """
+        lines = (f"{file.sha256} {'x' if file.executable else '-'} {file.path}\n".encode() for file in self.files)
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """The files' total size in bytes."""
+        return sum(file.size for file in self.files)
+
+    def stage(self, target: Path) -> None:
+        """Copy the files to ``target``, which is missing or an empty directory.
+
+        It is filled under another name and renamed, so it is either empty or complete.
+
+        Raises:
+            UsageError: A file changed or vanished since the snapshot was taken.
+            ConfigError: It can't be written.
+        """
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        try:
+            for file in self.files:
+                _copy(file, temporary / file.path)
+            temporary.chmod(0o755)
+            temporary.replace(target)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def load(cls, staged: Path) -> Snapshot:
+        """The snapshot that lies in a directory, read and digested again."""
+        found = (path for path in staged.rglob("*") if path.is_file())
+        return cls(_digested({path.relative_to(staged).as_posix(): path for path in found}))
+
+    def with_resume(self, files: Mapping[str, Path]) -> Snapshot:
+        """The same snapshot with other files to resume from.
+
+        Args:
+            files: Path below ``_trainer_job/resume/`` to the file.
+        """
+        kept = [file for file in self.files if not file.path.startswith(RESUME_DIR + "/")]
+        added = _digested({f"{RESUME_DIR}/{name}": path for name, path in files.items()})
+        return replace(self, files=_sorted([*kept, *added]))
+
+
+def default_script() -> Path:
+    """The training script that ships with this package.
+
+    Raises:
+        ConfigError: It is missing.
+    """
+    # Beside the package in a clone and in site-packages alike.
+    script = Path(trainer.__file__).resolve().parent.parent / DEFAULT_SCRIPT
+    if not script.is_file():
+        raise ConfigError(f"{DEFAULT_SCRIPT} is missing beside the trainer package.", "Install the package again.")
+    return script
+
+
+def build_snapshot(
+    script: Path,
+    *,
+    source: Path | None = None,
+    dataset_files: Mapping[str, Path] | None = None,
+    dataset_name: str | None = None,
+    resume_files: Mapping[str, Path] | None = None,
+) -> Snapshot:
+    """Choose and digest what travels.
+
+    Args:
+        script: The script. Our own travels alone, any other with the directory it lies in.
+        source: Travel with this directory instead; it holds the script.
+        dataset_files: The data set's files by name.
+        dataset_name: Its name.
+        resume_files: Files to resume from, by path below ``_trainer_job/resume/``.
+
+    Raises:
+        UsageError: The script can't be read or doesn't lie in ``source``, a file can't be read or sent, or
+            one has a name that the job needs for itself.
+    """
+    top = source_directory(script, source)
+    chosen = SourceFiles({script.name: script}, None) if top is None else source_files(top)
+    if top is not None:
+        _check_travels(script_path(script, source), chosen)
+        _check_reserved(chosen.files, top)
+    files = chosen.files | _own_files()
+    for group, prefix in ((dataset_files, f"{DATA_DIR}/{dataset_name}"), (resume_files, RESUME_DIR)):
+        files |= {f"{prefix}/{name}": path for name, path in (group or {}).items()}
+    return Snapshot(_digested(files), chosen.ignore_file, chosen.notes)
+
+
+def source_directory(script: Path, source: Path | None) -> Path | None:
+    """The directory that travels, or None where the script travels alone."""
+    if source is not None:
+        return source.resolve()
+    return None if is_default_script(script) else script.resolve().parent
+
+
+def script_path(script: Path, source: Path | None) -> str:
+    """The script's path inside the snapshot.
+
+    Raises:
+        UsageError: It lies outside the directory that travels.
+    """
+    top = source_directory(script, source)
+    try:
+        return script.name if top is None else script.resolve().relative_to(top).as_posix()
+    except ValueError:
+        raise UsageError(f"{script} does not lie in {top}.", "Give --source a directory that holds it.") from None
+
+
+def is_default_script(script: Path) -> bool:
+    """Whether this is the script that ships with this package."""
+    return script.resolve() == default_script()
+
+
+def check_limits(snapshot: Snapshot, limits: Limits = AZURE_LIMITS) -> None:
+    """Refuse a snapshot that a service would not take, naming what fills it.
+
+    Raises:
+        RefusedError: It has too many files or bytes.
+    """
+    over = []
+    if len(snapshot.files) > limits.files:
+        over.append(f"{len(snapshot.files):,} files, and {limits.whose} takes {limits.files:,}")
+    if snapshot.size > limits.size:
+        over.append(f"{snapshot.size / 1e6:,.1f} MB, and {limits.whose} takes {limits.size / 1e6:,.1f} MB")
+    if not over:
+        return
+    largest = sorted(snapshot.files, key=lambda file: -file.size)[:3]
+    some = ", ".join(f"{file.path} ({file.size / 1e6:,.1f} MB)" for file in largest)
+    data = any(file.path.startswith(DATA_DIR + "/") for file in largest)
+    raise RefusedError(
+        f"The snapshot has {'; '.join(over)}. Largest: {some}.",
+        "Choose a smaller --dataset." if data else "List what the job doesn't need in .amlignore; see: trainer package",
+    )
+
+
+def _own_files() -> dict[str, Path]:
+    package = Path(trainer.__file__).resolve().parent
+    modules = [package / "__init__.py", *(package / "runtime").rglob("*.py")]
+    return {f"{JOB_DIR}/trainer/{path.relative_to(package).as_posix()}": path for path in modules}
+
+
+def _check_travels(name: str, chosen: SourceFiles) -> None:
+    if name not in chosen.files:
+        rule = chosen.ignore_file or "what never travels (outputs/, environments, caches, links that lead outside)"
+        raise UsageError(
+            f"The script {name} would not travel: it falls under {rule}.", "Change the rule, or move the script."
+        )
+
+
+def _check_reserved(files: Iterable[str], top: Path) -> None:
+    for name in files:
+        first = name.partition("/")[0]
+        if first == JOB_DIR:
+            raise UsageError(f"{top / first} has a name that jobs need for themselves.", "Rename or ignore it.")
+        if first in ("trainer", "trainer.py"):
+            raise UsageError(
+                f"{top / first} would be hidden by the trainer package that travels with the job.",
+                "Rename it, list it in .amlignore, or put the script in a directory of its own.",
+            )
+
+
+def _digested(files: Mapping[str, Path]) -> tuple[SnapshotFile, ...]:
+    found, total = [], 0
+    for name, path in files.items():
+        check_name(name)
+        try:
+            total += path.stat().st_size
+            if total > _LARGEST:
+                raise UsageError(
+                    f"The files to send with the script come to more than {_LARGEST >> 30} GiB.",
+                    "List what it doesn't need in .amlignore, or give --source a smaller directory.",
+                )
+            found.append(_digest(name, path))
+        except OSError as error:
+            raise UsageError(
+                f"Can't read {path}: {error.strerror}.", "Make it readable, or list it in .amlignore."
+            ) from error
+    return _sorted(found)
+
+
+def _digest(name: str, path: Path) -> SnapshotFile:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        status = os.fstat(stream.fileno())
+    return SnapshotFile(name, path, status.st_size, digest, bool(status.st_mode & 0o100))
+
+
+def _sorted(files: Iterable[SnapshotFile]) -> tuple[SnapshotFile, ...]:
+    return tuple(sorted(files, key=lambda file: file.path.encode()))
+
+
+def _copy(file: SnapshotFile, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    try:
+        source = file.source.open("rb")
+    except OSError as error:
+        raise UsageError(f"{file.source} can't be read any more: {error.strerror}.", "Start again.") from error
+    with source, target.open("xb") as copy:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            copy.write(chunk)
+    if digest.hexdigest() != file.sha256:
+        raise UsageError(f"{file.source} changed while it was being copied.", "Start again when nothing writes to it.")
+    target.chmod(0o755 if file.executable else 0o644)
+
+
+def _unwritable(target: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"Can't stage the snapshot in {target}: {error.strerror}.", "Free some space, or set TRAINER_HOME elsewhere."
+    )

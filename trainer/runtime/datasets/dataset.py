@@ -1,0 +1,165 @@
+"""Finds a data set at run time and checks that its four files belong together."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.runtime import jobdir
+from trainer.runtime.datasets import decoded
+from trainer.runtime.faults import RuntimeFault
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+"""The four files of a data set, as MNIST names them; each may end in ``.gz``."""
+
+DECODED_DIR = "TRAINER_DECODED_DIR"
+"""The environment variable with this machine's folder of decompressed copies; see :mod:`.decoded`."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and their labels. The arrays are C-contiguous and read-only; the larger ones are mapped files.
+
+    Attributes:
+        name: ``mnist``, ``mnist-5k``, or the name of the directory.
+        train_images: uint8 (N, rows, columns), 0 to 255.
+        train_labels: uint8 (N,), 0 to ``class_count - 1``.
+        test_images: uint8 (M, rows, columns).
+        test_labels: uint8 (M,).
+        class_count: How many classes the labels may name.
+    """
+
+    name: str
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.uint8]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.uint8]
+    class_count: int
+
+
+def load(where: str | Path = "auto", *, class_count: int = 10) -> Dataset:
+    """Find a data set and read it.
+
+    ``auto`` is what travelled with this job, else what ``trainer data`` gives on this machine.
+    Another name must be that of the data set that travelled, where one did. Anything else is a
+    directory with the four files.
+
+    Args:
+        where: ``auto``, a name or a directory.
+        class_count: Labels must be smaller than this.
+
+    Raises:
+        RuntimeFault: There is no such data set, or a file of it is malformed.
+    """
+    directory, name = _locate(str(where))
+    return read_directory(directory, name=name, class_count=class_count)
+
+
+def read_directory(
+    directory: Path, *, name: str | None = None, class_count: int = 10, decoded_dir: Path | None = None
+) -> Dataset:
+    """Read and check the four files in a directory.
+
+    Args:
+        directory: Where they lie.
+        name: What to call the data set; the directory's name if None.
+        class_count: Labels must be smaller than this.
+        decoded_dir: Folder of decompressed copies; that of the environment if None, and none without one.
+
+    Raises:
+        RuntimeFault: A file is missing or malformed, or two don't belong together; the message names it.
+    """
+    if decoded_dir is None and os.environ.get(DECODED_DIR):
+        decoded_dir = Path(os.environ[DECODED_DIR])
+    paths = find_files(directory)
+    train = _read_pair(paths[FILES[0]], paths[FILES[1]], class_count, decoded_dir)
+    test = _read_pair(paths[FILES[2]], paths[FILES[3]], class_count, decoded_dir)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise RuntimeFault(
+            f"{paths[FILES[2]]} has images of {_size(test[0])}, and {paths[FILES[0]]} of {_size(train[0])}.",
+            "Training and test images must have the same size.",
+        )
+    return Dataset(name or directory.resolve().name, *train, *test, class_count)
+
+
+def find_files(directory: Path) -> dict[str, Path]:
+    """The four files of a data set, by the names in :data:`FILES`.
+
+    A plain file is preferred to a gzipped one. ``train-images.idx3-ubyte`` is understood too, as
+    some archives unpack to it.
+
+    Raises:
+        RuntimeFault: One is missing.
+    """
+    found = {}
+    for name in FILES:
+        dotted = name.replace("-idx", ".idx")
+        paths = (directory / f"{stem}{suffix}" for suffix in ("", ".gz") for stem in (name, dotted))
+        path = next((path for path in paths if path.exists()), None)
+        if path is None:
+            raise RuntimeFault(
+                f"{directory} has no {name} and no {name}.gz.",
+                f"A data set is four IDX files: {', '.join(FILES)}, gzipped or not.",
+            )
+        found[name] = path
+    return found
+
+
+def _read_pair(
+    images_path: Path, labels_path: Path, class_count: int, decoded_dir: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images = decoded.read(images_path, 3, decoded_dir)
+    labels = decoded.read(labels_path, 1, decoded_dir)
+    if len(images) != len(labels):
+        raise RuntimeFault(
+            f"{labels_path} has {len(labels):,} labels, and {images_path} has {len(images):,} images.",
+            "Each image needs one label: these files don't belong together.",
+        )
+    if int(labels.max()) >= class_count:
+        first = int(np.argmax(labels >= class_count))
+        raise RuntimeFault(
+            f"{labels_path} has the label {labels[first]} at position {first}, and there are {class_count} classes.",
+            f"Labels run from 0 to {class_count - 1}.",
+        )
+    return images, labels
+
+
+def _size(images: NDArray[np.uint8]) -> str:
+    return f"{images.shape[1]}x{images.shape[2]}"
+
+
+def _locate(where: str) -> tuple[Path, str]:
+    travelled = jobdir.travelled_dataset()
+    # A directory's own name stands for it on a node, where the directory is not.
+    if travelled is not None and where in ("auto", travelled.name):
+        return travelled, travelled.name
+    directory = Path(where).expanduser()
+    if directory.is_dir():
+        return directory, directory.resolve().name
+    if travelled is not None:
+        if directory.name == travelled.name:
+            return travelled, travelled.name
+        raise RuntimeFault(
+            f"The script asks for the data set {where!r}, and this job carries {travelled.name!r}.",
+            f"Submit it with --dataset {where}, or let the script take --dataset auto.",
+        )
+    return _resolve(where)
+
+
+def _resolve(where: str) -> tuple[Path, str]:
+    # The client's side of the package, if this is the user's machine. It is looked up and not imported
+    # at the top because this module travels to nodes, where it is absent.
+    if importlib.util.find_spec("trainer.data") is None:
+        raise RuntimeFault(
+            f"No data set travelled with this job, and {where!r} is no directory here.",
+            "Submit with --dataset auto, or give the script a directory of IDX files.",
+        )
+    resolve: Callable[[str], tuple[Path, str]] = importlib.import_module("trainer.data").resolve_for_script
+    return resolve(where)

@@ -123,8 +123,20 @@ class Snapshot:
         Args:
             files: Path below ``_trainer_job/resume/`` to the file.
         """
-        kept = [file for file in self.files if not file.path.startswith(RESUME_DIR + "/")]
-        added = _digested({f"{RESUME_DIR}/{name}": path for name, path in files.items()})
+        return self._with(RESUME_DIR, RESUME_DIR, files)
+
+    def with_dataset(self, name: str, files: Mapping[str, Path]) -> Snapshot:
+        """The same snapshot with another data set.
+
+        Args:
+            name: The data set's name.
+            files: The name of each of its files to the file.
+        """
+        return self._with(DATA_DIR, f"{DATA_DIR}/{name}", files)
+
+    def _with(self, replaced: str, folder: str, files: Mapping[str, Path]) -> Snapshot:
+        kept = [file for file in self.files if not file.path.startswith(replaced + "/")]
+        added = _digested({f"{folder}/{name}": path for name, path in files.items()})
         return replace(self, files=_sorted([*kept, *added]))
 
 
@@ -148,6 +160,7 @@ def build_snapshot(
     dataset_files: Mapping[str, Path] | None = None,
     dataset_name: str | None = None,
     resume_files: Mapping[str, Path] | None = None,
+    exclude: Iterable[Path] = (),
 ) -> Snapshot:
     """Choose and digest what travels.
 
@@ -157,20 +170,21 @@ def build_snapshot(
         dataset_files: The data set's files by name.
         dataset_name: Its name.
         resume_files: Files to resume from, by path below ``_trainer_job/resume/``.
+        exclude: Directories that never travel.
 
     Raises:
         UsageError: The script can't be read or doesn't lie in ``source``, a file can't be read or sent, or
             one has a name that the job needs for itself.
     """
     top = source_directory(script, source)
-    chosen = SourceFiles({script.name: script}, None) if top is None else source_files(top)
+    chosen = SourceFiles({script.name: script}, None) if top is None else source_files(top, exclude)
     if top is not None:
         _check_travels(script_path(script, source), chosen)
         _check_reserved(chosen.files, top)
-    files = chosen.files | _own_files()
-    for group, prefix in ((dataset_files, f"{DATA_DIR}/{dataset_name}"), (resume_files, RESUME_DIR)):
-        files |= {f"{prefix}/{name}": path for name, path in (group or {}).items()}
-    return Snapshot(_digested(files), chosen.ignore_file, chosen.notes)
+    snapshot = Snapshot(_digested(chosen.files | _own_files()), chosen.ignore_file, chosen.notes)
+    if dataset_files and dataset_name:
+        snapshot = snapshot.with_dataset(dataset_name, dataset_files)
+    return snapshot.with_resume(resume_files) if resume_files else snapshot
 
 
 def source_directory(script: Path, source: Path | None) -> Path | None:

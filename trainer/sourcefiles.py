@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ class SourceFiles:
     notes: tuple[str, ...] = ()
 
 
-def source_files(top: Path) -> SourceFiles:
+def source_files(top: Path, exclude: Iterable[Path] = ()) -> SourceFiles:
     """Choose the files below ``top`` that travel.
 
     A symbolic link to something below ``top`` travels as what it points to; one that leads outside,
@@ -56,6 +57,7 @@ def source_files(top: Path) -> SourceFiles:
 
     Args:
         top: The directory.
+        exclude: Directories that never travel.
 
     Raises:
         UsageError: It is no readable directory, holds more than 20,000 files to send, or a file name
@@ -63,7 +65,8 @@ def source_files(top: Path) -> SourceFiles:
     """
     if not top.is_dir():
         raise UsageError(f"{top} is not a directory.", "Give --source a directory that holds the script.")
-    walk = _Walk(top.resolve(), AMLIGNORE if (top / AMLIGNORE).is_file() else GITIGNORE)
+    ignore_name = AMLIGNORE if (top / AMLIGNORE).is_file() else GITIGNORE
+    walk = _Walk(top.resolve(), ignore_name, frozenset(path.resolve() for path in exclude))
     walk.directory(walk.top, "", [], frozenset())
     ignore_file = walk.ignore_name if (top / walk.ignore_name).is_file() else None
     return SourceFiles(dict(sorted(walk.files.items())), ignore_file, tuple(walk.notes))
@@ -73,6 +76,7 @@ def source_files(top: Path) -> SourceFiles:
 class _Walk:
     top: Path
     ignore_name: str
+    exclude: frozenset[Path]
     files: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -85,6 +89,8 @@ class _Walk:
             raise _unreadable(prefix or str(folder), error) from error
         if any(entry.name == "pyvenv.cfg" for entry in entries):
             return  # a virtual environment under another name than .venv
+        if folder.resolve() in self.exclude:
+            return
         rules = [*rules, *self._rules_here(folder, prefix)]
         above = above | {folder.resolve()}
         for entry in entries:

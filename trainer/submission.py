@@ -1,0 +1,282 @@
+"""From what the command line says to a run that is under way.
+
+:func:`prepare` checks the request, finds the data and freezes a job with its snapshot; :func:`resume` does the
+same from an earlier run. :func:`submit` gives the result a folder and a backend.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trainer.artifacts import check_model_name
+from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
+from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME, TrainingJob
+from trainer.run import Run, RunFailure, RunStatus
+from trainer.runfolder import RunFolder
+from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
+from trainer.snapshot import DEFAULT_SCRIPT, Snapshot, build_snapshot, default_script, is_default_script, script_path
+
+if TYPE_CHECKING:
+    from trainer.backend import Backend
+    from trainer.data import DataSet
+    from trainer.home import Home
+
+CHECKPOINT = "checkpoint.npz"
+NO_DATASET = "none"
+# The tutorial's estimator passes these three.
+_EPOCHS = 10
+_BATCHSIZE = 128
+_EXPERIMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """Everything that can be asked of a run. None means the script's own default.
+
+    Attributes:
+        script: The training script; None for the one that ships with this package.
+        source: Directory that travels with it; None for the script's own.
+        script_args: Arguments for the script, after those made from the fields below.
+        epochs: Passes over the training set.
+        batchsize: Images in a minibatch.
+        units: Units in each hidden layer.
+        lr: Learning rate.
+        momentum: Of MomentumSGD.
+        seed: Of every random number generator.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads.
+        dataset: ``auto``, a data set's name, a directory, or ``none``.
+        experiment: Groups runs.
+        model_name: Register the model under this name; None doesn't register it.
+        tags: Recorded on the run and its model version.
+        max_minutes: Stop the run after so long; None for no cap.
+    """
+
+    script: Path | None = None
+    source: Path | None = None
+    script_args: tuple[str, ...] = ()
+    epochs: int | None = None
+    batchsize: int | None = None
+    units: int | None = None
+    lr: float | None = None
+    momentum: float | None = None
+    seed: int | None = None
+    device: str | None = None
+    threads: int | None = None
+    dataset: str = "auto"
+    experiment: str = DEFAULT_EXPERIMENT
+    model_name: str | None = DEFAULT_MODEL_NAME
+    tags: Mapping[str, str] = field(default_factory=dict)
+    max_minutes: int | None = None
+
+    def training_flags(self) -> dict[str, Any]:
+        """The flags of our own script that were given, by name, in the order they are passed."""
+        names = ("epochs", "batchsize", "units", "lr", "momentum", "seed", "device", "threads")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job and the files that travel with it, ready to submit."""
+
+    job: TrainingJob
+    snapshot: Snapshot
+
+
+def prepare(request: JobRequest, home: Home, progress: Callable[..., Any] | None = None) -> Prepared:
+    """Check a request and freeze it.
+
+    Args:
+        request: What is wanted.
+        home: Where runs are kept; what lies there never travels.
+        progress: Told of a download; see :func:`trainer.data.resolve`.
+
+    Raises:
+        UsageError: Something in the request is unusable; nothing has been done.
+        TrainerError: The data can't be had.
+    """
+    script = request.script or default_script()
+    _check(request, script)
+    name = script_path(script, request.source)
+    # First without data: a faulty source directory must not cost a download.
+    snapshot = build_snapshot(script, source=request.source, exclude=(home.path,))
+    data = _dataset(request, script, snapshot, progress)
+    if data is not None:
+        snapshot = snapshot.with_dataset(data.name, data.files)
+    job = TrainingJob(
+        script=name,
+        arguments=_arguments(request, script),
+        experiment=request.experiment,
+        model_name=request.model_name,
+        dataset=data.name if data else None,
+        dataset_digest=data.digest if data else None,
+        dataset_note=data.note if data else None,
+        max_minutes=request.max_minutes,
+        tags=dict(request.tags),
+    )
+    return Prepared(job, snapshot)
+
+
+def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
+    """A job that continues an earlier run, with the very files that run was given.
+
+    Our own script continues from ``outputs/checkpoint.npz``. Any other is given the run's outputs under
+    ``_trainer_job/resume/`` and told of them by ``extra_args``. Which backend the run was on doesn't matter.
+
+    Args:
+        run: It has ended.
+        extra_args: Arguments added to the run's own.
+
+    Raises:
+        UsageError: The run goes on, is complete with nothing added, or is a script's whose way to resume isn't given.
+        NotFoundError: It left nothing to continue from.
+        IntegrityError: Its snapshot was changed, or its checkpoint is not a safe npz.
+    """
+    info, job, folder = run.info(), run.job, run.folder
+    if not info.status.terminal:
+        raise UsageError(f"Run {run.run_id} is {info.status}.", f"Wait for it, or: trainer cancel {run.run_id}")
+    ours = Path(job.script).name == DEFAULT_SCRIPT
+    if info.status is RunStatus.COMPLETED and not extra_args:
+        more = "--epochs 20" if ours else "THE SCRIPT'S ARGUMENTS"
+        raise UsageError(
+            f"Run {run.run_id} is complete.", f"To train on, say for how long: trainer resume {run.run_id} -- {more}"
+        )
+    snapshot = Snapshot.load(folder.snapshot)
+    if snapshot.digest != info.snapshot:
+        raise IntegrityError(
+            f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
+        )
+    if ours:
+        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT}"]
+    else:
+        files, added = _all_outputs(run, extra_args), []
+    arguments = (*_without_resume(job.arguments), *extra_args, *added)
+    return Prepared(
+        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id), snapshot.with_resume(files)
+    )
+
+
+def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
+    """Give a prepared job a folder and start it.
+
+    Raises:
+        RefusedError: The backend will not take it; before anything is written where its limits say so.
+        TrainerError: It could not be started. The run's folder says why, with the status Failed.
+    """
+    backend.plan(prepared.job, prepared.snapshot)
+    folder = RunFolder.create(home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest)
+    try:
+        prepared.snapshot.stage(folder.snapshot)
+        backend.submit(folder)
+    except KeyboardInterrupt:
+        folder.update(status=RunStatus.CANCELED)
+        raise
+    except Exception as error:
+        reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+        folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
+        raise
+    return Run(folder, backend)
+
+
+def _check(request: JobRequest, script: Path) -> None:
+    if not script.is_file():
+        raise UsageError(f"There is no script {script}.", "Give --script the path of a Python file.")
+    flags = request.training_flags()
+    if flags and not is_default_script(script):
+        given = " ".join(f"--{name} {value}" for name, value in flags.items())
+        raise UsageError(
+            f"{', '.join('--' + name for name in flags)}: flags of {DEFAULT_SCRIPT}, not of {script.name}.",
+            f"Pass the script its own after two dashes: trainer run --script {script} -- {given}",
+        )
+    for name in ("epochs", "batchsize", "units", "threads", "max_minutes"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: it is a number of at least 1.", "Give one.")
+    _check_number("lr", request.lr, lambda lr: 0 < lr < float("inf"), "above 0")
+    _check_number("momentum", request.momentum, lambda momentum: 0 <= momentum < 1, "from 0 to below 1")
+    _check_number("seed", request.seed, lambda seed: 0 <= seed < 2**32, "from 0 to 4294967295")
+    if request.device is not None and not _DEVICE.fullmatch(request.device):
+        raise UsageError(f"There is no device {request.device!r}.", "Use auto, cpu, cuda or cuda:N.")
+    if not _EXPERIMENT.fullmatch(request.experiment):
+        raise UsageError(
+            f"{request.experiment[:60]!r} can't name an experiment.",
+            "Use up to 255 letters, digits, '_' and '-', beginning with a letter or digit.",
+        )
+    if request.model_name is not None:
+        check_model_name(request.model_name)
+    if any("\0" in word for word in (*request.script_args, *request.tags, *request.tags.values())):
+        raise UsageError("An argument or a tag holds a NUL character.", "Leave it out.")
+
+
+def _check_number(name: str, value: float | None, fits: Callable[[float], bool], allowed: str) -> None:
+    if value is not None and not fits(value):
+        raise UsageError(f"--{name} {value}: it is a number {allowed}.", "Give one.")
+
+
+def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
+    if not is_default_script(script):
+        return request.script_args
+    flags = {"epochs": _EPOCHS, "batchsize": _BATCHSIZE, "output_dir": "./outputs"} | request.training_flags()
+    made = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return (*made, *request.script_args)
+
+
+def _dataset(
+    request: JobRequest, script: Path, snapshot: Snapshot, progress: Callable[..., Any] | None
+) -> DataSet | None:
+    wanted: str | None = request.dataset
+    if wanted == "auto" and not is_default_script(script):
+        wanted = _mentioned_dataset(snapshot)
+    if wanted is None or wanted == NO_DATASET:
+        return None
+    from trainer.data import resolve
+
+    return resolve(wanted, progress=progress)
+
+
+# What a script calls, and the data set that answers it.
+_MENTIONS = ((rb"\bget_mnist\b", "auto"), (rb"\bget_fashion_mnist\b", "fashion-mnist"))
+
+
+def _mentioned_dataset(snapshot: Snapshot) -> str | None:
+    own = JOB_DIR + "/"
+    modules = [file for file in snapshot.files if file.path.endswith(".py") and not file.path.startswith(own)]
+    texts = [file.source.read_bytes() for file in modules]
+    return next((name for mark, name in _MENTIONS if any(re.search(mark, text) for text in texts)), None)
+
+
+def _our_checkpoint(run: Run) -> dict[str, Path]:
+    path = run.folder.outputs / CHECKPOINT
+    if not path.is_file():
+        raise NotFoundError(
+            f"Run {run.run_id} left no checkpoint: it ended before its first epoch did.", "Start again: trainer run"
+        )
+    return {CHECKPOINT: path}
+
+
+def _all_outputs(run: Run, extra_args: Sequence[str]) -> dict[str, Path]:
+    files = {name: run.folder.outputs / name for name in run.files()}
+    if not files:
+        raise NotFoundError(f"Run {run.run_id} left no outputs to continue from.", "Start again: trainer run")
+    if not extra_args:
+        newest = max(files, key=lambda name: files[name].stat().st_mtime)
+        raise UsageError(
+            f"Only {run.job.script} knows how it resumes.",
+            f"Pass it its own arguments, for example: trainer resume {run.run_id} -- --resume {RESUME_DIR}/{newest}",
+        )
+    return files
+
+
+def _without_resume(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    kept = list(arguments)
+    while "--resume" in kept:
+        at = kept.index("--resume")
+        del kept[at : at + 2]
+    return tuple(kept)

@@ -300,7 +300,9 @@ def _header(stream: IO[bytes], name: str, size: int) -> ArrayInfo:
         raise _UnsafeError(f"the shape of {name[:60]!r} is absurd")
     info = ArrayInfo(dtype, shape, order == "True", math.prod(shape) * item, 8 + width + length)
     if info.offset + info.nbytes != size:
-        raise _UnsafeError(f"the header of {name[:60]!r} promises {info.nbytes:,} bytes and its member has another size")
+        raise _UnsafeError(
+            f"the header of {name[:60]!r} promises {info.nbytes:,} bytes and its member has another size"
+        )
     return info
 
 

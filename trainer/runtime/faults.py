@@ -7,7 +7,7 @@ The runtime travels to machines where the rest of ``trainer`` is absent, so it c
 from __future__ import annotations
 
 
-class RuntimeFault(Exception):
+class RuntimeFault(Exception):  # noqa: N818  # a fault of the surroundings, not of the program
     """Something the user can put right.
 
     Attributes:

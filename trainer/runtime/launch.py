@@ -17,18 +17,19 @@ Exit status of its own: 2 for wrong usage, 3 for a :class:`~trainer.runtime.faul
 from __future__ import annotations
 
 import builtins
+import importlib.util
 import io
-import os
 import runpy
 import sys
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import ModuleType, TracebackType
 
 USAGE = "usage: python -m trainer.runtime.launch SCRIPT [ARGS...] | -m MODULE [ARGS...]"
 
-_THIS_FILE = os.path.abspath(__file__)
-_RUNTIME_DIR = os.path.dirname(_THIS_FILE)
-_ROOT = os.path.dirname(os.path.dirname(_RUNTIME_DIR))
+_THIS_FILE = Path(__file__).absolute()
+_RUNTIME_DIR = _THIS_FILE.parent
+_ROOT = str(_RUNTIME_DIR.parent.parent)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,49 +38,49 @@ def main(argv: list[str] | None = None) -> None:
     Returns when the script has ended normally; raises whatever the script raises.
     """
     args = sys.argv[1:] if argv is None else argv
-    if not args or args[0] in ("-h", "--help") or (args[0] == "-m" and len(args) == 1):
-        asked = bool(args) and args[0] != "-m"
-        print(USAGE, file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
-    as_module = args[0] == "-m"
-    target, *arguments = args[1:] if as_module else args
-    if not as_module and not os.path.isfile(target):
-        print(f"error: no script {target!r} in {os.getcwd()}", file=sys.stderr)
-        print(USAGE, file=sys.stderr)
-        sys.exit(2)
+    if args and args[0] in ("-h", "--help"):
+        sys.stdout.write(USAGE + "\n")
+        sys.exit(0)
+    as_module = args[:1] == ["-m"]
+    if len(args) < 1 + as_module:
+        _stop(2, USAGE)
+    target, *arguments = args[as_module:]
+    if not as_module and not Path(target).is_file():
+        _stop(2, f"error: there is no script {target!r} in {Path.cwd()}", USAGE)
 
-    _arrange_path(os.getcwd() if as_module else os.path.dirname(os.path.abspath(target)))
+    _arrange_path(Path.cwd() if as_module else Path(target).resolve().parent)
     _install_layers()
     _trim_tracebacks()
 
     from trainer.runtime.faults import RuntimeFault
 
+    sys.argv[:] = [target, *arguments]
     try:
         if as_module:
-            sys.argv[1:] = arguments
             runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
-            sys.argv[:] = [target, *arguments]
             _run_script(target)
     except RuntimeFault as fault:
-        print(f"error: {fault.message}", file=sys.stderr)
-        if fault.hint:
-            print(f"hint: {fault.hint}", file=sys.stderr)
-        sys.exit(3)
+        _stop(3, f"error: {fault.message}", *([f"hint: {fault.hint}"] if fault.hint else []))
 
 
-def _arrange_path(first: str) -> None:
+def _stop(status: int, *lines: str) -> None:
+    sys.stderr.write("".join(line + "\n" for line in lines))
+    sys.exit(status)
+
+
+def _arrange_path(first: Path) -> None:
     # Python has put this file's folder (run by path) or the working directory (run by -m) in front.
-    # The former would let `import datasets` find one of ours.
-    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _RUNTIME_DIR]
+    # The former would let the script's `import datasets` find the runtime's.
+    sys.path[:] = [entry for entry in sys.path if Path(entry).absolute() != _RUNTIME_DIR]
     sys.path.insert(0, _ROOT)
     import trainer.runtime.faults  # noqa: F401  # bound to this root before the path changes again
 
     sys.path.remove(_ROOT)
     if not sys.flags.safe_path:
-        if __package__ and sys.path and os.path.abspath(sys.path[0] or ".") == os.getcwd():
+        if __package__ and sys.path and Path(sys.path[0]).absolute() == Path.cwd():
             del sys.path[0]
-        sys.path.insert(0, first)
+        sys.path.insert(0, str(first))
     if _ROOT not in sys.path:
         sys.path.append(_ROOT)
 
@@ -89,14 +90,15 @@ def _install_layers() -> None:
 
     compat.apply()
     compat.apply_to_children()
-    try:
+    if importlib.util.find_spec("trainer.runtime.reporting") is not None:
         from trainer.runtime import reporting
-    except ImportError:
-        return
-    reporting.install()
+
+        reporting.install()
 
 
 def _run_script(path: str) -> None:
+    # Absolute, as Python has had it since 3.9; sys.argv[0] stays as it was typed.
+    path = str(Path(path).absolute())
     with io.open_code(path) as file:
         source = file.read()
     # A module of its own, left in place: worker processes, pickles and atexit functions look for
@@ -109,15 +111,13 @@ def _run_script(path: str) -> None:
         __cached__=None,
     )
     sys.modules["__main__"] = module
-    exec(compile(source, path, "exec"), module.__dict__)
+    exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  # it is what this module is for
 
 
 def _trim_tracebacks() -> None:
     previous = sys.excepthook
 
-    def excepthook(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> None:
+    def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         frame = traceback
         while frame is not None and _is_launcher(frame.tb_frame.f_code.co_filename):
             frame = frame.tb_next
@@ -128,7 +128,7 @@ def _trim_tracebacks() -> None:
 
 
 def _is_launcher(filename: str) -> bool:
-    return os.path.abspath(filename) == _THIS_FILE or filename in (runpy.__file__, "<frozen runpy>")
+    return Path(filename).absolute() == _THIS_FILE or filename in (runpy.__file__, "<frozen runpy>")
 
 
 if __name__ == "__main__":

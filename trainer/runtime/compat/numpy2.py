@@ -1,3 +1,178 @@
-from trainer.runtime.compat.patch import Patch
+"""Patches for what Chainer's functions and classes do wrong on newer NumPy.
 
-PATCHES: tuple[Patch, ...] = ()
+None copies Chainer's code: each changes the one value that NumPy treats differently. The names of
+Chainer's that they use are private, which is safe because Chainer 7.8.1 is the last release.
+"""
+
+# ruff: noqa: ANN401  # Chainer has no types
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any
+
+from trainer.runtime.compat.importing import sctypes
+from trainer.runtime.compat.patch import Patch, numpy_at_least
+
+
+class _NumpyWith:
+    """NumPy, and names that it has removed."""
+
+    def __init__(self, **removed: Any) -> None:
+        self.__dict__.update(removed)
+
+    def __getattr__(self, name: str) -> Any:
+        import numpy
+
+        return getattr(numpy, name)
+
+
+def _seeing(function: FunctionType, **names: Any) -> FunctionType:
+    """The same function with other values for some of the global names that it uses.
+
+    NumPy itself stays as it is: a name set there would be seen by every other library, and Chainer
+    compares modules (``xp is numpy``), so its modules must keep the real one.
+    """
+    changed = FunctionType(
+        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
+    )
+    changed.__kwdefaults__ = function.__kwdefaults__
+    functools.update_wrapper(changed, function)
+    return changed
+
+
+def _as_strided_backward(module: ModuleType) -> None:
+    grad = module.AsStridedGrad
+    grad.forward = _seeing(grad.forward, np=_NumpyWith(sctypes=sctypes()))
+
+
+def _resize_images(module: ModuleType) -> None:
+    module.compute_indices_and_weights = _seeing(  # type: ignore[attr-defined]
+        module.compute_indices_and_weights, numpy=_NumpyWith(float=float)
+    )
+
+
+def _categorical_log_prob(module: ModuleType) -> None:
+    import numpy
+
+    def meshgrid(*axes: Any, **options: Any) -> list[Any]:
+        return list(numpy.meshgrid(*axes, **options))
+
+    categorical = module.Categorical
+    categorical.log_prob = _seeing(categorical.log_prob, numpy=_NumpyWith(meshgrid=meshgrid))
+
+
+def _pad_sequence(module: ModuleType) -> None:
+    import numpy
+
+    original = module.PadSequence.forward
+
+    @functools.wraps(original)
+    def forward(self: Any, xs: tuple[Any, ...]) -> Any:
+        padding = self.padding
+        if isinstance(padding, int) and xs[0].dtype.kind in "iu":
+            # NumPy 1 and C convert modulo 2 to the number of bits; so does astype() on any NumPy.
+            self.padding = numpy.asarray(padding).astype(xs[0].dtype)[()]
+        try:
+            return original(self, xs)
+        finally:
+            self.padding = padding
+
+    module.PadSequence.forward = forward
+
+
+def _debug_print(module: ModuleType) -> None:
+    import numpy
+
+    original: Callable[[Any], str] = module.Variable.debug_print
+
+    @functools.wraps(original)
+    def debug_print(self: Any) -> str:
+        text = original(self)
+        if isinstance(self.array, numpy.ndarray):
+            text = text.replace("\n- device: cpu\n", "\n- device: CPU\n", 1)
+        return text
+
+    module.Variable.debug_print = debug_print
+
+
+def _summary_in_float64(module: ModuleType) -> None:
+    import numpy
+
+    original = module.Summary.add
+
+    @functools.wraps(original)
+    def add(self: Any, value: Any, weight: Any = 1) -> None:
+        # A Python float no longer makes NumPy compute in float64; one of NumPy's does. GPU arrays
+        # are left to CuPy, as they were.
+        if isinstance(value, (numpy.generic, numpy.ndarray)):
+            if type(self._x) is float:
+                self._x = numpy.float64(self._x)
+            if type(self._x2) is float:
+                self._x2 = numpy.float64(self._x2)
+        original(self, value, weight)
+
+    module.Summary.add = add
+
+
+def _numpy_2() -> bool:
+    return numpy_at_least(2)
+
+
+PATCHES = (
+    Patch(
+        name="as-strided-backward",
+        module="chainer.functions.array.as_strided",
+        reason="the backward of F.as_strided looks types up in numpy.sctypes, which NumPy 2 removed",
+        versions="NumPy >= 2",
+        needed=_numpy_2,
+        after=_as_strided_backward,
+    ),
+    Patch(
+        name="resize-images",
+        module="chainer.functions.array.resize_images",
+        reason="F.resize_images uses numpy.float, which NumPy 1.24 removed",
+        versions="NumPy >= 1.24",
+        needed=lambda: numpy_at_least(1, 24),
+        after=_resize_images,
+    ),
+    Patch(
+        name="categorical-log-prob",
+        module="chainer.distributions.categorical",
+        reason="Categorical.log_prob adds a list to the result of numpy.meshgrid, a tuple since NumPy 2",
+        versions="NumPy >= 2",
+        needed=_numpy_2,
+        after=_categorical_log_prob,
+    ),
+    Patch(
+        name="pad-sequence",
+        module="chainer.functions.array.pad_sequence",
+        reason=(
+            "F.pad_sequence(padding=-1) assigns -1 to an unsigned array, which NumPy 2 refuses with "
+            "an OverflowError; NumPy 1 wrapped it around"
+        ),
+        versions="NumPy >= 2",
+        needed=_numpy_2,
+        after=_pad_sequence,
+    ),
+    Patch(
+        name="debug-print",
+        module="chainer.variable",
+        reason="Variable.debug_print and PrintHook say 'cpu' for 'CPU', as NumPy 2's arrays have a device of that name",
+        versions="NumPy >= 2",
+        needed=_numpy_2,
+        after=_debug_print,
+    ),
+    Patch(
+        name="summary-float64",
+        module="chainer.reporter",
+        reason=(
+            "reporter.Summary, and so LogReport and Evaluator, would sum float32 observations in "
+            "float32 under NumPy 2's promotion rules; NumPy 1 summed them in float64"
+        ),
+        versions="NumPy >= 2",
+        needed=_numpy_2,
+        after=_summary_in_float64,
+    ),
+)

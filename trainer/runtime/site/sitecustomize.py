@@ -1,8 +1,12 @@
-"""Gives child interpreters the runtime's layers. Found through PYTHONPATH; see runtime/launch.py.
+"""Gives child interpreters the runtime's layers. Found through PYTHONPATH; see ``compat``.
 
 Python imports a module of this name at start-up. Every Python process below a job does, most of
 them without any use for Chainer, so nothing is imported until the module that needs a layer is.
 """
+# pathlib would be most of this file's cost.
+# ruff: noqa: ARG002, PTH100, PTH120
+
+from __future__ import annotations
 
 import importlib
 import os
@@ -22,14 +26,13 @@ _LAYERS = {
 class _Trigger:
     """A finder that finds nothing: it only notices which modules are asked for."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         layer = _LAYERS.pop(fullname, None)
         if layer is not None:
             _activate(*layer)
-        return None
 
 
-def _activate(module, function):
+def _activate(module: str, function: str) -> None:
     # The layer of the parent process, not another installation that this interpreter may have.
     sys.path.insert(0, _ROOT)
     try:
@@ -43,7 +46,7 @@ def _activate(module, function):
     getattr(layer, function)()
 
 
-def _run_shadowed_sitecustomize():
+def _run_shadowed_sitecustomize() -> None:
     # This file hides the sitecustomize that the interpreter would have found without it.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
     own = sys.modules.pop("sitecustomize", None)

@@ -1,0 +1,269 @@
+"""The local model registry: plain files, no server.
+
+    models/<name>/<version>/model.npz     the file as it was registered
+    models/<name>/<version>/version.json  ModelVersion
+    models/<name>/.deleted-<version>/     keeps the number of a deleted version from being used again
+    models/<name>/.staging-*/             a registration under way, or one that was killed
+    models/<name>/.lock                   held by whoever changes any of these
+
+A version appears by one rename of a complete directory and disappears by another, so readers need no lock and
+a kill leaves the old state or the new. Everyone who changes something holds the lock, so a staging directory
+that the lock's new holder finds belongs to a process that died, and is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from trainer.artifacts import MODEL_FILE, ArtifactStore, ModelVersion, check_model_name, describe_model, model_output
+from trainer.atomic import sync_directory
+from trainer.errors import ConfigError, IntegrityError, NotFoundError
+from trainer.npz import check_npz
+from trainer.runfolder import RunFolder
+
+VERSION_FILE = "version.json"
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_TOMBSTONE = re.compile(r"\.deleted-([1-9][0-9]{0,8})")
+_STAGING = ".staging-"
+_CHUNK = 1 << 20
+_DECODER = msgspec.json.Decoder(ModelVersion)
+
+
+class LocalStore(ArtifactStore):
+    """A registry in a directory of its own.
+
+    Args:
+        models: The directory; made at the first registration.
+    """
+
+    name = "local"
+
+    def __init__(self, models: Path) -> None:
+        self.models = models
+
+    def register(self, folder: RunFolder, model_name: str) -> ModelVersion:
+        """See :meth:`trainer.artifacts.ArtifactStore.register`.
+
+        Raises:
+            ConfigError: The registry can't be written.
+        """
+        directory = self.models / check_model_name(model_name)
+        source = model_output(folder)
+        with _explained(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            with self._changing(directory):
+                known = self._version_of_run(directory, folder.run_id)
+                return known or self._commit(directory, folder, source)
+
+    def versions(self, model_name: str | None = None) -> list[ModelVersion]:
+        """See :meth:`trainer.artifacts.ArtifactStore.versions`.
+
+        Raises:
+            ConfigError: A version's record is damaged.
+        """
+        names = self._names() if model_name is None else [check_model_name(model_name)]
+        return [
+            version
+            for name in names
+            for number in _numbers(self.models / name)
+            if (version := self._read(self.models / name, number))
+        ]
+
+    def get(self, model_name: str, version: int | None = None) -> ModelVersion:
+        """See :meth:`trainer.artifacts.ArtifactStore.get`.
+
+        Raises:
+            ConfigError: The version's record is damaged.
+        """
+        directory = self.models / check_model_name(model_name)
+        for number in [version] if version is not None else reversed(_numbers(directory)):
+            if found := self._read(directory, number):
+                return found
+        raise _no_such_version(model_name, version)
+
+    def download(self, model: ModelVersion, target: Path) -> None:
+        """See :meth:`trainer.artifacts.ArtifactStore.download`.
+
+        Raises:
+            NotFoundError: The version is gone.
+        """
+        source = self.models / check_model_name(model.name) / str(model.version) / MODEL_FILE
+        try:
+            stream = source.open("rb")
+        except FileNotFoundError as error:
+            raise _no_such_version(model.name, model.version) from error
+        with stream:
+            _copy(stream.fileno(), target)
+
+    def delete(self, model_name: str, version: int) -> None:
+        """See :meth:`trainer.artifacts.ArtifactStore.delete`.
+
+        Raises:
+            ConfigError: The registry can't be written.
+        """
+        directory = self.models / check_model_name(model_name)
+        if version not in _numbers(directory):
+            raise _no_such_version(model_name, version)
+        with _explained(directory), self._changing(directory):
+            try:
+                (directory / str(version)).rename(directory / f".deleted-{version}")
+            except FileNotFoundError as error:
+                raise _no_such_version(model_name, version) from error
+            sync_directory(directory)
+            _clean(directory)
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(entry.name for entry in os.scandir(self.models) if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def _changing(self, directory: Path) -> Iterator[None]:
+        """Hold the model's lock, with what killed processes left behind cleaned away."""
+        import filelock
+
+        with filelock.FileLock(directory / ".lock"):
+            _clean(directory)
+            yield
+
+    def _version_of_run(self, directory: Path, run_id: str) -> ModelVersion | None:
+        for number in reversed(_numbers(directory)):
+            try:
+                version = self._read(directory, number)
+            except ConfigError:
+                continue  # a damaged record of another version must not stop this one
+            if version and version.run_id == run_id:
+                return version
+        return None
+
+    def _commit(self, directory: Path, folder: RunFolder, source: Path) -> ModelVersion:
+        """Stage a complete version and give it the next number. The lock is held."""
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory))
+        try:
+            staging.chmod(0o755)
+            with source.open("rb") as stream:
+                sha256, size = _copy(stream.fileno(), staging / MODEL_FILE)
+            # The copy is what is checked: the script may still be writing to its own file.
+            _check_copy(staging / MODEL_FILE, source)
+            version = describe_model(folder, directory.name, version=_next_number(directory), sha256=sha256, size=size)
+            _write(staging / VERSION_FILE, msgspec.json.format(msgspec.json.encode(version), indent=2) + b"\n")
+            sync_directory(staging)
+            staging.rename(directory / str(version.version))
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        sync_directory(directory)
+        return version
+
+    def _read(self, directory: Path, number: int) -> ModelVersion | None:
+        """The record of a version, or None where there is none."""
+        path = directory / str(number) / VERSION_FILE
+        try:
+            # Path.read_bytes takes twice as long, and a registry may hold ten thousand of these.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            data = os.read(descriptor, _CHUNK)
+        finally:
+            os.close(descriptor)
+        try:
+            version = _DECODER.decode(data)
+            if version.name != directory.name or version.version != number:
+                raise msgspec.ValidationError(f"it describes {version.reference}")
+        except msgspec.DecodeError as error:
+            raise ConfigError(
+                f"{path} is damaged: {error}.",
+                f"Restore it from a copy, or remove the version: trainer delete {directory.name}:{number}",
+            ) from error
+        return version
+
+
+def _numbers(directory: Path) -> list[int]:
+    """Numbers of the versions that are there, rising."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(int(entry.name) for entry in entries if _NUMBER.fullmatch(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _tombstones(directory: Path) -> dict[int, Path]:
+    with os.scandir(directory) as entries:
+        return {int(match[1]): Path(entry.path) for entry in entries if (match := _TOMBSTONE.fullmatch(entry.name))}
+
+
+def _next_number(directory: Path) -> int:
+    return max([0, *_numbers(directory), *_tombstones(directory)]) + 1
+
+
+def _clean(directory: Path) -> None:
+    """Remove what killed processes left, and the contents of deleted versions. The lock is held."""
+    with os.scandir(directory) as entries:
+        abandoned = [entry.path for entry in entries if entry.name.startswith(_STAGING)]
+    for path in abandoned:
+        shutil.rmtree(path, ignore_errors=True)
+    highest = _next_number(directory) - 1
+    for number, tombstone in _tombstones(directory).items():
+        for entry in tombstone.iterdir():
+            entry.unlink()
+        if number < highest:  # a higher number says as well that this one is spent
+            tombstone.rmdir()
+
+
+def _copy(source: int, target: Path) -> tuple[str, int]:
+    """Copy an open file to a new one, onto the disk.
+
+    Returns:
+        SHA-256 in hexadecimal and size in bytes of what was written.
+    """
+    digest, size = hashlib.sha256(), 0
+    with target.open("xb") as stream:
+        while chunk := os.read(source, _CHUNK):
+            stream.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return digest.hexdigest(), size
+
+
+def _check_copy(copy: Path, source: Path) -> None:
+    try:
+        check_npz(copy)
+    except IntegrityError as error:
+        raise IntegrityError(error.message.replace(str(copy), str(source)), error.hint) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Turn what the file system says no to into an error with a hint."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"Can't write to the model registry {directory}: {error.strerror}.",
+            "Make it writable with room to spare, or set TRAINER_HOME to a directory that is.",
+        ) from error
+
+
+def _no_such_version(name: str, version: int | None) -> NotFoundError:
+    which = f"no model {name!r}" if version is None else f"no version {version} of {name!r}"
+    return NotFoundError(f"There is {which} here.", "See: trainer models")

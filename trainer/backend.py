@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainer.job import TrainingJob
     from trainer.run import RunInfo
     from trainer.runfolder import RunFolder
-    from trainer.snapshot import Snapshot
+    from trainer.snapshot import Limits, Snapshot
 
 ENTRY_POINTS = "trainer.backends"
 DEFAULT_BACKEND = "local"
@@ -56,9 +56,11 @@ class Backend(Protocol):
     Attributes:
         name: The name under which it is registered.
         on_interrupt: What Ctrl-C does to a run that a command is following.
+        limits: The largest snapshot it takes, checked before anything is written; None for any.
     """
 
     name: str
+    limits: Limits | None
     on_interrupt: Literal["cancel", "detach"]
 
     def __init__(self, home: Home, options: Mapping[str, Any]) -> None: ...

@@ -20,7 +20,15 @@ from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME, TrainingJob
 from trainer.run import Run, RunFailure, RunStatus
 from trainer.runfolder import RunFolder
 from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
-from trainer.snapshot import DEFAULT_SCRIPT, Snapshot, build_snapshot, default_script, is_default_script, script_path
+from trainer.snapshot import (
+    DEFAULT_SCRIPT,
+    Snapshot,
+    build_snapshot,
+    check_limits,
+    default_script,
+    is_default_script,
+    script_path,
+)
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
@@ -167,10 +175,11 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """Give a prepared job a folder and start it.
 
     Raises:
-        RefusedError: The backend will not take it; before anything is written where its limits say so.
+        RefusedError: The backend will not take it. Where its limits say so, nothing has been written.
         TrainerError: It could not be started. The run's folder says why, with the status Failed.
     """
-    backend.plan(prepared.job, prepared.snapshot)
+    if backend.limits is not None:
+        check_limits(prepared.snapshot, backend.limits)
     folder = RunFolder.create(home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest)
     try:
         prepared.snapshot.stage(folder.snapshot)

@@ -24,7 +24,14 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.artifacts import MODEL_FILE, ArtifactStore, ModelVersion, check_model_name, describe_model, model_output
+from trainer.artifacts import (
+    MODEL_FILE,
+    ArtifactStore,
+    ModelVersion,
+    check_model_name,
+    describe_model,
+    model_output,
+)
 from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
 from trainer.npz import check_npz

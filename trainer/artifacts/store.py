@@ -1,29 +1,19 @@
-"""The artifact layer: one protocol, and what every store shares.
-
-A run's outputs are collected into its folder by its backend; ``outputs/model.npz`` is registered as
-the next version of a named model; any version can be fetched again. A store keeps versions; this
-module checks names and digests, and reads what a version records from the run's folder.
-"""
+"""What a model registry is: the protocol that every store follows, and how versions are named."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import time
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
-from trainer.errors import IntegrityError, NotFoundError, UsageError
-from trainer.runfolder import RunFolder
+from trainer.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.runfolder import RunFolder
 
 MODEL_FILE = "model.npz"
-# Written by the job: {"python": "3.13.1", "numpy": "2.4.6", "chainer": "7.8.1", "cupy": "14.0.1"}.
-ENVIRONMENT_FILE = "environment.json"
-_ENVIRONMENT_MAX = 64 << 10
-_ENTRIES_MAX = 200
-_METRIC_NAME_MAX = 200
 # Azure ML's own rule, so that a name that works here works there.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,253}")
 
@@ -34,7 +24,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The model's name.
         version: 1, 2, 3, ...; never reused after a deletion.
-        sha256: Of the npz file, in lower-case hexadecimal.
+        sha256: Of the npz file, in lower-case hexadecimal; empty if other software registered it without one.
         size: In bytes.
         run_id: The run that made it.
         backend: The backend it ran on.
@@ -144,85 +134,31 @@ def parse_model_reference(reference: str) -> tuple[str, int | None]:
     return name, int(version)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in lower-case hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def model_output(folder: RunFolder) -> Path:
-    """The run's ``outputs/model.npz``; a link to another of its outputs is followed.
-
-    Raises:
-        NotFoundError: The run has none.
-        IntegrityError: It is no file, or a link that leads out of the outputs.
-    """
-    path = folder.outputs / MODEL_FILE
-    try:
-        found = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise NotFoundError(
-            f"Run {folder.run_id} has no outputs/{MODEL_FILE}.",
-            f"Let the script write it: serializers.save_npz('outputs/{MODEL_FILE}', model)",
-        ) from error
-    if not found.is_file() or not found.is_relative_to(folder.outputs.resolve()):
-        raise IntegrityError(
-            f"outputs/{MODEL_FILE} of run {folder.run_id} is not a file within the run's outputs.",
-            "Let the script write a file there.",
-        )
-    return found
-
-
-def describe_model(folder: RunFolder, model_name: str, *, version: int, sha256: str, size: int) -> ModelVersion:
-    """What a store records of a version registered from a run.
+def find_model(store: ArtifactStore, reference: str) -> ModelVersion:
+    """The version that ``reference`` names.
 
     Args:
-        folder: The run's folder.
-        model_name: The model's name.
-        version: Its version number.
-        sha256: Of the file that the store keeps.
-        size: Of that file, in bytes.
+        store: Where to look.
+        reference: ``name``, ``name:version``, an unambiguous beginning of a name in place of it, or ``latest``
+            for the version registered last, of any name.
 
     Raises:
-        NotFoundError: There is no such run.
-        ConfigError: The run's record is damaged.
+        UsageError: The reference is unusable, or fits more than one name.
+        NotFoundError: Nothing fits.
     """
-    info, job = folder.info(), folder.job()
-    metrics = {metric.name: metric.value for metric in folder.metrics() if len(metric.name) <= _METRIC_NAME_MAX}
-    return ModelVersion(
-        name=model_name,
-        version=version,
-        sha256=sha256,
-        size=size,
-        run_id=folder.run_id,
-        backend=info.backend,
-        snapshot=info.snapshot,
-        dataset=info.dataset or job.dataset,
-        metrics=dict(list(metrics.items())[:_ENTRIES_MAX]),
-        versions=environment_versions(folder),
-        created=time.time(),
-        tags=job.tags,
-    )
-
-
-def environment_versions(folder: RunFolder) -> dict[str, str]:
-    """Versions that the job wrote to ``outputs/environment.json``; what isn't a plain version is left out.
-
-    The script owns the file, so nothing in it can make registration fail.
-    """
-    path = folder.outputs / ENVIRONMENT_FILE
-    if not path.is_file():  # a pipe would be waited for
-        return {}
+    if reference == "latest":
+        every = store.versions()
+        if not every:
+            raise NotFoundError("There are no models here.", "Train one: trainer run")
+        return max(every, key=lambda model: (model.created, model.name, model.version))
+    name, version = parse_model_reference(reference)
     try:
-        with path.open("rb") as stream:
-            found = msgspec.json.decode(stream.read(_ENVIRONMENT_MAX), type=dict[str, object])
-    except (OSError, msgspec.DecodeError, RecursionError):
-        return {}
-    plain = {
-        key: value
-        for key, value in found.items()
-        if isinstance(value, str)
-        and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key)
-        and re.fullmatch(r"[A-Za-z0-9_.+!-]{1,64}", value)
-    }
-    return dict(list(plain.items())[:_ENTRIES_MAX])
+        return store.get(name, version)
+    except NotFoundError:
+        names = {model.name for model in store.versions()}
+        fitting = sorted(known for known in names if known.startswith(name))
+        if name in names or not fitting:
+            raise
+    if len(fitting) > 1:
+        raise UsageError(f"{name!r} fits {len(fitting)} models: {', '.join(fitting[:3])}.", "Give more of the name.")
+    return store.get(fitting[0], version)

@@ -1,0 +1,197 @@
+"""Bringing a registered version into a directory, whole and checked or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from trainer.artifacts.store import MODEL_FILE, ArtifactStore, ModelVersion, find_model
+from trainer.atomic import sync_directory, write_bytes
+from trainer.errors import ConfigError, IntegrityError, UsageError
+
+RECORD_FILE = "model.json"
+_FETCHING = ".fetching-"
+
+
+class FetchedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A version brought into a directory.
+
+    Attributes:
+        path: The npz file.
+        model: What the store knows of it; also in ``model.json`` beside the file.
+        written: False if the very same file was there already.
+    """
+
+    path: Path
+    model: ModelVersion
+    written: bool
+
+
+def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool = False) -> FetchedModel:
+    """Bring a model version into a directory, as ``model.npz`` and ``model.json``.
+
+    The file appears under its name only when its SHA-256 is the recorded one and it is a safe npz. A process
+    killed on the way leaves at most a hidden directory, which the next fetch into the same place removes.
+
+    Args:
+        store: Where the model is registered.
+        reference: As :func:`find_model` takes it.
+        directory: Made if missing.
+        force: Replace a different ``model.npz``, and take a file whose SHA-256 was never recorded.
+
+    Raises:
+        UsageError: A different file is in the way, or the reference is unusable.
+        NotFoundError: There is no such version.
+        IntegrityError: The bytes are not those that were registered, or not a safe npz.
+        ConfigError: The directory can't be written.
+    """
+    model = find_model(store, reference)
+    if not model.sha256 and not force:
+        raise IntegrityError(
+            f"{model.reference} was registered without a SHA-256, so what is fetched can't be checked.",
+            "Fetch it all the same with --force, or register it again from its run.",
+        )
+    target, record = directory / MODEL_FILE, directory / RECORD_FILE
+    try:
+        _make_way(target, record, model, force=force)
+        directory.mkdir(parents=True, exist_ok=True)
+        written = not target.is_file() or file_sha256(target) != model.sha256
+        if written:
+            with _fetching(directory) as staging:
+                model = _download(store, model, staging / MODEL_FILE)
+                _place(staging / MODEL_FILE, target, force=force)
+        if read_record(target) != model:
+            write_bytes(record, msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")
+    except OSError as error:
+        raise ConfigError(
+            f"Can't write {directory}: {error.strerror}.", "Choose a writable directory with room: -o DIRECTORY"
+        ) from error
+    return FetchedModel(path=target, model=model, written=written)
+
+
+def read_record(path: Path) -> ModelVersion | None:
+    """What ``model.json`` beside an npz file says of that very file, or None."""
+    record = path.with_name(RECORD_FILE)
+    try:
+        if not record.is_file() or record.stat().st_size > 1 << 20:
+            return None
+        model = msgspec.json.decode(record.read_bytes(), type=ModelVersion)
+        return model if model.sha256 == file_sha256(path) else None
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _make_way(target: Path, record: Path, model: ModelVersion, *, force: bool) -> None:
+    """Refuse, before anything is downloaded, to replace a file that is not the one wanted."""
+    if (target.parent.exists() or target.parent.is_symlink()) and not target.parent.is_dir():
+        raise UsageError(f"{target.parent} is not a directory.", "Choose another with -o DIRECTORY.")
+    for path in (target, record):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory.", "Choose another place with -o DIRECTORY.")
+    if force:
+        return
+    if os.path.lexists(target) and not (target.is_file() and file_sha256(target) == model.sha256):
+        raise _in_the_way(target)
+    if os.path.lexists(record) and not _is_record(record):
+        raise _in_the_way(record)
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        msgspec.json.decode(path.read_bytes(), type=ModelVersion)
+    except (OSError, msgspec.DecodeError):
+        return False
+    return True
+
+
+def _in_the_way(path: Path) -> UsageError:
+    return UsageError(f"{path} exists and is a different file.", "Replace it with --force, or choose -o DIRECTORY.")
+
+
+@contextmanager
+def _fetching(directory: Path) -> Iterator[Path]:
+    """A hidden directory in ``directory``, locked for as long as its owner lives and gone afterwards."""
+    for leftover in directory.glob(f"{_FETCHING}*"):
+        with _locked(leftover) as dead:
+            if dead:
+                shutil.rmtree(leftover, ignore_errors=True)
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=_FETCHING, dir=directory))
+        with _locked(staging) as ours:
+            # Between its making and its locking another fetch may have taken it for a leftover.
+            if not ours or not staging.exists():
+                continue
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Try to lock a directory against other processes; the kernel lets go when its holder dies."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = True
+    except OSError:
+        locked = False
+    try:
+        yield locked
+    finally:
+        os.close(descriptor)
+
+
+def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> ModelVersion:
+    """Download to ``path`` and check it; returns the record, with the digest if it lacked one."""
+    from trainer.npz import check_npz
+
+    store.download(model, path)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    sha256, size = file_sha256(path), path.stat().st_size
+    if model.sha256 and (sha256 != model.sha256 or size != model.size):
+        raise IntegrityError(
+            f"{model.reference} came with SHA-256 {sha256[:12]}... and {size:,} bytes; "
+            f"{model.sha256[:12]}... and {model.size:,} bytes were registered.",
+            "Fetch it again; if that does not help, the registry's copy is damaged.",
+        )
+    try:
+        check_npz(path)
+    except IntegrityError as error:
+        raise IntegrityError(error.message.replace(str(path), model.reference), error.hint) from error
+    return msgspec.structs.replace(model, sha256=sha256, size=size)
+
+
+def _place(source: Path, target: Path, *, force: bool) -> None:
+    if not force:
+        try:
+            # Unlike a rename, a link never replaces what someone else put there meanwhile.
+            os.link(source, target)
+        except FileExistsError as error:
+            if file_sha256(target) != file_sha256(source):
+                raise _in_the_way(target) from error
+        except OSError:  # a file system without links
+            source.replace(target)
+    else:
+        source.replace(target)
+    sync_directory(target.parent)

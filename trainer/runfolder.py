@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import secrets
 import time
@@ -30,6 +32,8 @@ from trainer.run import Metric, Progress, RunInfo, RunStatus
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 _T = TypeVar("_T")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+# Held while a run is being submitted; see RunFolder.locked.
+SUBMISSION_LOCK = "submission"
 _LOG_NAME = "std_log.txt"
 
 
@@ -131,14 +135,48 @@ class RunFolder:
             return new
 
     @contextmanager
-    def locked(self, name: str = "status") -> Iterator[None]:
-        """Hold one of the run's locks, against other processes too."""
+    def locked(self, name: str = "status", *, blocking: bool = True) -> Iterator[None]:
+        """Hold one of the run's locks, against other processes too. The kernel frees it if this process dies.
+
+        Args:
+            name: Which lock.
+            blocking: Wait for it.
+
+        Raises:
+            BlockingIOError: Another holds it, and ``blocking`` is false.
+            NotFoundError: There is no such run.
+        """
         import filelock
 
         if not self.path.is_dir():
             raise _no_such_run(self.run_id)
-        with filelock.FileLock(self.path / f".{name}.lock"):
+        lock = filelock.FileLock(self._lock_path(name), timeout=-1 if blocking else 0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise BlockingIOError(f"{lock.lock_file} is held") from error
+        try:
             yield
+        finally:
+            lock.release()
+
+    def is_locked(self, name: str) -> bool:
+        """Whether a living process holds one of the run's locks."""
+        try:
+            descriptor = os.open(self._lock_path(name), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            # Shared, so that two who look at once don't take each other for the holder.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _lock_path(self, name: str) -> Path:
+        return self.path / f".{name}.lock"
 
     def metrics(self) -> list[Metric]:
         """Every metric logged so far. A last line still being written is left out."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ import msgspec
 from trainer.artifacts import check_model_name
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME, TrainingJob
-from trainer.run import Run, RunFailure, RunStatus
-from trainer.runfolder import RunFolder
+from trainer.run import Run, RunFailure, RunInfo, RunStatus
+from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
@@ -182,16 +183,24 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
         check_limits(prepared.snapshot, backend.limits)
     folder = RunFolder.create(home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest)
     try:
-        prepared.snapshot.stage(folder.snapshot)
-        backend.submit(folder)
+        # Held so that whoever looks meanwhile doesn't take a run that nobody supervises yet for a dead one.
+        with folder.locked(SUBMISSION_LOCK):
+            prepared.snapshot.stage(folder.snapshot)
+            backend.submit(folder)
     except KeyboardInterrupt:
-        folder.update(status=RunStatus.CANCELED)
+        with suppress(TrainerError):
+            backend.cancel(folder)
+        folder.update(lambda info: _canceled(info) if info.status is RunStatus.NOT_STARTED else info)
         raise
     except Exception as error:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
         folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
         raise
     return Run(folder, backend)
+
+
+def _canceled(info: RunInfo) -> RunInfo:
+    return msgspec.structs.replace(info, status=RunStatus.CANCELED)
 
 
 def _check(request: JobRequest, script: Path) -> None:

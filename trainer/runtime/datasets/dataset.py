@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from trainer.runtime import jobdir
 from trainer.runtime.datasets import decoded
+from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
-
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The four files of a data set, as MNIST names them; each may end in ``.gz``."""
 
 DECODED_DIR = "TRAINER_DECODED_DIR"
 """The environment variable with this machine's folder of decompressed copies; see :mod:`.decoded`."""
@@ -58,7 +56,7 @@ def load(where: str | Path = "auto", *, class_count: int = 10) -> Dataset:
     Raises:
         RuntimeFault: There is no such data set, or a file of it is malformed.
     """
-    directory, name = _locate(str(where))
+    directory, name = _locate(where)
     return read_directory(directory, name=name, class_count=class_count)
 
 
@@ -89,29 +87,6 @@ def read_directory(
     return Dataset(name or directory.resolve().name, *train, *test, class_count)
 
 
-def find_files(directory: Path) -> dict[str, Path]:
-    """The four files of a data set, by the names in :data:`FILES`.
-
-    A plain file is preferred to a gzipped one. ``train-images.idx3-ubyte`` is understood too, as
-    some archives unpack to it.
-
-    Raises:
-        RuntimeFault: One is missing.
-    """
-    found = {}
-    for name in FILES:
-        dotted = name.replace("-idx", ".idx")
-        paths = (directory / f"{stem}{suffix}" for suffix in ("", ".gz") for stem in (name, dotted))
-        path = next((path for path in paths if path.exists()), None)
-        if path is None:
-            raise RuntimeFault(
-                f"{directory} has no {name} and no {name}.gz.",
-                f"A data set is four IDX files: {', '.join(FILES)}, gzipped or not.",
-            )
-        found[name] = path
-    return found
-
-
 def _read_pair(
     images_path: Path, labels_path: Path, class_count: int, decoded_dir: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -135,22 +110,23 @@ def _size(images: NDArray[np.uint8]) -> str:
     return f"{images.shape[1]}x{images.shape[2]}"
 
 
-def _locate(where: str) -> tuple[Path, str]:
+def _locate(where: str | Path) -> tuple[Path, str]:
     travelled = jobdir.travelled_dataset()
-    # A directory's own name stands for it on a node, where the directory is not.
-    if travelled is not None and where in ("auto", travelled.name):
+    if travelled is not None and str(where) in ("auto", travelled.name):
         return travelled, travelled.name
+    named = isinstance(where, str) and where in NAMES
     directory = Path(where).expanduser()
-    if directory.is_dir():
+    if not named and directory.is_dir():
         return directory, directory.resolve().name
-    if travelled is not None:
-        if directory.name == travelled.name:
-            return travelled, travelled.name
-        raise RuntimeFault(
-            f"The script asks for the data set {where!r}, and this job carries {travelled.name!r}.",
-            f"Submit it with --dataset {where}, or let the script take --dataset auto.",
-        )
-    return _resolve(where)
+    if travelled is None:
+        return _resolve(str(where))
+    # A directory of the submitting machine stands for what travelled from it.
+    if not named and directory.name == travelled.name:
+        return travelled, travelled.name
+    raise RuntimeFault(
+        f"The script asks for the data set {str(where)!r}, and this job carries {travelled.name!r}.",
+        f"Submit it with --dataset {where}, or let the script take --dataset auto.",
+    )
 
 
 def _resolve(where: str) -> tuple[Path, str]:

@@ -1,0 +1,40 @@
+"""This machine's side of data sets: the catalogue, mirrors, the cache, and what ``--dataset`` means.
+
+Importing this package imports neither NumPy nor requests.
+"""
+
+from __future__ import annotations
+
+from trainer.data.cache import DATA_DIR, Cache
+from trainer.data.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
+from trainer.data.mirrors import MIRRORS, Patience
+from trainer.data.progress import Progress, Silent
+from trainer.data.report import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
+from trainer.data.resolve import ResolvedDataset, resolve, resolve_for_script
+
+__all__ = [
+    "CATALOGUE",
+    "DATA_DIR",
+    "MIRRORS",
+    "Cache",
+    "CatalogueEntry",
+    "CatalogueFile",
+    "DatasetStatus",
+    "FileReport",
+    "Patience",
+    "Progress",
+    "ResolvedDataset",
+    "Silent",
+    "VerifyReport",
+    "catalogue_status",
+    "decoded_dir",
+    "download",
+    "resolve",
+    "resolve_for_script",
+    "verify",
+]
+
+
+def decoded_dir() -> str:
+    """The folder of decompressed copies; a local run gets it as ``TRAINER_DECODED_DIR``."""
+    return str(Cache.from_environment().decoded)

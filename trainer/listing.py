@@ -1,0 +1,87 @@
+"""Looking runs up: one by what was typed, or all of them, fast."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from trainer.backend import Backend, load_backend
+from trainer.errors import TrainerError
+from trainer.home import Home
+from trainer.run import Run, RunInfo
+from trainer.runfolder import RunFolder, find_run, list_runs
+
+_DECODER = msgspec.json.Decoder(RunInfo)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every run's record, newest first.
+
+    Attributes:
+        infos: The records.
+        problems: What could not be read or brought up to date, one line each.
+    """
+
+    infos: tuple[RunInfo, ...]
+    problems: tuple[str, ...] = ()
+
+
+def open_run(home: Home, reference: str) -> Run:
+    """A handle on the run that ``reference`` names, with the backend that it was submitted to.
+
+    Args:
+        home: Where runs are kept.
+        reference: A run id, an unambiguous beginning or ending of one, or ``latest``.
+
+    Raises:
+        NotFoundError: No run fits.
+        UsageError: More than one fits, or its backend is not installed.
+    """
+    folder = find_run(home.runs, reference)
+    return Run(folder, load_backend(folder.info().backend, home))
+
+
+def list_infos(home: Home, *, refresh: bool = True, load: Callable[[str, Home], Backend] = load_backend) -> Listing:
+    """Read every run's record.
+
+    A run that has ended is only read, so a long history costs little and imports no backend; the others are
+    brought up to date. One that can't be is listed as it was last seen.
+
+    Args:
+        home: Where runs are kept.
+        refresh: Bring runs that have not ended up to date.
+        load: Makes a backend from its name, once for each.
+    """
+    infos: list[RunInfo] = []
+    problems: list[str] = []
+    backends: dict[str, Backend] = {}
+    for folder in list_runs(home.runs):
+        try:
+            info = _read(folder)
+        except FileNotFoundError:
+            continue  # being made, or being removed
+        except (OSError, msgspec.DecodeError) as error:
+            problems.append(f"{folder.path / 'status.json'} can't be read: {error}")
+            continue
+        if refresh and not info.status.terminal:
+            try:
+                if info.backend not in backends:
+                    backends[info.backend] = load(info.backend, home)
+                info = backends[info.backend].refresh(folder)
+            except TrainerError as error:
+                problems.append(f"{info.run_id} is shown as last seen: {error.message}")
+        infos.append(info)
+    return Listing(tuple(infos), tuple(problems))
+
+
+def _read(folder: RunFolder) -> RunInfo:
+    # Not Path.read_bytes: with ten thousand runs its layers cost as much as the reading.
+    descriptor = os.open(f"{folder.path}/status.json", os.O_RDONLY)
+    try:
+        return _DECODER.decode(os.read(descriptor, 1 << 20))
+    finally:
+        os.close(descriptor)

@@ -66,8 +66,18 @@ class MissingExtraError(ConfigError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
             f"{what} needs the extra '{extra}', which is not installed.",
-            f"In a clone: uv sync --extra {extra}    With pip: pip install 'trainer[{extra}]'",
+            f"In a clone: uv sync --extra {extra}    With pip: {_pip_install(extra)}",
         )
+
+
+def _pip_install(extra: str) -> str:
+    """The pip command that brings an extra's packages, whether or not a package index knows this one."""
+    import re
+    from importlib.metadata import requires
+
+    marked = [line.partition(";") for line in requires("trainer") or []]
+    wanted = [name.strip() for name, _, marker in marked if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
+    return " ".join(["pip install", *(f"'{name}'" for name in wanted)])
 
 
 class SignInError(ConfigError):

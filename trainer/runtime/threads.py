@@ -1,0 +1,77 @@
+"""How many threads BLAS uses.
+
+OpenBLAS waits for its threads by spinning. On a machine with other work to do, a second thread makes
+an epoch of small matrix products many times slower, and on an idle one it gains little before layers
+have about a thousand units (``docs/performance.md`` has both measurements). The number also decides how
+sums are ordered, so it must not depend on the load: the same seed would give another model. So
+the default is one thread, whatever the machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+
+from trainer.runtime.faults import RuntimeFault
+
+DEFAULT = 1
+VARIABLE = "TRAINER_THREADS"
+# What the common BLAS libraries read, first match first.
+_BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The number of BLAS threads in use.
+
+    Attributes:
+        count: the number; None where BLAS could not be asked.
+        reason: who chose it, for people.
+    """
+
+    count: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.count or 'unknown'} ({self.reason})"
+
+
+def limit(count: int | None = None) -> Threads:
+    """Sets the number of BLAS threads of this process.
+
+    Args:
+        count: the number; None for ``TRAINER_THREADS``, else what the environment tells BLAS itself
+            (``OPENBLAS_NUM_THREADS``, ``MKL_NUM_THREADS``, ``OMP_NUM_THREADS``), else one.
+
+    Raises:
+        RuntimeFault: a number in the environment is not a positive integer.
+    """
+    reason = "--threads"
+    if count is None:
+        count, reason = _from_environment()
+    if count < 1:
+        raise RuntimeFault(f"{reason} is {count}; a thread count is a positive number", "use 1 or more")
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return Threads(None, "threadpoolctl is not installed: BLAS decides")
+    threadpoolctl.threadpool_limits(count, user_api="blas")
+    found = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    if not found:
+        return Threads(None, "no BLAS library that threadpoolctl knows is loaded")
+    return Threads(max(found), reason)
+
+
+def _from_environment() -> tuple[int, str]:
+    for name in (VARIABLE, *_BLAS_VARIABLES):
+        text = os.environ.get(name, "").strip()
+        if text:
+            # OpenMP allows a list, one number a nesting level; the first counts here.
+            first = text.split(",")[0]
+            if not first.isdecimal() or int(first) < 1:
+                raise RuntimeFault(
+                    f"{name} is {text!r}, not a number of threads", f"set it to 1 or more, or unset {name}"
+                )
+            return int(first), name
+    return DEFAULT, "the default"

@@ -53,6 +53,7 @@ class LocalBackend:
     name = "local"
     on_interrupt: Literal["cancel", "detach"] = "cancel"
     limits: Limits | None = None
+    option_names: frozenset[str] = frozenset()
 
     def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
         if options:

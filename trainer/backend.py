@@ -57,9 +57,11 @@ class Backend(Protocol):
         name: The name under which it is registered.
         on_interrupt: What Ctrl-C does to a run that a command is following.
         limits: The largest snapshot it takes, checked before anything is written; None for any.
+        option_names: The options it knows.
     """
 
     name: str
+    option_names: frozenset[str]
     limits: Limits | None
     on_interrupt: Literal["cancel", "detach"]
 
@@ -106,13 +108,16 @@ def backend_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
 
 
-def load_backend(name: str, home: Home, options: Mapping[str, Any] | None = None) -> Backend:
+def load_backend(
+    name: str, home: Home, options: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
+) -> Backend:
     """Import a backend and make it.
 
     Args:
         name: Its name, an entry point in the group ``trainer.backends``.
         home: Where runs and models are kept.
         options: The backend's own options; unknown ones are the backend's to refuse.
+        defaults: The same from configuration, which is for every backend: unknown ones are left out.
 
     Raises:
         UsageError: No such backend.
@@ -125,7 +130,8 @@ def load_backend(name: str, home: Home, options: Mapping[str, Any] | None = None
         raise ConfigError(
             f"The backend {name!r} can't be imported: {error}.", f"Reinstall the package that brings {point.value}."
         ) from error
-    backend: Backend = kind(home, options or {})
+    known = {key: value for key, value in (defaults or {}).items() if key in kind.option_names}
+    backend: Backend = kind(home, {**known, **(options or {})})
     return backend
 
 

@@ -33,7 +33,7 @@ from trainer.snapshot import (
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
-    from trainer.data import DataSet
+    from trainer.data import Progress, ResolvedDataset
     from trainer.home import Home
 
 CHECKPOINT = "checkpoint.npz"
@@ -99,13 +99,14 @@ class Prepared:
     snapshot: Snapshot
 
 
-def prepare(request: JobRequest, home: Home, progress: Callable[..., Any] | None = None) -> Prepared:
+def prepare(request: JobRequest, home: Home, progress: Progress | None = None, *, offline: bool = False) -> Prepared:
     """Check a request and freeze it.
 
     Args:
         request: What is wanted.
         home: Where runs are kept; what lies there never travels.
-        progress: Told of a download; see :func:`trainer.data.resolve`.
+        progress: Shows a download.
+        offline: Ask no mirror for a data set that is not in the cache.
 
     Raises:
         UsageError: Something in the request is unusable; nothing has been done.
@@ -116,7 +117,7 @@ def prepare(request: JobRequest, home: Home, progress: Callable[..., Any] | None
     name = script_path(script, request.source)
     # First without data: a faulty source directory must not cost a download.
     snapshot = build_snapshot(script, source=request.source, exclude=(home.path,))
-    data = _dataset(request, script, snapshot, progress)
+    data = _dataset(request, script, snapshot, progress, offline=offline)
     if data is not None:
         snapshot = snapshot.with_dataset(data.name, data.files)
     job = TrainingJob(
@@ -247,8 +248,8 @@ def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
 
 
 def _dataset(
-    request: JobRequest, script: Path, snapshot: Snapshot, progress: Callable[..., Any] | None
-) -> DataSet | None:
+    request: JobRequest, script: Path, snapshot: Snapshot, progress: Progress | None, *, offline: bool
+) -> ResolvedDataset | None:
     wanted: str | None = request.dataset
     if wanted == "auto" and not is_default_script(script):
         wanted = _mentioned_dataset(snapshot)
@@ -256,7 +257,7 @@ def _dataset(
         return None
     from trainer.data import resolve
 
-    return resolve(wanted, progress=progress)
+    return resolve(wanted, progress=progress, offline=offline)
 
 
 # What a script calls, and the data set that answers it.

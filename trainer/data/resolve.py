@@ -48,7 +48,11 @@ class ResolvedDataset:
 
 
 def resolve(
-    name_or_dir: str = "auto", *, progress: Progress | None = None, patience: Patience | None = None
+    name_or_dir: str = "auto",
+    *,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+    offline: bool = False,
 ) -> ResolvedDataset:
     """Find a data set, fetching or making it where it isn't on this machine.
 
@@ -56,6 +60,7 @@ def resolve(
         name_or_dir: ``auto``, a name of the catalogue, or a directory with four IDX files.
         progress: Shows what is done; silent if None.
         patience: How long mirrors are waited for.
+        offline: Ask no mirror.
 
     Raises:
         UsageError: There is no such data set, or the directory's files are malformed.
@@ -65,9 +70,14 @@ def resolve(
     """
     cache, shown = Cache.from_environment(), progress or Silent()
     if name_or_dir == "auto":
-        return _auto(cache, shown, patience or _AUTO)
+        return _auto(cache, shown, patience or _AUTO, offline=offline)
     entry = CATALOGUE.get(name_or_dir)
     if entry is not None:
+        if offline and entry.mirrors and cache.find(entry) is None:
+            raise ConfigError(
+                f"{entry.name} is not in the cache, and no mirror is asked now.",
+                f"Run: trainer data download {entry.name}",
+            )
         return ensure(entry, cache, shown, patience or Patience())
     return _directory(name_or_dir, cache)
 
@@ -122,10 +132,10 @@ def resolve_for_script(where: str) -> tuple[Path, str]:
     return found.directory, found.name
 
 
-def _auto(cache: Cache, progress: Progress, patience: Patience) -> ResolvedDataset:
+def _auto(cache: Cache, progress: Progress, patience: Patience, *, offline: bool) -> ResolvedDataset:
     if cache.find(MNIST) is not None:
         return ensure(MNIST, cache, progress, patience)
-    mirrors = mirrors_of(MNIST)
+    mirrors = () if offline else mirrors_of(MNIST)
     why = "no mirrors are to be asked"
     if mirrors:
         progress.say(f"mnist is not in the cache; asking {len(mirrors)} mirrors, {patience.probe:g} seconds at most.")

@@ -24,10 +24,12 @@ class Listing:
     Attributes:
         infos: The records.
         problems: What could not be read or brought up to date, one line each.
+        left_out: How many older runs the limit hides.
     """
 
     infos: tuple[RunInfo, ...]
     problems: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def open_run(home: Home, reference: str) -> Run:
@@ -45,7 +47,13 @@ def open_run(home: Home, reference: str) -> Run:
     return Run(folder, load_backend(folder.info().backend, home))
 
 
-def list_infos(home: Home, *, refresh: bool = True, load: Callable[[str, Home], Backend] = load_backend) -> Listing:
+def list_infos(
+    home: Home,
+    *,
+    refresh: bool = True,
+    limit: int | None = None,
+    load: Callable[[str, Home], Backend] = load_backend,
+) -> Listing:
     """Read every run's record.
 
     A run that has ended is only read, so a long history costs little and imports no backend; the others are
@@ -54,12 +62,14 @@ def list_infos(home: Home, *, refresh: bool = True, load: Callable[[str, Home], 
     Args:
         home: Where runs are kept.
         refresh: Bring runs that have not ended up to date.
+        limit: Only so many of the newest; None for all.
         load: Makes a backend from its name, once for each.
     """
     infos: list[RunInfo] = []
     problems: list[str] = []
     backends: dict[str, Backend] = {}
-    for folder in list_runs(home.runs):
+    folders = list_runs(home.runs)
+    for folder in folders[:limit]:
         try:
             info = _read(folder)
         except FileNotFoundError:
@@ -75,7 +85,7 @@ def list_infos(home: Home, *, refresh: bool = True, load: Callable[[str, Home], 
             except TrainerError as error:
                 problems.append(f"{info.run_id} is shown as last seen: {error.message}")
         infos.append(info)
-    return Listing(tuple(infos), tuple(problems))
+    return Listing(tuple(infos), tuple(problems), len(folders) - len(folders[:limit]))
 
 
 def _read(folder: RunFolder) -> RunInfo:

@@ -63,6 +63,7 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
     try:
         _make_way(target, record, model, force=force)
         directory.mkdir(parents=True, exist_ok=True)
+        _clean(directory)
         written = not target.is_file() or file_sha256(target) != model.sha256
         if written:
             with _fetching(directory) as staging:
@@ -122,13 +123,17 @@ def _in_the_way(path: Path) -> UsageError:
     return UsageError(f"{path} exists and is a different file.", "Replace it with --force, or choose -o DIRECTORY.")
 
 
-@contextmanager
-def _fetching(directory: Path) -> Iterator[Path]:
-    """A hidden directory in ``directory``, locked for as long as its owner lives and gone afterwards."""
+def _clean(directory: Path) -> None:
+    """Remove what killed fetches left."""
     for leftover in directory.glob(f"{_FETCHING}*"):
         with _locked(leftover) as dead:
             if dead:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _fetching(directory: Path) -> Iterator[Path]:
+    """A hidden directory in ``directory``, locked for as long as its owner lives and gone afterwards."""
     while True:
         staging = Path(tempfile.mkdtemp(prefix=_FETCHING, dir=directory))
         with _locked(staging) as ours:

@@ -1,0 +1,32 @@
+"""A loopback Azure ML service for the unmodified SDK v1.
+
+    from azureml_emulator import Emulator
+
+    with Emulator() as emulator:
+        subprocess.run([sys.executable, "train_on_azure.py"], env=os.environ | emulator.env())
+
+See docs/emulator.md for what it covers, and for what it does not prove.
+"""
+
+from __future__ import annotations
+
+from azureml_emulator.background import Emulator, start_in_background
+from azureml_emulator.cli import serve
+from azureml_emulator.endpoint import Endpoint, RequestInfo, find
+from azureml_emulator.errors import EmulatorError
+from azureml_emulator.faults import FaultAction, FaultRule, Faults
+from azureml_emulator.settings import Settings
+
+__all__ = [
+    "Emulator",
+    "EmulatorError",
+    "Endpoint",
+    "FaultAction",
+    "FaultRule",
+    "Faults",
+    "RequestInfo",
+    "Settings",
+    "find",
+    "serve",
+    "start_in_background",
+]

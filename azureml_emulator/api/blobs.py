@@ -1,0 +1,148 @@
+"""Blob storage, as far as azure-storage-blob and plain GET requests use it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from email.utils import formatdate
+from pathlib import Path
+from typing import Annotated
+from xml.etree import ElementTree
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from azureml_emulator.api.common import ServiceDep
+from azureml_emulator.errors import ServiceError
+from azureml_emulator.service import Service
+from azureml_emulator.store.blobs import APPEND_BLOB, BLOCK_BLOB, Blob
+from azureml_emulator.tokens import TokenError
+
+MAX_BLOCK_LIST = 8 << 20
+MAX_APPEND = 64 << 20
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+
+router = APIRouter(tags=["Blobs"])
+
+
+@router.put("/blobs/{key}", summary="every upload: Put Blob, Put Block, Put Block List, Append Block")
+async def put_blob(
+    key: str,
+    request: Request,
+    service: ServiceDep,
+    comp: str | None = None,
+    block_id: Annotated[str | None, Query(alias="blockid")] = None,
+    kind: Annotated[str, Header(alias="x-ms-blob-type")] = BLOCK_BLOB,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    _check_signature(service, key, "w", request)
+    overwrite = service.settings.blob_overwrite or if_none_match != "*"
+    if comp == "block" and block_id:
+        upload = await _receive(request, service)
+        await run_in_threadpool(service.blobs.stage_block, key, block_id, upload)
+        return Response(status_code=201, headers=_common_headers())
+    if comp == "blocklist":
+        block_ids = _parse_block_list(await _receive_bytes(request, MAX_BLOCK_LIST))
+        blob = await run_in_threadpool(service.blobs.commit_blocks, key, block_ids, overwrite=overwrite)
+        return Response(status_code=201, headers=_blob_headers(blob))
+    if comp == "appendblock":
+        data = await _receive_bytes(request, MAX_APPEND)
+        blob, offset = await run_in_threadpool(service.blobs.append, key, data)
+        headers = {"x-ms-blob-append-offset": str(offset), "x-ms-blob-committed-block-count": "1"}
+        return Response(status_code=201, headers=_blob_headers(blob) | headers)
+    if comp is not None or kind not in (BLOCK_BLOB, APPEND_BLOB):
+        raise ServiceError(501, "NotImplemented", f"Putting a {kind} with comp={comp} is not emulated.")
+    upload = await _receive(request, service)
+    blob = await run_in_threadpool(service.blobs.commit, key, upload, kind, overwrite=overwrite)
+    return Response(status_code=201, headers=_blob_headers(blob))
+
+
+@router.head("/blobs/{key}", summary="after every upload: Get Blob Properties")
+def head_blob(key: str, request: Request, service: ServiceDep) -> Response:
+    _check_signature(service, key, "r", request)
+    blob = service.blobs.get(key)
+    return Response(headers=_blob_headers(blob) | {"Content-Length": str(blob.size)})
+
+
+@router.get("/blobs/{key}", summary="every download and log stream: Get Blob, with ranges")
+def get_blob(
+    key: str,
+    request: Request,
+    service: ServiceDep,
+    ms_range: Annotated[str | None, Header(alias="x-ms-range")] = None,
+    plain_range: Annotated[str | None, Header(alias="Range")] = None,
+) -> Response:
+    _check_signature(service, key, "r", request)
+    blob = service.blobs.get(key)
+    asked, size = ms_range or plain_range, blob.size
+    start, stop, status = 0, size, 200
+    headers = _blob_headers(blob)
+    if asked is not None:
+        start, stop = _parse_range(asked, size)
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    # The length is fixed here, because a log may grow while it is being sent.
+    headers["Content-Length"] = str(stop - start)
+    return StreamingResponse(service.blobs.read(blob, start, stop - start), status_code=status, headers=headers)
+
+
+def _check_signature(service: Service, key: str, permission: str, request: Request) -> None:
+    try:
+        service.authority.check_blob(key, permission, dict(request.query_params))
+    except (TokenError, ValueError) as error:
+        message = f"Server failed to authenticate the request. {error}"
+        raise ServiceError(403, "AuthenticationFailed", message) from None
+
+
+def _parse_range(text: str, size: int) -> tuple[int, int]:
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or int(match[1]) >= size:
+        raise ServiceError(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
+    return int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+
+
+def _parse_block_list(body: bytes) -> list[str]:
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise ServiceError(400, "InvalidXmlDocument", "A block list has no document type.")
+    try:
+        root = ElementTree.fromstring(body)
+    except ElementTree.ParseError:
+        raise ServiceError(400, "InvalidXmlDocument", "XML specified is not syntactically valid.") from None
+    return [(element.text or "").strip() for element in root if element.tag in ("Latest", "Uncommitted", "Committed")]
+
+
+async def _receive(request: Request, service: Service) -> Path:
+    """Write the request's body to a file. Nothing is left behind when the client goes away half-way."""
+    upload = service.blobs.new_upload()
+    try:
+        with upload.open("wb") as stream:
+            async for piece in request.stream():
+                stream.write(piece)
+    except BaseException:
+        upload.unlink(missing_ok=True)
+        raise
+    return upload
+
+
+async def _receive_bytes(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise ServiceError(413, "RequestBodyTooLarge", "The request body is too large.")
+    return bytes(body)
+
+
+def _common_headers() -> dict[str, str]:
+    return {"x-ms-version": "2021-08-06", "x-ms-request-id": str(uuid.uuid4()), "x-ms-request-server-encrypted": "true"}
+
+
+def _blob_headers(blob: Blob) -> dict[str, str]:
+    return _common_headers() | {
+        "ETag": blob.etag,
+        "Last-Modified": formatdate(blob.modified, usegmt=True),
+        "x-ms-blob-type": blob.kind,
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+    }

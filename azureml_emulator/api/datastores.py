@@ -1,0 +1,19 @@
+"""Datastores."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE
+from azureml_emulator.wire.arm import Datastore
+from azureml_emulator.wire.base import Page
+
+router = APIRouter(tags=["Datastores"], dependencies=DATA_PLANE)
+
+
+@router.get(
+    f"/datastore/v1.0{WORKSPACE}/datastores",
+    summary="`Experiment.submit(estimator)` with `node_count` > 1, `Workspace.datastores`",
+)
+def list_datastores() -> Page[Datastore]:
+    return Page(value=[])

@@ -1,0 +1,1 @@
+"""Running submitted jobs as processes of this machine."""

@@ -1,0 +1,100 @@
+"""Starts a training script the way an AmlCompute node does: inside the SDK's own run-history context.
+
+``python launcher.py run DIRECTORIES SCRIPT ARG...`` runs the script, and afterwards uploads ./outputs.
+``python launcher.py rank LOG DIRECTORIES SCRIPT ARG...`` runs it as one rank of an MPI job; uploads nothing.
+``python launcher.py release`` uploads ./outputs, once all ranks are done.
+
+``azureml.history._tracking`` is the SDK's hook for the execution service. Without it a script loses the last second of
+its metrics, because the SDK flushes them nowhere else. DIRECTORIES is a comma-separated list of folders whose files
+are streamed to the run while the script is running.
+
+Imports nothing of the package: it is started by its path, by the job's interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+
+
+def run_script(directories: str, script: str, arguments: list[str]) -> None:
+    """Run a script as ``__main__`` inside the run-history context."""
+    from azureml.history._tracking import get_history_context_manager
+
+    # Folders to watch must exist, or the SDK's watcher complains once a second.
+    watched = [name for name in directories.split(",") if name]
+    for name in watched:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    context = get_history_context_manager(only_in_process_features=True, DirectoriesToWatch=watched)
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(Path(script).resolve().parent)
+    with context:
+        runpy.run_path(script, run_name="__main__")
+
+
+def release() -> None:
+    """Upload ./outputs with the SDK.
+
+    A failed upload does not fail the run: the emulator picks up from the working directory what did not arrive.
+    """
+    from azureml.history._tracking import execute_job_release
+
+    try:
+        execute_job_release()
+    except Exception:
+        traceback.print_exc()
+
+
+def run_and_release(directories: str, script: str, arguments: list[str]) -> int:
+    """Run the script in a child process, then upload ./outputs.
+
+    The child is forked after the SDK has been imported, which takes seconds that two separate processes would spend
+    twice.
+
+    Returns:
+        The script's exit code.
+    """
+    import azureml.core.run
+    import azureml.history._tracking  # noqa: F401
+
+    if threading.active_count() > 1:
+        raise RuntimeError("importing the SDK has started a thread; it is not safe to fork")
+    child = os.fork()
+    if child == 0:
+        run_script(directories, script, arguments)
+        sys.exit(0)
+    _, status = os.waitpid(child, 0)
+    release()
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def redirect_rank_output(log_pattern: str) -> None:
+    """Send this rank's output to a file of its own; ``{rank}`` in the pattern is its number."""
+    rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
+    descriptor = os.open(log_pattern.format(rank=rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def main(mode: str, *arguments: str) -> int:
+    """Entry point; see the module's docstring."""
+    Path("outputs").mkdir(exist_ok=True)
+    if mode == "release":
+        release()
+        return 0
+    if mode == "rank":
+        redirect_rank_output(arguments[0])
+        run_script(arguments[1], arguments[2], list(arguments[3:]))
+        return 0
+    return run_and_release(arguments[0], arguments[1], list(arguments[2:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,129 @@
+"""From a run configuration to the commands of a job."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from azureml_emulator.errors import ServiceError, bad_request
+from azureml_emulator.wire.execution import RunConfiguration
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+_MPI_COMMUNICATORS = {"mpi", "intelmpi", "openmpi"}
+_PYTHON_FRAMEWORKS = {"python", ""}
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job runs.
+
+    Attributes:
+        configuration: As submitted.
+        nodes: Nodes it takes.
+        processes_per_node: MPI ranks on each node.
+        distributed: Whether it is started by mpiexec.
+    """
+
+    configuration: RunConfiguration
+    nodes: int
+    processes_per_node: int
+    distributed: bool
+
+    @classmethod
+    def from_wire(cls, document: dict[str, Any]) -> JobPlan:
+        """Read a RunConfiguration.
+
+        Raises:
+            ServiceError: 400, it is malformed or asks for something that is not emulated.
+        """
+        try:
+            configuration = RunConfiguration.model_validate(_without_nulls(document))
+        except ValidationError as error:
+            raise bad_request(f"The run configuration is invalid: {error}") from None
+        if not configuration.script and not configuration.command:
+            raise bad_request("The run configuration names neither a script nor a command.")
+        communicator = (configuration.communicator or "None").lower()
+        distributed = communicator in _MPI_COMMUNICATORS
+        if not distributed and communicator != "none":
+            raise bad_request(f"The emulator does not run communicator {configuration.communicator!r}, only MPI.")
+        if configuration.framework.lower() not in _PYTHON_FRAMEWORKS:
+            raise bad_request(f"The emulator does not run framework {configuration.framework!r}, only Python.")
+        if configuration.node_count > 1 and not distributed:
+            raise bad_request("A run on more than one node needs MPI.")
+        nodes = configuration.node_count
+        if distributed:
+            # An estimator gives the number in nodeCount, a ScriptRunConfig in mpi.nodeCount.
+            nodes = max(nodes, configuration.mpi.node_count)
+        per_node = configuration.mpi.process_count_per_node if distributed else 1
+        return cls(configuration, nodes, per_node, distributed)
+
+    @property
+    def environment_variables(self) -> dict[str, str]:
+        """Variables the configuration asks for."""
+        given = self.configuration.environment.environment_variables or {}
+        return given | (self.configuration.environment_variables or {})
+
+    @property
+    def script_arguments(self) -> list[str]:
+        """The script's arguments; the wire has numbers as numbers."""
+        return [_argument(value) for value in self.configuration.arguments]
+
+    def log_names(self) -> list[str]:
+        """Names of the user logs, below user_logs/."""
+        if not self.distributed:
+            return ["std_log.txt"]
+        return [f"std_log_process_{rank}.txt" for rank in range(self.nodes * self.processes_per_node)]
+
+    def commands(self, logs: Path) -> list[list[str]]:
+        """Commands to run in order.
+
+        Args:
+            logs: Directory of the user logs.
+
+        Raises:
+            ServiceError: 400, an MPI job, and no mpiexec on this machine.
+        """
+        python = sys.executable
+        launcher = str(LAUNCHER)
+        watched = ",".join(self.configuration.history.directories_to_watch)
+        if self.configuration.command:
+            given = self.configuration.command
+            line = given if isinstance(given, str) else shlex.join(given)
+            return [["/bin/bash", "-c", line], [python, launcher, "release"]]
+        script = [str(self.configuration.script), *self.script_arguments]
+        if not self.distributed:
+            return [[python, launcher, "run", watched, *script]]
+        ranks = str(self.nodes * self.processes_per_node)
+        pattern = str(logs / "std_log_process_{rank}.txt")
+        return [
+            [*_mpiexec(), "-n", ranks, python, launcher, "rank", pattern, "", *script],
+            [python, launcher, "release"],
+        ]
+
+
+def _mpiexec() -> list[str]:
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        raise ServiceError(400, "MpiNotInstalled", "No mpiexec here; `pip install mpich` gives one.")
+    return [found]
+
+
+def _argument(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _without_nulls(document: dict[str, Any]) -> dict[str, Any]:
+    """The SDK writes null for what is not set, also where the type is not nullable."""
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in document.items()
+        if value is not None
+    }

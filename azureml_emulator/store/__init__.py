@@ -1,0 +1,1 @@
+"""What the emulator remembers: SQLite for records, files for blobs. Everything survives a restart."""

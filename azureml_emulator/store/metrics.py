@@ -1,0 +1,64 @@
+"""Metrics."""
+
+from __future__ import annotations
+
+import json
+
+from azureml_emulator.store.database import Database
+from azureml_emulator.wire.metrics import MetricDefinition, MetricFull, MetricKey, MetricPoint, MetricSeries
+
+
+class MetricStore:
+    """Points of metrics in the order they came; a point that is sent twice counts once."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, run_id: str, batch: list[MetricSeries]) -> None:
+        """Store points, leaving out those whose ``metricId`` is known."""
+        with self._db.transaction():
+            for series in batch:
+                for point in series.value:
+                    self._db.execute(
+                        "INSERT OR IGNORE INTO metrics (run_id, metric_id, name, columns, properties, point)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
+                        run_id,
+                        point.metric_id,
+                        series.name,
+                        json.dumps(series.columns),
+                        json.dumps(series.properties or {}),
+                        point.model_dump_json(by_alias=True),
+                    )
+
+    def definitions(self, run_id: str) -> list[MetricDefinition]:
+        """The run's metrics, in the order of their first points."""
+        rows = self._db.all(
+            "SELECT name, columns FROM metrics WHERE run_id = ? GROUP BY name ORDER BY MIN(seq)", run_id
+        )
+        return [
+            MetricDefinition(metric_key=MetricKey(name=row["name"]), columns=json.loads(row["columns"])) for row in rows
+        ]
+
+    def full(self, run_id: str, name: str, container: str) -> MetricFull | None:
+        """One metric with all its points, or None if the run has none of that name."""
+        rows = self._db.all(
+            "SELECT columns, properties, point FROM metrics WHERE run_id = ? AND name = ? ORDER BY seq", run_id, name
+        )
+        if not rows:
+            return None
+        columns: dict[str, str] = {}
+        for row in rows:
+            columns.update(json.loads(row["columns"]))
+        return MetricFull(
+            data_container_id=container,
+            name=name,
+            columns=columns,
+            properties=json.loads(rows[0]["properties"]),
+            value=[MetricPoint.model_validate_json(row["point"]) for row in rows],
+        )
+
+    def scalars(self, run_id: str, name: str) -> list[float]:
+        """The numbers logged as scalar ``name``, in order."""
+        found = self.full(run_id, name, "")
+        values = (point.data.get(name) for point in found.value) if found else ()
+        return [float(value) for value in values if isinstance(value, int | float)]

@@ -1,0 +1,1 @@
+"""HyperDrive: sampling, early termination, and the sweep that drives both."""

@@ -1,0 +1,32 @@
+"""What all bodies have in common."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+Item = TypeVar("Item")
+
+
+class Body(BaseModel):
+    """A JSON body with camelCase keys."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+
+class Page(Body, Generic[Item]):
+    """One page of a list. A null ``continuationToken`` ends it: the SDK pages on until it sees that."""
+
+    value: list[Item]
+    continuation_token: str | None = None
+    next_link: str | None = None
+
+
+class UserInfo(Body):
+    """Who made a thing."""
+
+    user_object_id: str = "emulator"
+    user_tenant_id: str = "11111111-1111-1111-1111-111111111111"
+    user_name: str = "Emulator User"

@@ -1,0 +1,193 @@
+"""Where reported values go when the run is on this machine: the run's folder, or stdout without one.
+
+``metrics.jsonl`` has one JSON object a line, ``{"name", "value", "step", "time"}``. A value that JSON can't
+hold as a number is null, and ``"text"`` says what it was (``"nan"``). A line is one ``write`` to a
+file opened for appending, so lines of several processes don't mix (POSIX, write: O_APPEND).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainer.runtime.faults import RuntimeFault
+
+RUN_DIR = "TRAINER_RUN_DIR"
+"""The environment variable with the run's folder."""
+
+LONGEST_NAME = 255
+LONGEST_TEXT = 1000
+_PROGRESS_SECONDS = 0.3
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+
+
+class Recorder(Protocol):
+    """Takes what a script reports."""
+
+    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+        """Record one value."""
+
+    def progress(self, state: dict[str, float | None]) -> None:
+        """Record how far the script is."""
+
+    def close(self) -> None:
+        """Write what is still held back."""
+
+
+class FolderRecorder:
+    """Writes into a run's folder, from the process that made it and from no worker process of it.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._owner = os.getpid()
+        self._descriptor: int | None = None
+        self._pending: dict[str, float | None] | None = None
+        self._written = -math.inf
+
+    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+        """Append one line to ``metrics.jsonl``.
+
+        Raises:
+            RuntimeFault: It can't be written, as on a full disk.
+        """
+        if self._foreign():
+            return
+        now = round(time.time(), 3)
+        record: dict[str, object] = {"name": name, "value": value, "step": _finite(step), "time": now}
+        if isinstance(value, str) or not math.isfinite(value):
+            record.update(value=None, text=str(value)[:LONGEST_TEXT])
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        path = self._folder / "metrics.jsonl"
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise RuntimeFault(f"Can't write {path}: {error.strerror}.", "Free some space, then resume.") from error
+
+    def progress(self, state: dict[str, float | None]) -> None:
+        """Replace ``progress.json``, a few times a second at most; the last state is written by ``close``."""
+        if self._foreign():
+            return
+        self._pending = {name: _finite(value) for name, value in state.items()} | {"time": time.time()}
+        if time.monotonic() - self._written >= _PROGRESS_SECONDS:
+            self._write_progress()
+
+    def close(self) -> None:
+        """Write the last progress."""
+        if not self._foreign() and self._pending is not None:
+            self._write_progress()
+
+    def _write_progress(self) -> None:
+        # Nobody's run should end because its progress bar can't be drawn.
+        with contextlib.suppress(OSError):
+            replace_text(self._folder / "progress.json", json.dumps(self._pending))
+        self._pending, self._written = None, time.monotonic()
+
+    def _foreign(self) -> bool:
+        return self._owner != os.getpid() or is_worker()
+
+
+class StdoutRecorder:
+    """Prints values for people; progress is not printed."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+
+    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+        """Print one line."""
+        if self._owner != os.getpid() or is_worker():
+            return
+        shown = value if isinstance(value, str) else f"{value:.6g}"
+        sys.stdout.write(f"{name}: {shown}\n" if step is None else f"{name} ({step:g}): {shown}\n")
+        sys.stdout.flush()
+
+    def progress(self, state: dict[str, float | None]) -> None:
+        """Print nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def local_recorder() -> Recorder:
+    """A recorder for this process: its run's folder, or stdout where there is none.
+
+    Raises:
+        RuntimeFault: ``TRAINER_RUN_DIR`` is no directory.
+    """
+    named = os.environ.get(RUN_DIR)
+    if not named:
+        return StdoutRecorder()
+    folder = Path(named).absolute()
+    if not folder.is_dir():
+        raise RuntimeFault(f"{RUN_DIR} is {named}, which is no directory.", "Start the run again.")
+    return FolderRecorder(folder)
+
+
+def is_worker() -> bool:
+    """Whether this is a worker process of multiprocessing, forked or spawned."""
+    return multiprocessing.parent_process() is not None
+
+
+def mpi_rank() -> int:
+    """This process's rank among those that MPI started, 0 without MPI."""
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    return int(rank) if rank.isdecimal() else 0
+
+
+def clean_name(name: object) -> str:
+    """A metric's name in printable characters, 255 at most; a bad one must not end hours of training."""
+    text = "".join(character if character.isprintable() else " " for character in str(name))
+    return text[:LONGEST_NAME].strip() or "unnamed"
+
+
+def number(value: object) -> float | str:
+    """What was logged as a float, an int, or the text that it is.
+
+    Args:
+        value: A number, a string, or an array of one element, on whatever device.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int, float)):
+        return value if isinstance(value, float) or abs(value) < 2**53 else float(value)
+    # chainer.Variable keeps its array under this name.
+    array: Any = getattr(value, "array", value)
+    try:
+        return float(array.item()) if hasattr(array, "item") else float(array)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"a logged value is a number or a string, not {type(value).__name__}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+            os.fchmod(stream.fileno(), 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

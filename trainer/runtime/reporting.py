@@ -1,0 +1,181 @@
+"""What a training script says of itself while it runs.
+
+::
+
+    from trainer.runtime import reporting
+
+    run = reporting.start()
+    run.log("Accuracy", 0.97, step=3)
+    run.progress(epoch=3.0, epochs=10, images_per_second=51_000, loss=0.09)
+
+The words go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
+to stdout. The launcher calls :func:`install`, so that scripts which know Azure ML's ``Run`` report too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from trainer.runtime import environment
+from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.recorder import Recorder, clean_name, is_worker, local_recorder, mpi_rank, number
+
+_AZURE_RUN_ID = "AZUREML_RUN_ID"
+_MAIN = "TRAINER_REPORTING_MAIN"
+
+_installed = False
+
+
+class Report:
+    """A script's line to whoever watches the run. Under MPI only rank 0 reports.
+
+    Args:
+        recorders: Each gets every word.
+    """
+
+    def __init__(self, recorders: list[Recorder]) -> None:
+        self._recorders = recorders if mpi_rank() == 0 else []
+
+    def log(self, name: str, value: object, step: float | None = None) -> None:
+        """Report one value.
+
+        Args:
+            name: What it is, such as ``Accuracy``; at most 255 characters are kept.
+            value: A number or an array of one element; NaN and infinities are recorded as such.
+            step: When it was, in epochs.
+
+        Raises:
+            TypeError: The value is neither a number nor a string.
+            RuntimeFault: The run's folder can't be written.
+        """
+        checked = number(value)
+        for recorder in self._recorders:
+            recorder.log(clean_name(name), checked, step)
+
+    def progress(
+        self, *, epoch: float, epochs: float, images_per_second: float | None = None, loss: float | None = None
+    ) -> None:
+        """Report how far the training is; cheap enough for every iteration.
+
+        Args:
+            epoch: Epochs done, with a fraction.
+            epochs: Epochs in all.
+            images_per_second: Training speed.
+            loss: The latest batch's.
+        """
+        state = {"epoch": epoch, "epochs": epochs, "images_per_second": images_per_second, "loss": loss}
+        for recorder in self._recorders:
+            recorder.progress(state)
+
+    def close(self) -> None:
+        """Write what is held back. Called at exit too."""
+        for recorder in self._recorders:
+            recorder.close()
+
+
+def start() -> Report:
+    """The report of this process.
+
+    Raises:
+        RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.
+    """
+    recorders: list[Recorder] = []
+    if on_azure():
+        recorders.append(_AzureRecorder())
+    if not recorders or os.environ.get("TRAINER_RUN_DIR"):
+        recorders.append(local_recorder())
+    report = Report(recorders)
+    atexit.register(report.close)
+    return report
+
+
+def on_azure() -> bool:
+    """Whether this process is part of an Azure ML run."""
+    return bool(os.environ.get(_AZURE_RUN_ID))
+
+
+def record(**facts: object) -> None:
+    """Add facts of this run, such as ``device="NVIDIA H100"``, to ``outputs/environment.json``.
+
+    Args:
+        **facts: What JSON can hold; anything else is recorded as its text.
+    """
+    environment.add(facts)
+
+
+def install() -> None:
+    """Arrange reporting for a script that is about to run. The launcher calls it; twice does no harm.
+
+    Where this is no Azure ML run, ``azureml.core.Run`` becomes one that reports into the run's folder, whether
+    or not the SDK is installed. ``outputs/environment.json`` is written now and at exit.
+
+    Raises:
+        RuntimeFault: ``outputs`` can't be written.
+    """
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    if not on_azure():
+        from trainer.runtime import azureml_stand_in
+
+        azureml_stand_in.install()
+    if _is_main():
+        environment.begin(Path.cwd() / "outputs")
+        atexit.register(_end)
+
+
+def _is_main() -> bool:
+    """Whether this is the process that the launcher started, and not one that its script did."""
+    if is_worker() or mpi_rank() != 0:
+        return False
+    run = os.environ.get("TRAINER_RUN_DIR", "")
+    process, _, of_run = os.environ.get(_MAIN, "").partition(":")
+    if process and of_run == run and process != str(os.getpid()):
+        return False
+    os.environ[_MAIN] = f"{os.getpid()}:{run}"
+    return True
+
+
+def _end() -> None:
+    # A forked child of the script runs this too, with the parent's number in its environment.
+    if os.environ.get(_MAIN, "").partition(":")[0] == str(os.getpid()):
+        try:
+            environment.write()
+        except RuntimeFault as fault:
+            sys.stderr.write(f"warning: {fault.message}\n")
+
+
+class _AzureRecorder:
+    """The real run on Azure ML, through the real SDK."""
+
+    def __init__(self) -> None:
+        try:
+            from azureml.core.run import Run
+        except ImportError as error:
+            raise RuntimeFault(
+                f"This is the Azure ML run {os.environ[_AZURE_RUN_ID]}, and azureml-core can't be imported: {error}.",
+                "Add azureml-core to the run's environment.",
+            ) from error
+        # allow_offline would hand out a run that only prints, and a broken environment would look like success.
+        try:
+            self._run: Any = Run.get_context(allow_offline=False)
+        except Exception as error:
+            raise RuntimeFault(
+                f"The Azure ML run {os.environ[_AZURE_RUN_ID]} can't be reached: {type(error).__name__}: {error}",
+                "The run's environment lacks AZUREML_* variables, or its service does not answer.",
+            ) from error
+
+    def log(self, name: str, value: float | str, step: float | None = None) -> None:  # noqa: ARG002
+        """Log one value; Azure ML numbers the values itself."""
+        self._run.log(name, value)
+
+    def progress(self, state: dict[str, float | None]) -> None:
+        """Send nothing: the log and the metrics say it."""
+
+    def close(self) -> None:
+        """Send nothing: the service's own launcher waits for what is on its way."""

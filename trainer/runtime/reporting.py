@@ -15,6 +15,7 @@ to stdout. The launcher calls :func:`install`, so that scripts which know Azure 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 from trainer.runtime import environment
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.recorder import Recorder, clean_name, is_worker, local_recorder, mpi_rank, number
+from trainer.runtime.recorder import FolderRecorder, Recorder, clean_name, is_worker, local_recorder, mpi_rank, number
 
 _AZURE_RUN_ID = "AZUREML_RUN_ID"
 _MAIN = "TRAINER_REPORTING_MAIN"
@@ -151,9 +152,14 @@ def _end() -> None:
 
 
 class _AzureRecorder:
-    """The real run on Azure ML, through the real SDK."""
+    """The real run on Azure ML, through the real SDK.
+
+    The SDK gives back a run's metrics without their steps and times, so every value is also a line of
+    ``logs/metrics.jsonl``; Azure ML streams what is written below ``logs``.
+    """
 
     def __init__(self) -> None:
+        self._lines = _streamed_lines()
         try:
             from azureml.core.run import Run
         except ImportError as error:
@@ -170,12 +176,25 @@ class _AzureRecorder:
                 "The run's environment lacks AZUREML_* variables, or its service does not answer.",
             ) from error
 
-    def log(self, name: str, value: float | str, step: float | None = None) -> None:  # noqa: ARG002
-        """Log one value; Azure ML numbers the values itself."""
+    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+        """Log one value."""
         self._run.log(name, value)
+        if self._lines is not None:
+            # The run itself has the value; a full disk costs no more than its step.
+            with contextlib.suppress(RuntimeFault):
+                self._lines.log(name, value, step)
 
     def progress(self, state: dict[str, float | None]) -> None:
         """Send nothing: the log and the metrics say it."""
 
     def close(self) -> None:
         """Send nothing: the service's own launcher waits for what is on its way."""
+
+
+def _streamed_lines() -> FolderRecorder | None:
+    folder = Path("logs").absolute()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return FolderRecorder(folder)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import stat
 import struct
 import zipfile
@@ -26,25 +25,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trainer.errors import IntegrityError, NotFoundError
+from trainer.npy import ArrayInfo, UnsafeError, read_header
 
 if TYPE_CHECKING:
     import numpy as np
 
 _CHUNK = 1 << 20
-_HEADER_MAX = 10_000  # NumPy's own max_header_size
 _NAME_MAX = 300
-_DIMENSIONS_MAX = 32  # what NumPy 1.x takes; 2.x takes 64
 # The list of members is read whole before they can be counted, at 46 bytes each or more.
 _DIRECTORY_MAX = 4 << 20
-
-# {'descr': '<f4', 'fortran_order': False, 'shape': (100, 784), } is a Python literal, but three fields of known
-# form need no evaluator. The L is how Python 2 wrote a long. Whitespace is matched possessively (*+), so that a header
-# of nothing else fails at once.
-_SHAPE = r"\(\s*+(?:\d{1,18}L?\s*+(?:,\s*+\d{1,18}L?\s*+)*,?\s*+)?\)"
-_FIELD = rf"\s*+'(\w{{1,20}})'\s*+:\s*+('[^'\\]{{1,20}}'|True|False|{_SHAPE})\s*+"
-_HEADER = re.compile(rf"\{{{_FIELD},{_FIELD},{_FIELD},?\s*+\}}\s*+", re.ASCII)
-# bool, integers, floats, complex, byte strings and text: Chainer stores its logs as text, random states as integers.
-_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU]\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -67,25 +56,6 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True)
-class ArrayInfo:
-    """One array as its header describes it.
-
-    Attributes:
-        dtype: NumPy's type string, such as ``<f4``.
-        shape: Its shape.
-        fortran_order: Whether the first index varies fastest in the file.
-        nbytes: Size of its data in bytes.
-        offset: Bytes of header before the data.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    fortran_order: bool
-    nbytes: int
-    offset: int
-
-
 def check_npz(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, ArrayInfo]:
     """Read a whole npz file, keeping nothing of it.
 
@@ -104,7 +74,7 @@ def check_npz(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, ArrayInf
     with _opened(path, limits) as archive:
         for name, member in _members(archive, limits):
             with archive.open(member) as stream:
-                info = _header(stream, name, member.file_size)
+                info = read_header(stream, name, member.file_size)
                 left = info.nbytes
                 while left and (chunk := stream.read(min(left, _CHUNK))):
                     left -= len(chunk)
@@ -133,7 +103,7 @@ def read_npz(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, np.ndarra
     with _opened(path, limits) as archive:
         for name, member in _members(archive, limits):
             with archive.open(member) as stream:
-                info = _header(stream, name, member.file_size)
+                info = read_header(stream, name, member.file_size)
                 data, filled = bytearray(info.nbytes), 0
                 while filled < info.nbytes and (chunk := stream.read(min(info.nbytes - filled, _CHUNK))):
                     data[filled : filled + len(chunk)] = chunk
@@ -143,10 +113,6 @@ def read_npz(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, np.ndarra
             flat = np.frombuffer(data, info.dtype) if info.nbytes else np.empty(math.prod(info.shape), info.dtype)
             found[name] = flat.reshape(info.shape, order="F" if info.fortran_order else "C")
     return found
-
-
-class _UnsafeError(Exception):
-    """Why a file is refused; becomes an IntegrityError once the file's name is known."""
 
 
 class _BoundedDirectory(RawIOBase):
@@ -163,7 +129,7 @@ class _BoundedDirectory(RawIOBase):
         if self._allowed is None:
             return self._stream.read(size)
         if size > self._allowed:
-            raise _UnsafeError(f"its list of members takes {size:,} bytes")
+            raise UnsafeError(f"its list of members takes {size:,} bytes")
         data = self._stream.read(size if size >= 0 else self._allowed)
         self._allowed -= len(data)
         return data
@@ -186,7 +152,7 @@ def _opened(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open the file; whatever goes wrong with it inside the block is an IntegrityError that names it."""
     try:
         # O_NONBLOCK: opening a pipe must not wait for its writer.
-        stream = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115, PTH123
+        stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115, PTH123
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:
@@ -194,13 +160,13 @@ def _opened(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     with stream:
         try:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise _UnsafeError("it is not a regular file")
+                raise UnsafeError("it is not a regular file")
             bounded = _BoundedDirectory(stream)
             with zipfile.ZipFile(bounded) as archive:
                 bounded.lift()
                 _check_directory(archive, os.fstat(stream.fileno()).st_size, limits)
                 yield archive
-        except _UnsafeError as refused:
+        except UnsafeError as refused:
             raise _refusal(path, str(refused)) from refused
         except zipfile.BadZipFile as error:
             raise _refusal(path, str(error)) from error
@@ -224,94 +190,52 @@ def _check_directory(archive: zipfile.ZipFile, size: int, limits: Limits) -> Non
     """Judge the zip's own list of members, before any of them is opened."""
     members = archive.infolist()
     if len(members) > limits.members:
-        raise _UnsafeError(f"it has {len(members):,} members; the limit is {limits.members:,}")
+        raise UnsafeError(f"it has {len(members):,} members; the limit is {limits.members:,}")
     names: set[str] = set()
     total = packed = end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         # The name as written: ZipInfo.filename stops at the first NUL.
         name = _check_name(member.orig_filename)
         if name in names:
-            raise _UnsafeError(f"it has two members named {name[:60]!r}")
+            raise UnsafeError(f"it has two members named {name[:60]!r}")
         names.add(name)
         if member.flag_bits & 0x41:
-            raise _UnsafeError(f"its member {name[:60]!r} is encrypted")
+            raise UnsafeError(f"its member {name[:60]!r} is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _UnsafeError(f"its member {name[:60]!r} is compressed in a way that npz files are not")
+            raise UnsafeError(f"its member {name[:60]!r} is compressed in a way that npz files are not")
         if member.header_offset < end:
-            raise _UnsafeError("its members overlap")
+            raise UnsafeError("its members overlap")
         # 30 bytes of local header, then the name, then the data.
         end = member.header_offset + 30 + len(member.orig_filename) + member.compress_size
         packed += member.compress_size
         total += member.file_size
     if end > size or packed > size:
-        raise _UnsafeError("its members claim more bytes than the file has")
+        raise UnsafeError("its members claim more bytes than the file has")
     if total > limits.total:
-        raise _UnsafeError(f"it would unpack to {total:,} bytes; the limit is {limits.total:,}")
+        raise UnsafeError(f"it would unpack to {total:,} bytes; the limit is {limits.total:,}")
     if total > limits.unsuspicious and total > limits.ratio * size:
-        raise _UnsafeError(f"it would unpack to {total:,} bytes from {size:,}, as a zip bomb does")
+        raise UnsafeError(f"it would unpack to {total:,} bytes from {size:,}, as a zip bomb does")
 
 
 def _check_name(name: str) -> str:
     if len(name) > _NAME_MAX:
-        raise _UnsafeError(f"a member's name has {len(name)} characters; the limit is {_NAME_MAX}")
+        raise UnsafeError(f"a member's name has {len(name)} characters; the limit is {_NAME_MAX}")
     parts = name.split("/")
     if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in parts):
-        raise _UnsafeError(f"a member is named {name[:60]!r}")
+        raise UnsafeError(f"a member is named {name[:60]!r}")
     if not name.endswith(".npy"):
-        raise _UnsafeError(f"its member {name[:60]!r} is not an array")
+        raise UnsafeError(f"its member {name[:60]!r} is not an array")
     return name
 
 
 def _members(archive: zipfile.ZipFile, limits: Limits) -> Iterator[tuple[str, zipfile.ZipInfo]]:
     for member in archive.infolist():
         if member.file_size > limits.total:
-            raise _UnsafeError(f"its member {member.filename[:60]!r} is too large")
+            raise UnsafeError(f"its member {member.filename[:60]!r} is too large")
         yield member.filename.removesuffix(".npy"), member
-
-
-def _header(stream: IO[bytes], name: str, size: int) -> ArrayInfo:
-    """Read a member's npy header, leaving the stream at the data.
-
-    Args:
-        stream: The member, at its beginning.
-        name: The array's name, for messages.
-        size: The member's unpacked size in bytes, as the zip declares it.
-    """
-    start = stream.read(8)
-    if len(start) < 8 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
-        raise _UnsafeError(f"its member {name[:60]!r} is not an array")
-    width = 2 if start[6] == 1 else 4
-    length = int.from_bytes(stream.read(width), "little")
-    if length > _HEADER_MAX:
-        raise _UnsafeError(f"the header of {name[:60]!r} is too long")
-    text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin-1", "replace")
-    match = _HEADER.fullmatch(text)
-    fields = dict(zip(match.groups()[::2], match.groups()[1::2], strict=True)) if match else {}
-    descr, order, shape_text = (fields.get(key, "") for key in ("descr", "fortran_order", "shape"))
-    dtype = descr.strip("'")
-    if dtype.lstrip("<>|=").startswith("O"):
-        raise _UnsafeError(f"its array {name[:60]!r} holds Python objects, which are pickles and can run code")
-    if order not in ("True", "False") or not shape_text.startswith("(") or not _DTYPE.fullmatch(dtype):
-        raise _UnsafeError(f"the header of {name[:60]!r} does not describe an array of numbers or text")
-    shape = tuple(int(number) for number in re.findall(r"\d+", shape_text))
-    item = _item_size(dtype)
-    # Empty arrays too: their other dimensions must still be ones that NumPy can multiply.
-    if len(shape) > _DIMENSIONS_MAX or math.prod(max(n, 1) for n in shape) * max(item, 1) > 1 << 48:
-        raise _UnsafeError(f"the shape of {name[:60]!r} is absurd")
-    info = ArrayInfo(dtype, shape, order == "True", math.prod(shape) * item, 8 + width + length)
-    if info.offset + info.nbytes != size:
-        raise _UnsafeError(
-            f"the header of {name[:60]!r} promises {info.nbytes:,} bytes and its member has another size"
-        )
-    return info
-
-
-def _item_size(dtype: str) -> int:
-    kind, count = re.fullmatch(r"[<>|=]?(\w)(\d+)", dtype).groups()  # type: ignore[union-attr]  # _DTYPE has matched
-    return int(count) * (4 if kind == "U" else 1)
 
 
 def _at_end(stream: IO[bytes], name: str, missing: int) -> None:
     """Check that a member has given all its data and no more; its CRC is checked where it ends."""
     if missing or stream.read(1):
-        raise _UnsafeError(f"its array {name[:60]!r} has another size than declared")
+        raise UnsafeError(f"its array {name[:60]!r} has another size than declared")

@@ -1,0 +1,53 @@
+"""What every test stands on: an environment of its own, and data small enough to train on in a moment."""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.home import Home
+
+_OURS = ("TRAINER_", "AZUREML_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the user's settings, fills the user's cache or takes both of a small machine's cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_OURS)]:
+            patch.delenv(name)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            patch.setenv(name, "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home in a project of its own."""
+    return Home(tmp_path / "project" / ".trainer", tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of four IDX files: 512 training and 128 test images of ten learnable classes."""
+    directory = tmp_path_factory.mktemp("data") / "tiny"
+    directory.mkdir()
+    write_idx_set(directory, train=512, test=128)
+    return directory
+
+
+def write_idx_set(directory: Path, *, train: int, test: int, seed: int = 0) -> None:
+    """Write the four files of a data set whose classes are ten fixed patterns under noise."""
+    random = np.random.default_rng(seed)
+    patterns = random.integers(0, 160, size=(10, 28, 28))
+    for prefix, count in (("train", train), ("t10k", test)):
+        labels = np.arange(count) % 10
+        images = patterns[labels] + random.integers(0, 96, size=(count, 28, 28))
+        header = struct.pack(">iiii", 0x803, count, 28, 28)
+        (directory / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.astype(np.uint8).tobytes())
+        header = struct.pack(">ii", 0x801, count)
+        (directory / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.astype(np.uint8).tobytes())

@@ -1,0 +1,3 @@
+from .words import TEXT
+
+__all__ = ["TEXT"]

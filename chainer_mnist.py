@@ -30,8 +30,15 @@ from trainer.runtime.training.checkpoint import Checkpoint, resume
 from trainer.runtime.training.evaluation import ClassifierEvaluator
 from trainer.runtime.training.flags import fraction, positive_float, positive_int, seed
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
-from trainer.runtime.training.metrics import Metrics
+from trainer.runtime.training.metrics import Metrics, Progress
 from trainer.runtime.training.updater import ReplayUpdater
+
+# Name in the run: key in Chainer's report.
+METRICS = {
+    "Accuracy": "validation/main/accuracy",
+    "Loss": "main/loss",
+    "Validation loss": "validation/main/loss",
+}
 
 
 class MLP(chainer.Chain):  # type: ignore[misc]
@@ -92,6 +99,7 @@ def main() -> None:
     device.use()
     print(f"{data.name}: {len(data.train_images)} training and {len(data.test_images)} test images")
     print(f"device: {selected.description}; BLAS threads: {blas}")
+    reporting.record(device=selected.description, blas_threads=blas.count, blas_threads_from=blas.reason)
 
     # Weights are drawn on the CPU, so that a seed means the same model on every device.
     np.random.seed(args.seed)
@@ -108,16 +116,8 @@ def main() -> None:
     identity = {"dataset": data.name, "training images": len(data.train_images), "batch size": args.batchsize}
     trainer.extend(ClassifierEvaluator(test, classifier, converter=unit_range, device=device))
     trainer.extend(extensions.LogReport())
-    trainer.extend(
-        Metrics(
-            run,
-            {
-                "Accuracy": "validation/main/accuracy",
-                "Loss": "main/loss",
-                "Validation loss": "validation/main/loss",
-            },
-        )
-    )
+    trainer.extend(Metrics(run, METRICS))
+    trainer.extend(Progress(run, args.epochs))
     trainer.extend(Checkpoint(identity))
     if args.resume:
         resume(args.resume, trainer, identity)

@@ -2,43 +2,75 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any, Protocol
 
+from chainer import Variable
 from chainer.training import Extension, Trainer
 
-_SECONDS_BETWEEN_REPORTS = 0.5
+from trainer.runtime.reporting import Report
 
-
-class Run(Protocol):
-    """What ``trainer.runtime.reporting.start()`` returns, as far as it is used here."""
-
-    def log(self, name: str, value: float) -> None:
-        """Adds a value to the metric ``name``."""
-
-    def progress(self, epoch: float, epochs: int, examples: int) -> None:
-        """Says how far the run is."""
+_SECONDS_BETWEEN_REPORTS = 0.25
 
 
 class Metrics(Extension):  # type: ignore[misc]
-    """Logs observations of the last epoch as metrics of the run.
+    """Logs the last entry of Chainer's ``LogReport`` as metrics of the run.
 
     Args:
         run: where to log.
-        names: metric name to the key in Chainer's ``LogReport``, for example
-            ``{"Accuracy": "validation/main/accuracy"}``.
+        names: metric name to key in the report, for example ``{"Accuracy": "validation/main/accuracy"}``.
     """
 
     trigger = (1, "epoch")
-    # After LogReport, which makes the means.
+    # After LogReport, which has PRIORITY_READER (100).
     priority = 50
 
-    def __init__(self, run: Run, names: Mapping[str, str]) -> None:
+    def __init__(self, run: Report, names: Mapping[str, str]) -> None:
         self._run = run
         self._names = names
 
     def __call__(self, trainer: Trainer) -> None:
         """Logs one value for each metric."""
-        entry: dict[str, Any] = trainer.get_extension("LogReport").log[-1]
+        entry = trainer.get_extension("LogReport").log[-1]
         for name, key in self._names.items():
-            self._run.log(name, entry[key])
+            self._run.log(name, entry[key], step=entry["epoch"])
+
+
+class Progress(Extension):  # type: ignore[misc]
+    """Reports epoch, speed and the latest loss a few times a second.
+
+    Args:
+        run: where to report.
+        epochs: epochs in all.
+    """
+
+    def __init__(self, run: Report, epochs: int) -> None:
+        self._run = run
+        self._epochs = epochs
+        self.trigger = self._due
+        self._time = 0.0
+        self._iteration = 0
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Starts the clock; called by the trainer."""
+        self._time = time.monotonic()
+        self._iteration = trainer.updater.iteration
+
+    def _due(self, trainer: Trainer) -> bool:
+        return time.monotonic() - self._time >= _SECONDS_BETWEEN_REPORTS or trainer.updater.is_new_epoch
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Reports; on a GPU, reading the loss waits for the batch."""
+        updater = trainer.updater
+        now = time.monotonic()
+        examples = (updater.iteration - self._iteration) * updater.get_iterator("main").batch_size
+        loss = trainer.observation.get("main/loss")
+        if isinstance(loss, Variable):
+            loss = loss.array
+        self._run.progress(
+            epoch=updater.epoch_detail,
+            epochs=self._epochs,
+            images_per_second=examples / max(now - self._time, 1e-9),
+            loss=None if loss is None else float(loss),
+        )
+        self._time, self._iteration = now, updater.iteration

@@ -1,0 +1,73 @@
+"""The ``trainer`` command: parse, one call into the core, render.
+
+Every command's module is imported when the command is named, and what a command needs is imported
+inside it: ``trainer --help``, ``runs`` and ``models`` load no Chainer, NumPy, CuPy, Azure ML or rich.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The words after ``trainer``; by default this process's.
+
+    Returns:
+        The exit code: 0 ok, 1 the run failed, 2 usage, 3 configuration or sign-in, 4 the backend
+        refused, 5 not found, 130 interrupted.
+    """
+    if "_ARGCOMPLETE" in os.environ:
+        from trainer.cli.completion import complete
+
+        complete()
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return dispatch(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough (`trainer runs | head`). Python would complain again at exit.
+        _abandon_output()
+        return 0
+    except SystemExit as request:  # argparse's --help
+        return request.code if isinstance(request.code, int) else 0
+    except BaseException as error:  # a traceback shown to a user is a bug
+        from trainer.cli.problems import report
+
+        return report(error, words)
+
+
+def dispatch(words: list[str]) -> int:
+    """Find the command and run it; errors are raised."""
+    from trainer.cli.commands import COMMANDS, closest, overview
+    from trainer.errors import UsageError
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())  # noqa: T201
+        return 0 if words else 2
+    if words[0] in ("--version", "-V"):
+        from trainer import __version__
+
+        print(f"trainer {__version__}")  # noqa: T201
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        meant = closest(words[0], list(COMMANDS))
+        hint = f"Did you mean: trainer {meant}?" if meant else "See: trainer --help"
+        raise UsageError(f"There is no command {words[0]!r}.", hint)
+    options = vars(command.parser().read(words[1:]))
+    return options.pop("handler")(**options) or 0
+
+
+def _abandon_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,70 @@
+"""What nearly every command begins with: the home, the configuration, a backend, a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainer.home import Home, find_home
+
+if TYPE_CHECKING:
+    from trainer.artifacts import ArtifactStore
+    from trainer.backend import Backend
+    from trainer.config import Config
+    from trainer.run import Run
+
+
+def configured(flags: Mapping[str, Any]) -> tuple[Home, Config]:
+    """The project's home and the configuration in force."""
+    from trainer.config import load_config
+
+    home = find_home()
+    return home, load_config(home, flags)
+
+
+def backend_of(home: Home, config: Config) -> Backend:
+    """The backend that the configuration names, with its options."""
+    from trainer.backend import load_backend
+
+    given, all_of_them = config.flags("backend"), config.of_kind("backend")
+    return load_backend(config["backend"], home, given, all_of_them)
+
+
+def store_of(flags: Mapping[str, Any]) -> ArtifactStore:
+    """The model registry that the flags and the configuration name."""
+    home, config = configured(flags)
+    return backend_of(home, config).store()
+
+
+def open_run(reference: str) -> Run:
+    """The run that ``reference`` names, with the backend that it is on.
+
+    Raises:
+        NotFoundError: No run fits.
+        UsageError: More than one fits.
+    """
+    from trainer.backend import load_backend
+    from trainer.config import load_config
+    from trainer.run import Run
+    from trainer.runfolder import find_run
+
+    home = find_home()
+    folder = find_run(home.runs, reference)
+    name = folder.info().backend
+    config = load_config(home, {"backend": name})
+    return Run(folder, load_backend(name, home, {}, config.of_kind("backend")))
+
+
+def local_only(name: str, home: Home) -> Backend:
+    """A backend that can be asked at no cost, for lists.
+
+    Raises:
+        TrainerError: Its runs are elsewhere, and asking takes seconds and a network.
+    """
+    from trainer.backend import load_backend
+    from trainer.errors import TrainerError
+
+    backend = load_backend(name, home)
+    if backend.on_interrupt == "detach":
+        raise TrainerError("it runs elsewhere; to ask there: trainer show RUN")
+    return backend

@@ -1,0 +1,184 @@
+"""``trainer run``, ``resume`` and ``package``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.cli.parsing import (
+    Parser,
+    add_backend,
+    add_backend_options,
+    add_dataset,
+    add_device,
+    add_json,
+    add_reference,
+    tag,
+)
+
+if TYPE_CHECKING:
+    from trainer.backend import Backend
+    from trainer.config import Config
+    from trainer.home import Home
+    from trainer.submission import JobRequest, Prepared
+
+_DATASETS = (
+    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if it "
+    "can be had, else mnist-5k; for a --script, what it asks Chainer for)."
+)
+
+
+def add_run(parser: Parser) -> None:
+    """Declare ``trainer run``."""
+    _add_job(parser)
+    _add_following(parser)
+    add_backend_options(parser)
+    parser.pass_on_rest()
+
+
+def add_resume(parser: Parser) -> None:
+    """Declare ``trainer resume``."""
+    add_reference(parser, "to continue")
+    add_backend(parser, "Where it goes on", default="where it was")
+    _add_following(parser)
+    add_backend_options(parser)
+    parser.pass_on_rest()
+
+
+def add_package(parser: Parser) -> None:
+    """Declare ``trainer package``."""
+    _add_what(parser)
+    add_json(parser)
+
+
+def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
+    """Submit a job and follow it."""
+    from trainer.cli.context import backend_of, configured
+    from trainer.console.download import DownloadProgress
+    from trainer.submission import prepare
+
+    following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
+    script_args = options.pop("script_args")
+    home, config = configured(options)
+    backend = backend_of(home, config)
+    request = _request(config, script_args, dict(tags or ()), register=not no_register)
+    prepared = prepare(request, home, progress=DownloadProgress(), offline=following["dry_run"])
+    return _start(prepared, backend, home, as_json=as_json, **following)
+
+
+def resume_command(
+    *,
+    reference: str,
+    backend: str | None,
+    script_args: tuple[str, ...],
+    detach: bool,
+    dry_run: bool,
+    logs: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Continue a run from its checkpoint, as a new run."""
+    from trainer.cli.context import backend_of, configured, open_run
+    from trainer.submission import resume
+
+    run = open_run(reference)
+    home, config = configured({**options, "backend": backend or run.folder.info().backend})
+    chosen = backend_of(home, config)
+    prepared = resume(run, script_args)
+    return _start(prepared, chosen, home, detach=detach, dry_run=dry_run, logs=logs, as_json=as_json)
+
+
+def package_command(*, as_json: bool, **options: Any) -> None:
+    """Show what would travel."""
+    from trainer.cli.context import configured
+    from trainer.console.download import DownloadProgress
+    from trainer.console.package import print_package
+    from trainer.submission import prepare
+
+    home, config = configured(options)
+    print_package(prepare(_request(config), home, progress=DownloadProgress(), offline=True), as_json=as_json)
+
+
+def _start(
+    prepared: Prepared,
+    backend: Backend,
+    home: Home,
+    *,
+    detach: bool,
+    dry_run: bool,
+    logs: bool | None,
+    as_json: bool,
+) -> int:
+    from trainer.console.package import print_plan
+    from trainer.console.started import follow_to_the_end, print_detached
+    from trainer.submission import submit
+
+    if dry_run:
+        print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
+        return 0
+    run = submit(prepared, backend, home)
+    if detach:
+        print_detached(run, as_json=as_json)
+        return 0
+    return follow_to_the_end(run, logs=logs, as_json=as_json)
+
+
+def _request(
+    config: Config, script_args: tuple[str, ...] = (), tags: dict[str, str] | None = None, *, register: bool = True
+) -> JobRequest:
+    from trainer.submission import JobRequest
+
+    script, source = (Path(config[name]) if config[name] else None for name in ("script", "source"))
+    # Flags of our script that a file or a variable sets are not meant for another script.
+    training = config.flags("training") if script else config.of_kind("training")
+    return JobRequest(
+        script=script,
+        source=source,
+        script_args=script_args,
+        dataset=config["dataset"],
+        experiment=config["experiment"],
+        model_name=config["model_name"] if register else None,
+        tags=tags or {},
+        max_minutes=config["max_minutes"],
+        **training,
+    )
+
+
+def _add_what(parser: Parser) -> None:
+    group = parser.add_argument_group("what travels")
+    group.add_argument("--script", metavar="FILE", help="The training script (default: the one that is included).")
+    group.add_argument("--source", metavar="DIR", help="The directory that travels with it (default: the script's).")
+    add_dataset(group, _DATASETS)
+
+
+def _add_job(parser: Parser) -> None:
+    add_backend(parser, "Where it runs")
+    _add_what(parser)
+    training = parser.add_argument_group("training, with the script that is included")
+    training.add_argument("--epochs", metavar="N", type=int, help="Passes over the training set (default: 10).")
+    training.add_argument("--batchsize", metavar="N", type=int, help="Images in a minibatch (default: 128).")
+    training.add_argument("--units", metavar="N", type=int, help="Units in each hidden layer (default: 100).")
+    training.add_argument("--lr", metavar="X", type=float, help="Learning rate (default: 0.01).")
+    training.add_argument("--momentum", metavar="X", type=float, help="Momentum (default: 0.9).")
+    training.add_argument("--seed", metavar="N", type=int, help="Seed of every random number (default: none).")
+    add_device(training)
+    training.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: chosen by measurement).")
+    training.add_argument("--max-minutes", metavar="N", type=int, help="Stop after so long (default: no cap).")
+    record = parser.add_argument_group("what is recorded")
+    record.add_argument("--experiment", metavar="NAME", help="Groups runs (default: chainer-mnist).")
+    record.add_argument("--model-name", metavar="NAME", help="Register the model so (default: chainer-dnn-mnist).")
+    record.add_argument("--no-register", action="store_true", help="Don't register the model.")
+    record.add_argument(
+        "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Record this; can be repeated."
+    )
+
+
+def _add_following(parser: Parser) -> None:
+    how = parser.add_argument_group("how it is run")
+    how.add_argument("--detach", action="store_true", help="Return as soon as the run is under way.")
+    how.add_argument("--dry-run", action="store_true", help="Show what would be done; do nothing, touch no network.")
+    logs = how.add_mutually_exclusive_group()
+    shown = "Show what the script prints, too (default: for a --script of your own)."
+    logs.add_argument("--logs", action="store_true", default=None, help=shown)
+    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Don't.")
+    add_json(how, "End with one JSON object on standard output, and nothing else there.")

@@ -1,0 +1,63 @@
+"""How work on data is shown: a bar on a terminal, a line at its end elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from trainer.console.output import note, size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+class DownloadProgress:
+    """Implements :class:`trainer.data.progress.Progress` on standard error."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+        self._done = 0
+
+    def say(self, message: str) -> None:
+        """Show one line."""
+        if self._bars is not None:
+            self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        else:
+            note(message)
+
+    def start(self, what: str, total: int | None) -> None:
+        """Begin a bar of ``total`` bytes."""
+        self.finish()
+        self._what, self._done = what, 0
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bars.add_task(what, total=total)
+        self._bars.start()
+
+    def advance(self, size: int) -> None:
+        """``size`` more bytes are there."""
+        self._done += size
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, size)
+
+    def finish(self) -> None:
+        """The bar has ended."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = self._task = None
+        if self._what and self._done:
+            note(f"{self._what}: {size(self._done)}")
+        self._what, self._done = "", 0

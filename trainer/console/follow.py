@@ -1,0 +1,106 @@
+"""Follow a run to its end, whatever backend it is on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from trainer.console.epochs import Epochs
+from trainer.errors import InterruptedRunError
+
+if TYPE_CHECKING:
+    from trainer.console.view import View
+    from trainer.run import Run, RunInfo, RunStatus
+
+_POLL_SECONDS = 0.2
+# An observer must not slow down what it observes: it sleeps at least this many times as long as it looks.
+_REST = 4
+_CANCEL_SECONDS = 120
+# At one look. A script that logs every iteration is not worth a thousand lines.
+_MOST_STEPS = 30
+
+
+def follow(run: Run, view: View, *, logs: bool = False) -> RunInfo:
+    """Show a run until it ends.
+
+    Args:
+        run: The run.
+        view: Where it is shown.
+        logs: Show what the script prints, too.
+
+    Returns:
+        The run's last record.
+
+    Raises:
+        InterruptedRunError: Ctrl-C. The run has been cancelled, or goes on, as its backend has it.
+    """
+    try:
+        try:
+            return _watch(run, view, logs=logs)
+        finally:
+            view.close()
+    except KeyboardInterrupt:
+        raise _interrupted(run) from None
+
+
+def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
+    epochs, log = Epochs(), _Log(run)
+    status: RunStatus | None = None
+    told: set[str] = set()
+    while True:
+        began = time.monotonic()
+        info = run.info()
+        for line in log.lines(ended=info.status.terminal) if logs else ():
+            view.log(line)
+        complete = epochs.add(run.metrics(), ended=info.status.terminal)
+        progress = epochs.progress(run.progress())
+        view.progress(info, progress, epochs.latest)
+        for step, metrics in complete[-_MOST_STEPS:]:
+            view.epoch(step, metrics, progress)
+        if info.status is not status:
+            status = info.status
+            view.phase(info)
+        for text in info.warnings:
+            if text not in told:
+                told.add(text)
+                view.warning(text)
+        if info.status.terminal:
+            return info
+        time.sleep(max(_POLL_SECONDS, _REST * (time.monotonic() - began)))
+
+
+class _Log:
+    def __init__(self, run: Run) -> None:
+        self._folder = run.folder
+        self._offset = 0
+        self._pending = b""
+
+    def lines(self, *, ended: bool) -> list[str]:
+        chunk = self._folder.read_log(self._offset)
+        self._offset += len(chunk)
+        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        if ended and self._pending:
+            lines.append(self._pending)
+        return [line.decode("utf-8", "replace") for line in lines]
+
+
+def _interrupted(run: Run) -> InterruptedRunError:
+    if run.backend.on_interrupt == "detach":
+        return InterruptedRunError(
+            f"Detached. Run {run.run_id} goes on.",
+            f"Follow it: trainer attach {run.run_id}    Stop it: trainer cancel {run.run_id}",
+        )
+    from trainer.console.output import note
+
+    note(f"Canceling {run.run_id} ...")
+    try:
+        run.cancel()
+        info = run.wait(_CANCEL_SECONDS)
+    except KeyboardInterrupt:
+        return InterruptedRunError(
+            f"Run {run.run_id} has been told to stop; this command didn't wait for it.",
+            f"See: trainer show {run.run_id}",
+        )
+    return InterruptedRunError(
+        f"Run {run.run_id}: {info.status}.", f"To go on from its last checkpoint: trainer resume {run.run_id}"
+    )

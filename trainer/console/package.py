@@ -1,0 +1,71 @@
+"""What would travel, and what a submission would do."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from trainer.console.output import facts, print_json, say, size, table, warn
+
+if TYPE_CHECKING:
+    from trainer.backend import Plan
+    from trainer.submission import Prepared
+
+
+def print_package(prepared: Prepared, *, as_json: bool) -> None:
+    """List a snapshot's files, with its size, the limits and its digest."""
+    from trainer.snapshot import AZURE_LIMITS
+
+    snapshot, job = prepared.snapshot, prepared.job
+    within = len(snapshot.files) <= AZURE_LIMITS.files and snapshot.size <= AZURE_LIMITS.size
+    if as_json:
+        print_json(
+            {
+                "files": [
+                    {"path": file.path, "size": file.size, "sha256": file.sha256, "executable": file.executable}
+                    for file in snapshot.files
+                ],
+                "count": len(snapshot.files),
+                "size": snapshot.size,
+                "limits": {"files": AZURE_LIMITS.files, "size": AZURE_LIMITS.size, "within": within},
+                "digest": snapshot.digest,
+                "dataset": job.dataset,
+                "dataset_note": job.dataset_note,
+                "ignore_file": snapshot.ignore_file,
+                "notes": snapshot.notes,
+            }
+        )
+        return
+    table(("BYTES", "PATH"), ((f"{file.size:,}", file.path) for file in snapshot.files), right=("BYTES",))
+    say()
+    facts(
+        [
+            ("Files", f"{len(snapshot.files):,} of {AZURE_LIMITS.files:,} that {AZURE_LIMITS.whose} takes"),
+            ("Size", f"{size(snapshot.size)} of {size(AZURE_LIMITS.size)}{'' if within else '  TOO MUCH'}"),
+            ("Chosen by", snapshot.ignore_file or "no ignore file"),
+            ("Data set", job.dataset or "none"),
+            ("Digest", f"sha256 {snapshot.digest}"),
+        ]
+    )
+    for text in (*snapshot.notes, *([job.dataset_note] if job.dataset_note else ())):
+        warn(text)
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """Show what a submission would do."""
+    if as_json:
+        print_json(plan)
+        return
+    rows = [
+        ("Backend", plan.backend),
+        ("Command", shlex.join(plan.command)),
+        ("Files", f"{plan.files:,}, {size(plan.size)}"),
+        ("Digest", f"sha256 {plan.digest}"),
+        ("Data set", plan.dataset or "none"),
+    ]
+    for label, value in plan.details.items():
+        lines = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+        rows.append((label.replace("_", " ").capitalize(), "\n".join(lines)))
+    facts(rows)
+    for text in plan.warnings:
+        warn(text)

@@ -1,0 +1,137 @@
+"""A run, once it has ended or been picked up: as the one JSON object, or in a few lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trainer.console.epochs import ordered
+from trainer.console.output import BOLD, GREEN, RED, YELLOW, duration, facts, moment, number, paint
+from trainer.run import RunStatus
+
+if TYPE_CHECKING:
+    from trainer.run import Run, RunInfo
+
+MODEL_FILE = "model.npz"
+
+
+def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
+    """What ``run --json`` ends with.
+
+    ``model.path`` is the registered file as the run left it in its outputs, absolute; ``model`` is null where
+    nothing was registered, and ``failure`` where nothing failed.
+    """
+    job = run.job
+    return {
+        "run_id": info.run_id,
+        "backend": info.backend,
+        "status": info.status,
+        "metrics": run.latest_metrics(),
+        "model": None if info.model is None else {**_fields(info.model), "path": str(run.folder.outputs / MODEL_FILE)},
+        "dataset": info.dataset,
+        "dataset_note": job.dataset_note,
+        "snapshot": info.snapshot,
+        "outputs": str(run.folder.outputs),
+        "experiment": info.experiment,
+        "tags": job.tags,
+        "created": info.created,
+        "started": info.started,
+        "ended": info.ended,
+        "resumed_from": info.resumed_from,
+        "warnings": info.warnings,
+        "failure": None if info.failure is None else _fields(info.failure),
+    }
+
+
+def print_summary(run: Run, info: RunInfo, *, detailed: bool = False) -> None:
+    """Print what a run came to, and what can be done next.
+
+    Args:
+        run: The run.
+        info: Its record.
+        detailed: Everything that is known, not just the result.
+    """
+    facts(list(_rows(run, info, detailed=detailed)))
+
+
+def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
+    """Say where a failed run's log is, with its last lines if ``tail``."""
+    from trainer.console.output import note
+    from trainer.console.text import printable
+
+    lines = info.failure.log_tail if info.failure and tail else ()
+    for line in lines[-15:]:
+        note(f"  | {printable(line)}")
+    if run.folder.log_path.exists():
+        note(f"The whole log: {relative(run.folder.log_path)}")
+
+
+def relative(path: Path) -> str:
+    """A path as it is shortest typed from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str]]:
+    job, colour = run.job, {RunStatus.COMPLETED: GREEN, RunStatus.FAILED: RED, RunStatus.CANCELED: YELLOW}
+    took = f" in {duration(info.ended - (info.started or info.created))}" if info.ended else ""
+    yield "Run", f"{info.run_id}  {paint(info.status, colour.get(info.status, BOLD))}{took} ({info.backend})"
+    if info.failure:
+        yield "Failure", info.failure.message
+    if detailed:
+        yield "Experiment", info.experiment
+        yield "Command", shlex.join([job.script, *job.arguments])
+        yield "Created", moment(info.created)
+        if info.resumed_from:
+            yield "Resumed from", info.resumed_from
+        if job.tags:
+            yield "Tags", "  ".join(f"{name}={value}" for name, value in job.tags.items())
+        yield "Snapshot", f"sha256 {info.snapshot}"
+    metrics = ordered(run.latest_metrics())
+    if metrics:
+        yield "Metrics", "  ".join(f"{name} {_short(value)}" for name, value in metrics)
+    if info.dataset:
+        yield "Data set", info.dataset + (f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note else "")
+    if detailed:
+        for label, value in info.detail.items():
+            yield label.replace("_", " ").capitalize(), str(value)
+        for text in info.warnings:
+            yield "Warning", text
+    outputs = run.files()
+    if outputs:
+        yield "Outputs", f"{relative(run.folder.outputs)}/  ({', '.join(outputs[:5])}{', ...' if outputs[5:] else ''})"
+    if info.model:
+        yield "Model", f"{paint(f'{info.model.name}:{info.model.version}', BOLD)}  sha256 {info.model.sha256[:16]}..."
+    following = "\n".join(_next(info))
+    if following:
+        yield "Next", following
+
+
+def _next(info: RunInfo) -> list[str]:
+    if info.model:
+        reference = f"{info.model.name}:{info.model.version}"
+        where = "" if info.backend == "local" else f" --backend {info.backend}"
+        return [
+            f"trainer evaluate {reference}{where}",
+            f"trainer predict {reference}{where} IMAGE.png",
+            f"trainer fetch {reference}{where} -o ./model",
+        ]
+    if not info.status.terminal:
+        return [f"trainer attach {info.run_id}", f"trainer cancel {info.run_id}"]
+    if info.status is not RunStatus.COMPLETED:
+        return [f"trainer logs {info.run_id}", f"trainer resume {info.run_id}"]
+    return []
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}" if float(value).is_integer() else number(value)
+
+
+def _fields(record: msgspec.Struct) -> dict[str, Any]:
+    return msgspec.structs.asdict(record)

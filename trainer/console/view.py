@@ -1,0 +1,148 @@
+"""What is seen of a run while a command follows it: plain lines, and on a terminal a live line below them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+from trainer.console.epochs import Clock, ordered
+from trainer.console.output import duration, note, number, warn
+from trainer.console.text import printable
+from trainer.run import Progress, RunInfo, RunStatus
+
+_PHASES = {
+    RunStatus.NOT_STARTED: "submitted",
+    RunStatus.PREPARING: "preparing",
+    RunStatus.QUEUED: "waiting for a node",
+    RunStatus.RUNNING: "running",
+    RunStatus.FINALIZING: "collecting outputs",
+}
+
+
+class View(Protocol):
+    """Where :func:`~trainer.console.follow.follow` shows a run."""
+
+    def phase(self, info: RunInfo) -> None:
+        """The status changed."""
+
+    def log(self, line: str) -> None:
+        """The script printed a line."""
+
+    def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
+        """A step's metrics are complete."""
+
+    def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:
+        """A moment has passed."""
+
+    def warning(self, text: str) -> None:
+        """The user should know something."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class PlainView:
+    """One line for every change of status and every epoch, on standard error."""
+
+    def __init__(self) -> None:
+        self._clock = Clock()
+        self._left: float | None = None
+
+    def phase(self, info: RunInfo) -> None:
+        """Print the phase, unless the end is reached: the summary says that."""
+        if info.status in _PHASES:
+            self._line(f"{info.run_id}  {_PHASES[info.status]} ({info.backend})")
+
+    def log(self, line: str) -> None:
+        """Print the line."""
+        self._line(printable(line) if sys.stderr.isatty() else line)
+
+    def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
+        """Print the epoch's metrics, the pace and the time left."""
+        of = f"/{progress.epochs:g}" if progress and progress.epochs >= step else ""
+        parts = [
+            f"{'epoch' if progress else 'step'} {step:g}{of}",
+            *(f"{name.lower()} {number(value)}" for name, value in ordered(metrics)),
+        ]
+        if progress and progress.images_per_second:
+            parts.append(f"{progress.images_per_second:,.0f} images/s")
+        if self._left is not None and progress and step < progress.epochs:
+            parts.append(f"{duration(self._left)} left")
+        self._line("  ".join(parts))
+
+    def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:  # noqa: ARG002
+        """Keep the estimate of the time left."""
+        self._left = self._clock.left(progress, info)
+
+    def warning(self, text: str) -> None:
+        """Print it."""
+        warn(text)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _line(self, text: str) -> None:
+        note(text)
+
+
+class LiveView(PlainView):
+    """The same lines, and below them one that moves: phase, epoch, loss, accuracy, images/s, time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = Bars(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            transient=True,
+            auto_refresh=False,
+        )
+        self._task = self._bars.add_task("", total=None, facts="")
+        self._bars.start()
+
+    def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:
+        """Redraw the live line."""
+        super().progress(info, progress, latest)
+        changes: dict[str, Any] = {"description": _PHASES.get(info.status, str(info.status)), "facts": ""}
+        if progress and progress.epochs > 0 and info.status is RunStatus.RUNNING:
+            changes |= {"total": progress.epochs, "completed": progress.epoch}
+            changes["description"] = f"epoch {min(int(progress.epoch) + 1, progress.epochs):g}/{progress.epochs:g}"
+            changes["facts"] = "  ".join(self._facts(progress, latest))
+        self._bars.update(self._task, refresh=True, **changes)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        self._bars.stop()
+
+    def _facts(self, progress: Progress, latest: dict[str, float | None]) -> list[str]:
+        facts = []
+        loss = progress.loss if progress.loss is not None else latest.get("Loss")
+        if loss is not None:
+            facts.append(f"loss {number(loss)}")
+        if latest.get("Accuracy") is not None:
+            facts.append(f"accuracy {number(latest['Accuracy'])}")
+        if progress.images_per_second:
+            facts.append(f"{progress.images_per_second:,.0f} images/s")
+        if self._left is not None:
+            facts.append(f"{duration(self._left)} left")
+        return facts
+
+    def warning(self, text: str) -> None:
+        """Print it above the live line."""
+        self._line(f"warning: {text}")
+
+    def _line(self, text: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(text), soft_wrap=True)
+
+
+def make_view() -> View:
+    """The view that fits standard error."""
+    return LiveView() if sys.stderr.isatty() else PlainView()

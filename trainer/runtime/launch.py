@@ -7,8 +7,8 @@
     python DIR/trainer/runtime/launch.py SCRIPT [ARGS...]
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
-being the folder that the snapshot was unpacked into. The script sees the ``sys.argv``, ``sys.path``
-and ``__main__`` that ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
+being the folder in the snapshot that holds this package (``trainer.runtime.jobdir``). The script
+sees the ``sys.argv``, ``sys.path`` and ``__main__`` that ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.
 
 Exit status of its own: 2 for wrong usage, 3 for a :class:`~trainer.runtime.faults.RuntimeFault`.
@@ -17,7 +17,6 @@ Exit status of its own: 2 for wrong usage, 3 for a :class:`~trainer.runtime.faul
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import io
 import runpy
 import sys
@@ -74,7 +73,7 @@ def _arrange_path(first: Path) -> None:
     # The former would let the script's `import datasets` find the runtime's.
     sys.path[:] = [entry for entry in sys.path if Path(entry).absolute() != _RUNTIME_DIR]
     sys.path.insert(0, _ROOT)
-    import trainer.runtime.faults  # noqa: F401  # bound to this root before the path changes again
+    from trainer.runtime import faults  # noqa: F401  # bound to this root before the path changes again
 
     sys.path.remove(_ROOT)
     if not sys.flags.safe_path:
@@ -84,16 +83,17 @@ def _arrange_path(first: Path) -> None:
     if _ROOT not in sys.path:
         sys.path.append(_ROOT)
 
+    from trainer.runtime import ownname
+
+    ownname.give_way()
+
 
 def _install_layers() -> None:
-    from trainer.runtime import compat
+    from trainer.runtime import compat, reporting
 
     compat.apply()
     compat.apply_to_children()
-    if importlib.util.find_spec("trainer.runtime.reporting") is not None:
-        from trainer.runtime import reporting
-
-        reporting.install()
+    reporting.install()
 
 
 def _run_script(path: str) -> None:

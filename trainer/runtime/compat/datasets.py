@@ -6,21 +6,21 @@ that travelled with the job, else a file that Chainer has cached before, else th
 mirrors of :mod:`trainer.runtime.datasets`.
 """
 
-# ruff: noqa: ANN401  # Chainer has no types
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.runtime.compat.patch import Patch
+from trainer.runtime.faults import RuntimeFault
 
-# The folder, set by whoever starts the job, of the data set that travelled with it.
-TRAVELLED = "TRAINER_DATASET"
+if TYPE_CHECKING:
+    from trainer.runtime.datasets import Dataset
+
 _MNIST = "mnist"
 _FASHION = "fashion-mnist"
 
@@ -33,43 +33,42 @@ def _replace_retrieval(name: str, prefix: str, module: ModuleType) -> None:
         setattr(module, attribute, functools.update_wrapper(retrieve, original))
 
 
-def _retrieve(original: Callable[[], Any], name: str, part: str) -> Any:
+def _retrieve(original: Callable[[], Any], name: str, part: str) -> Any:  # noqa: ANN401  # Chainer's own return
     """Stands for Chainer's ``_retrieve_*``.
 
     Returns:
         A mapping with "x", uint8 of shape (N, 784), and "y", uint8 of shape (N,).
     """
-    data = _load_travelled(name, os.environ.get(TRAVELLED, ""))
-    if data is None:
-        if _chainers_own_cache(name, part).is_file():
-            return original()
-        data = _load_here(name)
-    images = getattr(data, f"{part}_images")
-    return {"x": images.reshape(len(images), -1), "y": getattr(data, f"{part}_labels")}
+    from trainer.runtime import jobdir
+
+    travelled = jobdir.travelled_dataset()
+    if travelled is None and _chainers_own_cache(name, part).is_file():
+        return original()
+    data = _load(name, travelled)
+    images = data.train_images if part == "train" else data.test_images
+    labels = data.train_labels if part == "train" else data.test_labels
+    return {"x": images.reshape(len(images), -1), "y": labels}
 
 
-# Both parts are retrieved one after the other; reading and verifying the files once is enough.
+# Chainer retrieves both parts one after the other; reading and checking the files once is enough.
 @functools.lru_cache(maxsize=1)
-def _load_travelled(name: str, folder: str) -> Any:
-    if not folder:
-        return None
+def _load(name: str, travelled: Path | None) -> Dataset:
     from trainer.runtime import datasets
 
-    data = datasets.load(folder)
-    # Digits must not pass for clothes. A sample of MNIST or the user's own files are what the job
-    # was told to train on.
-    return None if (data.name == _FASHION) != (name == _FASHION) and data.name.endswith(_MNIST) else data
-
-
-@functools.lru_cache(maxsize=1)
-def _load_here(name: str) -> Any:
-    from trainer.runtime import datasets
-
-    data = datasets.load("auto" if name == _MNIST else name)
+    # A sample of MNIST, or the user's own digits, is what a job was told to train on. Clothes are
+    # no digits, nor the other way round: then load() says which data set to submit.
+    own_choice = name == _MNIST and (travelled is None or travelled.name != _FASHION)
+    data = datasets.load("auto" if own_choice else name)
+    if data.train_images.shape[1:] != (28, 28):
+        rows, columns = data.train_images.shape[1:]
+        raise RuntimeFault(
+            f"get_{name.replace('-', '_')}() gives images of 28x28, and {data.name!r} has images of {rows}x{columns}.",
+            "Submit with --dataset mnist, or read this data set with trainer.runtime.datasets.load() in the script.",
+        )
     if data.name != name:
         warnings.warn(
-            f"get_mnist() returns {data.name} ({len(data.train_images)} training images): "
-            "the full MNIST is not cached and no mirror answers",
+            f"get_mnist() returns the data set {data.name!r} ({len(data.train_images):,} training images), "
+            "not the full MNIST",
             stacklevel=5,
         )
     return data

@@ -33,17 +33,20 @@ class _Trigger:
 
 
 def _activate(module: str, function: str) -> None:
+    # A script may have imported a neighbour of this name before it imports Chainer.
+    scripts_own = sys.modules.pop("trainer", None) if "trainer.runtime" not in sys.modules else None
     # The layer of the parent process, not another installation that this interpreter may have.
     sys.path.insert(0, _ROOT)
     try:
         layer = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise
-        return
+        ownname = importlib.import_module("trainer.runtime.ownname")
     finally:
         sys.path.remove(_ROOT)
     getattr(layer, function)()
+    if scripts_own is None:
+        ownname.give_way()
+    else:
+        sys.modules["trainer"] = scripts_own
 
 
 def _run_shadowed_sitecustomize() -> None:

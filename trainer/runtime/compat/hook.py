@@ -12,7 +12,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 from trainer.runtime.compat.patch import Patch
@@ -21,23 +21,18 @@ from trainer.runtime.compat.patch import Patch
 def install(patches: Iterable[Patch]) -> None:
     """Registers the import hook and applies ``patches`` to modules that are already imported.
 
-    Idempotent: a second call does nothing.
+    Idempotent: patches that are registered already are left alone.
     """
-    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        return
-    by_module: dict[str, list[Patch]] = {}
-    for patch in patches:
-        by_module.setdefault(patch.module, []).append(patch)
-
-    if "chainer" not in sys.modules:
-        _forget_failed_import()
-    for name, group in by_module.items():
-        module = sys.modules.get(name)
-        if module is not None:
-            for patch in group:
-                if patch.after is not None and patch.needed():
-                    patch.after(module)
-    sys.meta_path.insert(0, _Finder(by_module))
+    finder = next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
+    if finder is None:
+        if "chainer" not in sys.modules:
+            _forget_failed_import()
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+    for patch in finder.add(patches):
+        module = sys.modules.get(patch.module)
+        if module is not None and patch.after is not None and patch.needed():
+            patch.after(module)
 
 
 def _forget_failed_import() -> None:
@@ -48,8 +43,18 @@ def _forget_failed_import() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, by_module: Mapping[str, Sequence[Patch]]) -> None:
-        self._by_module = by_module
+    def __init__(self) -> None:
+        self._by_module: dict[str, list[Patch]] = {}
+
+    def add(self, patches: Iterable[Patch]) -> list[Patch]:
+        """Registers patches; returns those that were not registered before."""
+        new = []
+        for patch in patches:
+            group = self._by_module.setdefault(patch.module, [])
+            if patch not in group:
+                group.append(patch)
+                new.append(patch)
+        return new
 
     def find_spec(
         self,

@@ -1,0 +1,285 @@
+"""The Azure ML backend: a job is a run on AmlCompute, made with the SDK v1's Chainer estimator.
+
+    submit   workspace -> cluster, reused or created -> image -> estimator -> Experiment.submit under our run's id
+    refresh  the run's status, log, metrics; at its end its outputs and its model, into the run's folder
+    cancel   the run's own cancel
+    store    the workspace's model registry
+
+The run's folder is all that a client has to remember. It holds the workspace's name and the run's id, which is
+the folder's own, so any client can go on where another was killed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from backends.azureml_support import environment, pins, vm_sizes
+from backends.azureml_support.options import read_options
+from backends.azureml_support.outcome import ServiceUnavailableError
+from backends.azureml_support.pace import Pace
+from trainer.backend import Plan
+from trainer.errors import SignInError, TrainerError
+from trainer.run import RunFailure, RunInfo, RunStatus
+from trainer.runfolder import SUBMISSION_LOCK
+from trainer.snapshot import AZURE_LIMITS, Snapshot, check_limits
+
+if TYPE_CHECKING:
+    from backends.azureml_support.environment import Environment
+    from backends.azureml_support.registry import AzureMLStore
+    from backends.azureml_support.sdk import Run, Workspace
+    from backends.azureml_support.session import WorkspaceRef
+    from backends.azureml_support.vm_sizes import VMSize
+    from trainer.home import Home
+    from trainer.job import TrainingJob
+    from trainer.runfolder import RunFolder
+    from trainer.snapshot import Limits
+
+_SYNC_LOCK = "azureml"
+# A submission that its client did not live to see answered may still arrive.
+_IN_FLIGHT_SECONDS = 60.0
+# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
+_UNVOUCHED_SECONDS = 5.0
+_WORKSPACE, _SENT = "workspace", "sent"
+
+
+class AzureMLBackend:
+    """Runs jobs on Azure ML.
+
+    Args:
+        home: Where runs are kept, and an emulator's state.
+        options: See :class:`backends.azureml_support.options.Options`.
+
+    Raises:
+        UsageError: An option is unknown or unusable.
+    """
+
+    name = "azureml"
+    on_interrupt: Literal["cancel", "detach"] = "detach"
+    limits: Limits | None = AZURE_LIMITS
+
+    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
+        self.home = home
+        self.options = read_options(options)
+        self.tell: Callable[[str], None] = _tell
+        self._runs: dict[str, Run] = {}
+        self._paces: dict[str, Pace] = {}
+
+    def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
+        """See :meth:`trainer.backend.Backend.plan`.
+
+        Raises:
+            MissingExtraError: The SDK is not installed, so there is no version of it to pin.
+        """
+        check_limits(snapshot, AZURE_LIMITS)
+        choice = vm_sizes.choose(self.options.vm_size)
+        image = _environment(snapshot, choice.size)
+        cap = job.max_minutes or self.options.max_minutes
+        details = {
+            "workspace": self._where(),
+            "compute": self.options.compute,
+            "vm size": f"{choice.size}, where the cluster has to be created",
+            "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
+            "idle minutes": self.options.idle_minutes,
+            "time cap": f"{cap} minutes" if cap else "none",
+            "image": image.image,
+            "environment": image.name,
+            "python": image.pins.python,
+            "pins": " ".join(image.pins.requirements()),
+        }
+        return Plan(
+            backend=self.name,
+            command=tuple(job.command("python")),
+            files=len(snapshot.files),
+            size=snapshot.size,
+            digest=snapshot.digest,
+            dataset=job.dataset,
+            details=details,
+            warnings=(*snapshot.notes, *([choice.note] if choice.note else []), *_left_out(image)),
+        )
+
+    def submit(self, folder: RunFolder) -> None:
+        """See :meth:`trainer.backend.Backend.submit`."""
+        from backends.azureml_support import cluster, submission
+        from backends.azureml_support.emulator import DOES_NOT_PROVE
+        from backends.azureml_support.session import find_workspace
+
+        job, snapshot = folder.job(), Snapshot.load(folder.snapshot)
+        check_limits(snapshot, AZURE_LIMITS)
+        if self.options.vm_size is not None:
+            vm_sizes.choose(self.options.vm_size)  # a retired size is refused before anything is asked
+        ref = find_workspace(self.options, self.home)
+        if ref.is_emulated:
+            self.tell(DOES_NOT_PROVE)
+        workspace = self._open(ref)
+        choice = cluster.settle(workspace, self.options, self.tell)
+        image = _environment(snapshot, choice.size)
+        cap = job.max_minutes or self.options.max_minutes
+        config = submission.make_config(folder, image, self.options.compute, cap)
+        detail = {
+            _WORKSPACE: msgspec.to_builtins(ref),
+            "run": folder.run_id,
+            "compute": self.options.compute,
+            "vm_size": choice.size.name,
+            "environment": image.name,
+            "image": image.image,
+            "max_minutes": cap,
+            _SENT: time.time(),
+        }
+        warnings = (*([choice.note] if choice.note else []), *_left_out(image))
+        # Before anything is sent: a client killed from here on leaves what it takes to find the run.
+        folder.update(
+            lambda info: msgspec.structs.replace(
+                info, detail=detail, warnings=(*info.warnings, *warnings), status=RunStatus.PREPARING
+            )
+        )
+        self.tell(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
+        if submission.submit_once(workspace, folder, config):
+            submission.describe(workspace, folder, job)
+        else:
+            folder.update(warnings=(*folder.info().warnings, "The answer to the submission was lost; looking for it."))
+
+    def refresh(self, folder: RunFolder) -> RunInfo:
+        """See :meth:`trainer.backend.Backend.refresh`.
+
+        Looks at the service at most every second, and less often the longer nothing happens. A follower rides out
+        minutes in which the service doesn't answer; the first look of a process says so.
+        """
+        from backends.azureml_support import sync
+
+        info = folder.info()
+        pace = self._paces.setdefault(folder.run_id, Pace())
+        if info.status.terminal or not pace.is_due():
+            return info
+        if _WORKSPACE not in info.detail:
+            return self._unsent(folder, info)
+        try:
+            with folder.locked(_SYNC_LOCK):
+                info = folder.info()  # another client may have brought everything home while we waited
+                if info.status.terminal:
+                    return info
+                run = self._run(folder, info)
+                if run is None:
+                    return self._not_there(folder, info)
+                if info.detail.get(sync.CANCEL_ASKED) == "unsent":
+                    self.cancel(folder)
+                found = sync.bring(run, folder, self._store(info))
+        except (ServiceUnavailableError, SignInError):
+            self._forget(folder)
+            if not pace.may_ride_out():
+                raise
+            return folder.info()
+        pace.looked(changed=found.status is not info.status)
+        return found
+
+    def cancel(self, folder: RunFolder) -> None:
+        """See :meth:`trainer.backend.Backend.cancel`."""
+        from backends.azureml_support import sync
+        from backends.azureml_support.outcome import explained, retried
+
+        info = folder.info()
+        if info.status.terminal:
+            return
+        if _WORKSPACE not in info.detail:
+            if not folder.is_locked(SUBMISSION_LOCK):
+                folder.update(status=RunStatus.CANCELED)
+            return
+        run = self._run(folder, info)
+        asked = "unsent" if run is None else "sent"
+        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, sync.CANCEL_ASKED: asked}))
+        if run is not None:
+            with explained(f"cancel run {folder.run_id}"):
+                if retried(run.get_status) not in ("Completed", "Failed", "Canceled"):
+                    retried(run.cancel)
+
+    def store(self) -> AzureMLStore:
+        """The model registry of the workspace that the options name."""
+        from backends.azureml_support.registry import AzureMLStore
+        from backends.azureml_support.session import find_workspace
+
+        return AzureMLStore(lambda: self._open(find_workspace(self.options, self.home)))
+
+    def _store(self, info: RunInfo) -> AzureMLStore:
+        """The registry of the workspace that a run is in, which may not be the one of the options."""
+        from backends.azureml_support.registry import AzureMLStore
+
+        return AzureMLStore(lambda: self._open(_workspace_ref(info)))
+
+    def _open(self, ref: WorkspaceRef) -> Workspace:
+        from backends.azureml_support.session import open_workspace
+
+        return open_workspace(ref)
+
+    def _run(self, folder: RunFolder, info: RunInfo) -> Run | None:
+        from backends.azureml_support import submission
+
+        if folder.run_id not in self._runs:
+            found = submission.find(self._open(_workspace_ref(info)), folder.run_id)
+            if found is None:
+                return None
+            self._runs[folder.run_id] = found
+        return self._runs[folder.run_id]
+
+    def _forget(self, folder: RunFolder) -> None:
+        from backends.azureml_support.session import forget_workspaces
+
+        self._runs.pop(folder.run_id, None)
+        forget_workspaces()
+
+    def _unsent(self, folder: RunFolder, info: RunInfo) -> RunInfo:
+        """A run that was never sent: it is being submitted, or its client was killed before."""
+        if folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS:
+            return info
+        return folder.update(status=RunStatus.FAILED, failure=_never_sent())
+
+    def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
+        """The service doesn't have the run, yet or at all."""
+        on_its_way = time.time() - float(info.detail.get(_SENT, 0.0)) < _IN_FLIGHT_SECONDS
+        if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
+            return info
+        return folder.update(status=RunStatus.FAILED, failure=_never_sent())
+
+    def _where(self) -> str:
+        from backends.azureml_support.session import find_config, read_config
+
+        if self.options.emulator:
+            return f"the emulator of this project, {self.home.path / 'emulator'}"
+        path = find_config(self.options.workspace_config or Path.cwd())
+        return "none: no config.json was found" if path is None else f"{read_config(path).workspace_name}, from {path}"
+
+
+def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
+    """The image for a snapshot's imports on a VM size's GPU."""
+    modules = [file for file in snapshot.files if file.path.endswith(".py")]
+    # Wherever the script lies, what lies beside it is imported from there and from no index.
+    beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
+    return environment.make_environment(pins.find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
+
+
+def _left_out(image: Environment) -> list[str]:
+    return [
+        f"{name} is imported here but is not on the node: {reason}." for name, reason in image.pins.left_out.items()
+    ]
+
+
+def _workspace_ref(info: RunInfo) -> WorkspaceRef:
+    from backends.azureml_support.session import WorkspaceRef
+
+    try:
+        return msgspec.convert(info.detail[_WORKSPACE], WorkspaceRef)
+    except msgspec.ValidationError as error:
+        raise TrainerError(f"The record of run {info.run_id} is damaged: {error}.", "Restore status.json.") from error
+
+
+def _never_sent() -> RunFailure:
+    return RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

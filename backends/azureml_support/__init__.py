@@ -1,0 +1,18 @@
+"""The parts of the Azure ML backend, each with one reason to change.
+
+    options       what the user may set
+    vm_sizes      Azure's list: GPUs, retirements, successors, what CUDA each takes
+    pins          exact versions of what is installed here
+    environment   the Dockerfile that a job's image is built from
+    signin        who we are
+    session       the SDK, imported quietly and once, and a workspace
+    emulator      a loopback service instead of Azure
+    outcome       the SDK's errors in this project's words
+    cluster       the AmlCompute cluster, reused or created
+    submission    the estimator, and a submit that can't run a job twice
+    sync          a run's status, log, metrics and outputs, brought home
+    registry      the workspace's model registry
+
+Nothing here is imported before the backend is used, and nothing at all imports azureml at its top level: it
+takes seconds, and most commands end without it.
+"""

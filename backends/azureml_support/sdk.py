@@ -1,0 +1,71 @@
+"""What is used of the Azure ML SDK, as types. The SDK has none, and everything else of it stays unused.
+
+See https://learn.microsoft.com/python/api/azureml-core for the meaning of each.
+"""
+
+# ruff: noqa: D102  # each method is described where the docstring points
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+
+class Auth(Protocol):
+    """``azureml.core.authentication.AbstractAuthentication``."""
+
+    def get_authentication_header(self) -> dict[str, str]: ...
+
+
+class Workspace(Protocol):
+    """``azureml.core.Workspace``."""
+
+    name: str
+    subscription_id: str
+    resource_group: str
+    location: str
+
+
+class Cluster(Protocol):
+    """``azureml.core.compute.AmlCompute``."""
+
+    name: str
+    provisioning_state: str
+    provisioning_errors: Any
+    vm_size: str | None
+
+    def refresh_state(self) -> None: ...
+
+
+class Model(Protocol):
+    """``azureml.core.Model``."""
+
+    id: str
+    name: str
+    version: int
+    run_id: str | None
+    created_time: datetime
+    tags: Mapping[str, str] | None
+    properties: Mapping[str, str] | None
+    unpack: bool | None
+
+    def download(self, target_dir: str, exist_ok: bool) -> str: ...
+    def delete(self) -> None: ...
+
+
+class Run(Protocol):
+    """``azureml.core.Run``."""
+
+    id: str
+
+    def get_details(self) -> dict[str, Any]: ...
+    def get_status(self) -> str: ...
+    def get_metrics(self) -> dict[str, Any]: ...
+    def get_file_names(self) -> Iterable[str]: ...
+    def download_file(self, name: str, output_file_path: str) -> None: ...
+    def cancel(self) -> None: ...
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+    def register_model(
+        self, model_name: str, model_path: str, tags: Mapping[str, str], properties: Mapping[str, str]
+    ) -> Model: ...

@@ -1,0 +1,232 @@
+"""The SDK, imported once and quietly, and the workspace to work in.
+
+A process talks to one Azure: the SDK reads which cloud there is from its environment, once, at import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from backends.azureml_support import signin
+from backends.azureml_support.emulator import running_emulator
+from backends.azureml_support.outcome import explained, retried
+from trainer.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from backends.azureml_support.options import Options
+    from backends.azureml_support.sdk import Auth, Workspace
+    from trainer.home import Home
+
+# Where Workspace.from_config() looks, in this order, in a directory and then in each above it.
+_CONFIG_DIRS = (".azureml", "aml_config", "")
+_CONFIG_FILES = ("config.json", "project.json")
+# Said on every use, about the estimator that we are asked to use and parameters that we use as meant.
+_NOISE = re.compile(
+    r"estimator is deprecated|will not install any framework related packages|framework_version is not specified"
+    r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
+    r"|Falling back to use azure cli login"
+)
+# A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.
+_RETRIES = {
+    "AZUREML_DEFAULT_BACKOFF": "4",
+    "AZUREML_DEFAULT_500_BACKOFF": "1",
+    "AZUREML_DEFAULT_503_BACKOFF": "2",
+}
+_EMULATOR = "emulator"
+
+_lock = threading.RLock()
+_claimed: list[str] = []
+_workspaces: dict[tuple[str, ...], Workspace] = {}
+
+
+class WorkspaceRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Which workspace a run is in; kept in the run's record.
+
+    Attributes:
+        subscription_id: Its subscription.
+        resource_group: Its resource group.
+        workspace_name: Its name.
+        emulator: State directory of the emulator that serves it, or None for Azure.
+    """
+
+    subscription_id: str
+    resource_group: str
+    workspace_name: str
+    emulator: str | None = None
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether nothing of it is on Azure."""
+        return self.emulator is not None
+
+
+def find_workspace(options: Options, home: Home) -> WorkspaceRef:
+    """The workspace that new runs go to. Reads a file; an emulator is started if there is none.
+
+    Raises:
+        ConfigError: There is no ``config.json``, or it is damaged.
+    """
+    if options.emulator:
+        state = home.path / _EMULATOR
+        endpoint = running_emulator(state)
+        return WorkspaceRef(
+            subscription_id=endpoint.subscription_id,
+            resource_group=endpoint.resource_group,
+            workspace_name=endpoint.workspace_name,
+            emulator=str(state),
+        )
+    path = find_config(options.workspace_config or Path.cwd())
+    if path is None:
+        where = options.workspace_config or f"{Path.cwd()} or above"
+        raise ConfigError(
+            f"There is no workspace: no config.json in {where}.",
+            "Download it from https://ml.azure.com (your workspace's name, top right) to .azureml/, "
+            "or try everything without an account: --emulator",
+        )
+    return read_config(path)
+
+
+def find_config(start: Path) -> Path | None:
+    """The ``config.json`` that ``Workspace.from_config(start)`` would use, or None."""
+    start = start.expanduser().resolve()
+    if start.is_file():
+        return start
+    for directory in _CONFIG_DIRS:
+        for name in _CONFIG_FILES:
+            for folder in (start, *start.parents):
+                if (path := folder / directory / name).is_file():
+                    return path
+    return None
+
+
+def read_config(path: Path) -> WorkspaceRef:
+    """Read a workspace's ``config.json``.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scope = found.get("Scope", "").split("/") if isinstance(found, dict) else []
+        if len(scope) >= 9:  # the form of old SDKs: one ARM id
+            found = {"subscription_id": scope[2], "resource_group": scope[4], "workspace_name": scope[8]}
+        return msgspec.convert(found, WorkspaceRef)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is not a workspace's config.json: {error}.",
+            "It holds subscription_id, resource_group and workspace_name; download it again from https://ml.azure.com.",
+        ) from error
+
+
+def open_workspace(ref: WorkspaceRef) -> Workspace:
+    """Sign in and get the workspace; once a process.
+
+    Raises:
+        SignInError: We are not who the workspace wants.
+        NotFoundError: There is no such workspace.
+        ServiceUnavailableError: Azure or the emulator can't be reached.
+        ConfigError: This process already works with another service.
+    """
+    key = (ref.emulator or "", ref.subscription_id, ref.resource_group, ref.workspace_name)
+    with _lock:
+        if key not in _workspaces:
+            auth = _auth(ref)
+            core = sdk("azureml.core")
+            with explained(f"open the workspace {ref.workspace_name}"):
+                _workspaces[key] = retried(
+                    lambda: core.Workspace.get(
+                        ref.workspace_name,
+                        auth=auth(),
+                        subscription_id=ref.subscription_id,
+                        resource_group=ref.resource_group,
+                    )
+                )
+        return _workspaces[key]
+
+
+def forget_workspaces() -> None:
+    """Sign in and look everything up again at the next use: a token was refused, or an emulator came back."""
+    with _lock:
+        _workspaces.clear()
+
+
+def sdk(module: str) -> ModuleType:
+    """Import a module of the SDK without its deprecation noise.
+
+    Raises:
+        MissingExtraError: The SDK is not installed.
+    """
+    _keep_quiet()
+    for name, value in _RETRIES.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("azureml"):
+                raise
+            raise MissingExtraError("The azureml backend", "azureml") from error
+
+
+def _auth(ref: WorkspaceRef) -> Callable[[], Auth]:
+    if ref.emulator is None:
+        _claim("Azure", {})
+        return _sign_in
+    endpoint = running_emulator(Path(ref.emulator))
+    _claim(f"the emulator in {ref.emulator}", endpoint.environment)
+    return lambda: signin.token_authentication(endpoint.token)
+
+
+def _sign_in() -> Auth:
+    sdk("azureml.core.authentication")
+    with explained("sign in"):
+        return signin.sign_in()
+
+
+def _claim(service: str, environment: Mapping[str, str]) -> None:
+    if _claimed and _claimed != [service]:
+        raise ConfigError(
+            f"This command already works with {_claimed[0]} and can't turn to {service} as well.",
+            "Name one run, or run the command again for the others.",
+        )
+    if not _claimed:
+        os.environ.update(environment)
+        _claimed.append(service)
+
+
+def _keep_quiet() -> None:
+    root = logging.getLogger()
+    if not any(isinstance(one, _WithoutNoise) for one in root.filters):
+        root.addFilter(_WithoutNoise())  # for the SDK's logging.warning(), which goes to the root logger itself
+    logger = logging.getLogger("azureml")
+    if not any(isinstance(one, _Warnings) for one in logger.handlers):
+        logger.addHandler(_Warnings())
+        logger.propagate = False
+
+
+class _WithoutNoise(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _NOISE.search(record.getMessage())
+
+
+class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]
+    """Shows the SDK's own warnings, in one line each and without those that everybody gets every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter("warning: Azure ML SDK: %(message)s"))
+        self.addFilter(_WithoutNoise())

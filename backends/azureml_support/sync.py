@@ -1,0 +1,265 @@
+"""Brings a run on Azure ML home into its folder: status, log, metrics, and at the end everything it made."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from backends.azureml_support.outcome import explained, first_line, is_passing, retried, status_of
+from trainer.artifacts import MODEL_FILE
+from trainer.atomic import write_bytes
+from trainer.errors import IntegrityError, NotFoundError
+from trainer.failures import LINES, failure
+from trainer.run import Metric, ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.snapshot import DEFAULT_SCRIPT
+
+if TYPE_CHECKING:
+    from backends.azureml_support.sdk import Run
+    from trainer.artifacts import ArtifactStore
+    from trainer.runfolder import RunFolder
+
+# Azure ML has more words than the documentation's phases.
+_STATUSES = {
+    **{"NotStarted": RunStatus.NOT_STARTED, "Unapproved": RunStatus.NOT_STARTED},
+    **{"Starting": RunStatus.PREPARING, "Provisioning": RunStatus.PREPARING, "Preparing": RunStatus.PREPARING},
+    **{"Queued": RunStatus.QUEUED, "Paused": RunStatus.QUEUED, "Pausing": RunStatus.QUEUED},
+    **{"Running": RunStatus.RUNNING, "NotResponding": RunStatus.RUNNING, "CancelRequested": RunStatus.RUNNING},
+    **{"Finalizing": RunStatus.FINALIZING, "Completed": RunStatus.COMPLETED},
+    **{"Failed": RunStatus.FAILED, "Canceled": RunStatus.CANCELED},
+}
+# What the script prints: today's name, then those that older workspaces still have. Best last.
+_SCRIPT_LOGS = (
+    re.compile(r"azureml-logs/\d\d.+\.txt"),
+    re.compile(r"azureml-logs/70_driver_log[\w-]*\.txt"),
+    re.compile(r"user_logs/std_log[\w-]*\.txt"),
+)
+# Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
+_METRICS_ARTIFACT = "logs/metrics.jsonl"
+_OUTPUTS = "outputs/"
+_TIMEOUT_SECONDS = 60
+_CHUNK = 1 << 20
+_LARGEST_LOG = 1 << 30
+# The service's clock starts and stops a little beside the job's own.
+_CAP_SLACK_SECONDS = 5.0
+CANCEL_ASKED = "cancel_asked"
+
+
+def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
+    """Bring the folder up to date with the run. The caller holds the run's lock for this.
+
+    The record becomes terminal last: whoever is killed before that, or loses the network, does it again.
+
+    Raises:
+        TrainerError: The service can't be reached, or refuses.
+    """
+    with explained(f"look at run {folder.run_id}"):
+        details = retried(run.get_details)
+        status = _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
+        logs = dict(details.get("logFiles") or {})
+        _bring_log(folder, logs)
+        _bring_metrics(run, folder, ended=status.terminal)
+    started = _seconds(details.get("startTimeUtc"))
+    if not status.terminal:
+        return folder.update(status=status, started=started)
+    folder.update(status=RunStatus.FINALIZING, started=started)
+    with explained(f"collect the outputs of run {folder.run_id}"):
+        _bring_other_logs(folder, logs)
+        _bring_outputs(run, folder)
+    return _end(folder, store, status, details)
+
+
+def _end(folder: RunFolder, store: ArtifactStore, status: RunStatus, details: Mapping[str, Any]) -> RunInfo:
+    info, job = folder.info(), folder.job()
+    ended = _seconds(details.get("endTimeUtc"))
+    if status is RunStatus.CANCELED and info.detail.get(CANCEL_ASKED):
+        return folder.update(status=status, ended=ended)
+    if status is not RunStatus.COMPLETED:
+        reason = _over_the_cap(info, job.max_minutes, ended) or (
+            None if status is RunStatus.CANCELED else _reason(folder, details)
+        )
+        status = RunStatus.CANCELED if reason is None else RunStatus.FAILED
+        return folder.update(status=status, ended=ended, failure=reason)
+    warnings, model = info.warnings, None
+    if job.model_name is not None and not (folder.outputs / MODEL_FILE).is_file():
+        warnings = (*warnings, f"The script left no outputs/{MODEL_FILE}, so no model was registered.")
+    elif job.model_name is not None:
+        try:
+            version = store.register(folder, job.model_name)
+        except (IntegrityError, NotFoundError) as error:
+            lost = RunFailure(message=f"The outputs could not be kept: {error.message}", log_tail=folder.log_tail())
+            return folder.update(status=RunStatus.FAILED, ended=ended, failure=lost)
+        model = ModelRef(name=version.name, version=version.version, sha256=version.sha256)
+    return folder.update(status=status, ended=ended, model=model, warnings=warnings)
+
+
+def _over_the_cap(info: RunInfo, max_minutes: int | None, ended: float | None) -> RunFailure | None:
+    cap = info.detail.get("max_minutes", max_minutes)
+    if cap is None or info.started is None or ended is None:
+        return None
+    if ended - info.started < cap * 60 - _CAP_SLACK_SECONDS:
+        return None
+    return RunFailure(message=f"It was stopped after {cap} minutes, the cap that it was submitted with.")
+
+
+def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
+    """The script's own words where it has left any, else the service's."""
+    found = failure(None, folder.log_tail(LINES))
+    error = details.get("error")
+    inner = error.get("error", error) if isinstance(error, dict) else {}
+    said = inner.get("message") if isinstance(inner, dict) else None
+    if said and found.message == failure(None, ()).message:
+        return msgspec.structs.replace(found, message=first_line(Exception(str(said))))
+    return found
+
+
+def _bring_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
+    name = _script_log(logs)
+    if name is None:
+        return
+    path = folder.log_path
+    have = path.stat().st_size if path.exists() else 0
+    with contextlib.ExitStack() as stack:
+        chunks = _read_from(str(logs[name]), have)
+        if chunks is None:  # shorter than what we have: a preempted job began again
+            have, chunks = 0, _read_from(str(logs[name]), 0)
+        stream = stack.enter_context(path.open("ab" if have else "wb"))
+        for chunk in chunks or ():
+            if stream.tell() < _LARGEST_LOG:
+                stream.write(chunk)
+
+
+def _script_log(logs: Mapping[str, str]) -> str | None:
+    for pattern in reversed(_SCRIPT_LOGS):
+        names = sorted(name for name in logs if pattern.fullmatch(name))
+        if names:
+            # Of several ranks' logs the first; of numbered phases the latest.
+            return names[0] if pattern is not _SCRIPT_LOGS[0] else names[-1]
+    return None
+
+
+def _bring_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
+    """Keep the service's own logs too: why an image was not built is in one of them."""
+    main = _script_log(logs)
+    for name, url in logs.items():
+        target = folder.logs / re.sub(r"[^\w.-]+", "_", name)
+        if name == main or target.exists():
+            continue
+        with contextlib.suppress(OSError):
+            write_bytes(target, b"".join(_read_from(str(url), 0) or ()))
+
+
+def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
+    """What a blob holds from byte ``offset`` on, or None if it is shorter."""
+    import requests
+
+    def read() -> requests.Response:
+        answer = requests.get(url, headers={"Range": f"bytes={offset}-"}, stream=True, timeout=_TIMEOUT_SECONDS)
+        if answer.status_code not in (404, 416):
+            answer.raise_for_status()
+        return answer
+
+    answer = retried(read)
+    if answer.status_code == 404:
+        return iter(())
+    if answer.status_code == 416:  # nothing beyond: it has grown by nothing, or been replaced by a shorter one
+        _, _, size = answer.headers.get("Content-Range", "").partition("*/")
+        return None if size.isdecimal() and int(size) < offset else iter(())
+    skip = offset if answer.status_code == 200 else 0
+    if skip and int(answer.headers.get("Content-Length", offset)) < skip:
+        return None
+    return _after(answer.iter_content(_CHUNK), skip)
+
+
+def _after(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        if skip < len(chunk):
+            yield chunk[skip:]
+        skip = max(0, skip - len(chunk))
+
+
+def _bring_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
+    target = folder.path / "metrics.jsonl"
+    lines = _streamed_metrics(run)
+    if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
+        # Only for scripts that use Run themselves: our own would be listed twice, once without its steps.
+        lines = _plain_metrics(retried(run.get_metrics))
+    if lines and (not target.exists() or target.stat().st_size != len(lines)):
+        write_bytes(target, lines)
+
+
+def _streamed_metrics(run: Run) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="trainer-metrics-") as directory:
+        path = Path(directory, "metrics.jsonl")
+        try:
+            run.download_file(_METRICS_ARTIFACT, str(path))
+        except Exception as error:
+            if is_passing(error) or (status_of(error) not in (None, 404) and not _is_missing(error)):
+                raise
+            return b""
+        data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _is_missing(error: BaseException) -> bool:
+    return bool(re.search(r"not found|does not exist|NotFound", str(error), re.IGNORECASE))
+
+
+def _plain_metrics(values: Mapping[str, Any]) -> bytes:
+    """Lines for what ``Run.get_metrics`` gives: a number, or a list of numbers in the order they were logged."""
+    series = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    longest = max((len(value) for value in series.values()), default=0)
+    lines = []
+    for index in range(longest):
+        for name, logged in series.items():
+            if index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
+                number = float(logged[index])
+                finite = number == number and abs(number) != float("inf")
+                lines.append(msgspec.json.encode(Metric(name=name, value=number if finite else None)) + b"\n")
+    return b"".join(lines)
+
+
+def _bring_outputs(run: Run, folder: RunFolder) -> None:
+    """Download ``outputs/``; the folder's is either the empty one it began with or complete."""
+    names = sorted({name for name in retried(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
+    temporary = Path(tempfile.mkdtemp(prefix=".outputs.", dir=folder.path))
+    try:
+        for name in names:
+            target = temporary.joinpath(*_inside(name.removeprefix(_OUTPUTS)))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            retried(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
+        temporary.chmod(0o755)
+        if any(folder.outputs.iterdir()):
+            shutil.rmtree(folder.outputs)
+        temporary.replace(folder.outputs)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _inside(name: str) -> tuple[str, ...]:
+    """The parts of a file's path below the outputs, refused if it could lead out of them.
+
+    Raises:
+        IntegrityError: It could.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+        raise IntegrityError(f"The run has an output named {name[:100]!r}.", "It was not downloaded; rename it there.")
+    return parts
+
+
+def _seconds(text: object) -> float | None:
+    if not isinstance(text, str) or not text:
+        return None
+    with contextlib.suppress(ValueError):
+        # The service writes up to seven decimals; Python takes six.
+        moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None

@@ -8,7 +8,8 @@
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
 being the folder in the snapshot that holds this package (``trainer.runtime.jobdir``). The script
-sees the ``sys.argv``, ``sys.path`` and ``__main__`` that ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
+sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
+``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.
 
 Exit status of its own: 2 for wrong usage, 3 for a :class:`~trainer.runtime.faults.RuntimeFault`.
@@ -48,13 +49,13 @@ def main(argv: list[str] | None = None) -> None:
         _stop(2, f"error: there is no script {target!r} in {Path.cwd()}", USAGE)
 
     _arrange_path(Path.cwd() if as_module else Path(target).resolve().parent)
-    _install_layers()
     _trim_tracebacks()
 
     from trainer.runtime.faults import RuntimeFault
 
     sys.argv[:] = [target, *arguments]
     try:
+        _install_layers()
         if as_module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:

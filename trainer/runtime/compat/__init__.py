@@ -19,14 +19,15 @@ from pathlib import Path
 
 from trainer.runtime.compat import hook
 from trainer.runtime.compat.datasets import PATCHES as _DATASETS
+from trainer.runtime.compat.functions import PATCHES as _FUNCTIONS
 from trainer.runtime.compat.importing import PATCHES as _IMPORTING
-from trainer.runtime.compat.numpy2 import PATCHES as _NUMPY2
 from trainer.runtime.compat.patch import Patch
 from trainer.runtime.compat.serializers import PATCHES as _SERIALIZERS
+from trainer.runtime.compat.testing import PATCHES as _TESTING
 
 __all__ = ["PATCHES", "Patch", "apply", "apply_to_children"]
 
-PATCHES: tuple[Patch, ...] = (*_IMPORTING, *_NUMPY2, *_SERIALIZERS, *_DATASETS)
+PATCHES: tuple[Patch, ...] = (*_IMPORTING, *_FUNCTIONS, *_SERIALIZERS, *_DATASETS, *_TESTING)
 
 # The directory that holds the sitecustomize.py which applies the layer in child interpreters.
 _SITE = Path(__file__).resolve().parent.parent / "site"

@@ -56,6 +56,11 @@ def _cupy_is_installed() -> bool:
     return importlib.util.find_spec("cupy") is not None
 
 
+def _cudnn_is_known_to_be_absent(module: ModuleType) -> None:
+    # check_cuda_available() warns once, on the first use of a GPU.
+    module.check_cuda_available._already_warned = True
+
+
 @contextlib.contextmanager
 def _without_optional_library_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -98,5 +103,13 @@ PATCHES = (
         versions="any, where CuPy is installed",
         needed=_cupy_is_installed,
         around=_without_optional_library_warnings,
+    ),
+    Patch(
+        name="cudnn-warning",
+        module="chainer.backends.cuda",
+        reason="warns on the first use of a GPU that cuDNN is not enabled and to reinstall CuPy, which does not help",
+        versions="any, where CuPy is installed",
+        needed=_cupy_is_installed,
+        after=_cudnn_is_known_to_be_absent,
     ),
 )

@@ -1,4 +1,4 @@
-"""Patches for what Chainer's functions and classes do wrong on newer NumPy.
+"""Patches for what Chainer's functions and classes do wrong on newer NumPy and SciPy.
 
 None copies Chainer's code: each changes the one value that NumPy treats differently. The names of
 Chainer's that they use are private, which is safe because Chainer 7.8.1 is the last release.
@@ -8,24 +8,24 @@ Chainer's that they use are private, which is safe because Chainer 7.8.1 is the 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
 from trainer.runtime.compat.importing import sctypes
-from trainer.runtime.compat.patch import Patch, numpy_at_least
+from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
 
 
-class _NumpyWith:
-    """NumPy, and names that it has removed."""
+class _With:
+    """A module as a function is to see it: some names are as given, the others its own."""
 
-    def __init__(self, **removed: Any) -> None:
-        self.__dict__.update(removed)
+    def __init__(self, module: ModuleType, **names: Any) -> None:
+        self.__dict__.update(names)
+        self._module = module
 
     def __getattr__(self, name: str) -> Any:
-        import numpy
-
-        return getattr(numpy, name)
+        return getattr(self._module, name)
 
 
 def _seeing(function: FunctionType, **names: Any) -> FunctionType:
@@ -44,23 +44,21 @@ def _seeing(function: FunctionType, **names: Any) -> FunctionType:
 
 def _as_strided_backward(module: ModuleType) -> None:
     grad = module.AsStridedGrad
-    grad.forward = _seeing(grad.forward, np=_NumpyWith(sctypes=sctypes()))
+    grad.forward = _seeing(grad.forward, np=_With(module.np, sctypes=sctypes()))
 
 
 def _resize_images(module: ModuleType) -> None:
     module.compute_indices_and_weights = _seeing(  # type: ignore[attr-defined]
-        module.compute_indices_and_weights, numpy=_NumpyWith(float=float)
+        module.compute_indices_and_weights, numpy=_With(module.numpy, float=float)
     )
 
 
 def _categorical_log_prob(module: ModuleType) -> None:
-    import numpy
-
     def meshgrid(*axes: Any, **options: Any) -> list[Any]:
-        return list(numpy.meshgrid(*axes, **options))
+        return list(module.numpy.meshgrid(*axes, **options))
 
     categorical = module.Categorical
-    categorical.log_prob = _seeing(categorical.log_prob, numpy=_NumpyWith(meshgrid=meshgrid))
+    categorical.log_prob = _seeing(categorical.log_prob, numpy=_With(module.numpy, meshgrid=meshgrid))
 
 
 def _pad_sequence(module: ModuleType) -> None:
@@ -114,6 +112,25 @@ def _summary_in_float64(module: ModuleType) -> None:
         original(self, value, weight)
 
     module.Summary.add = add
+
+
+def _sparse_matmul(module: ModuleType) -> None:
+    def coo_matrix(arguments: tuple[Any, Any], **options: Any) -> Any:
+        data, indices = arguments
+        # As in Chainer's GPU code. SciPy multiplied float16 in float32 while it took it.
+        data = data.astype("float32") if data.dtype == "float16" else data
+        return module.sparse.coo_matrix((data, indices), **options)
+
+    module._coo_matmul_cpu = _seeing(  # type: ignore[attr-defined]
+        module._coo_matmul_cpu, sparse=_With(module.sparse, coo_matrix=coo_matrix)
+    )
+
+
+def _scipy_refuses_float16() -> bool:
+    try:
+        return version_tuple(importlib.metadata.version("scipy")) >= (1, 15)
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _numpy_2() -> bool:
@@ -174,5 +191,13 @@ PATCHES = (
         versions="NumPy >= 2",
         needed=_numpy_2,
         after=_summary_in_float64,
+    ),
+    Patch(
+        name="sparse-matmul-float16",
+        module="chainer.functions.math.sparse_matmul",
+        reason="F.sparse_matmul gives float16 to scipy.sparse, which takes it no more",
+        versions="SciPy >= 1.15, where it is installed",
+        needed=_scipy_refuses_float16,
+        after=_sparse_matmul,
     ),
 )

@@ -1,0 +1,90 @@
+"""``chainer.testing`` and ``chainer.gradient_check`` where ``pkg_resources`` is gone.
+
+Who writes a function of their own checks its gradient with these. All that they want of
+``pkg_resources`` is whether a requirement, as "numpy>=1.10", is satisfied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+from trainer.runtime.compat.patch import Patch, version_tuple
+
+
+class ResolutionError(Exception):
+    """A requirement is not satisfied."""
+
+
+class WorkingSet:
+    """The installed distributions."""
+
+    def require(self, *requirements: str) -> None:
+        """Raises :class:`ResolutionError` unless all ``requirements`` are satisfied.
+
+        Each is a name and comparisons of versions, as "numpy>=1.10,<2"; extras and markers, which
+        Chainer does not use, are not understood.
+        """
+        for requirement in requirements:
+            match = re.fullmatch(r"\s*([\w.-]+)\s*(.*)", requirement)
+            if match is None:
+                raise ResolutionError(requirement)
+            try:
+                installed = version_tuple(importlib.metadata.version(match.group(1)))
+            except importlib.metadata.PackageNotFoundError:
+                raise ResolutionError(requirement) from None
+            for clause in filter(None, match.group(2).replace(" ", "").split(",")):
+                if not _satisfies(installed, clause):
+                    raise ResolutionError(requirement)
+
+
+def _satisfies(installed: tuple[int, ...], clause: str) -> bool:
+    match = re.fullmatch(r"(==|!=|<=|>=|<|>)([\d.]+)\w*", clause)
+    if match is None:
+        raise ResolutionError(clause)
+    wanted = version_tuple(match.group(2))
+    length = max(len(installed), len(wanted))
+    left, right = (version + (0,) * (length - len(version)) for version in (installed, wanted))
+    return {
+        "==": left == right,
+        "!=": left != right,
+        "<=": left <= right,
+        ">=": left >= right,
+        "<": left < right,
+        ">": left > right,
+    }[match.group(1)]
+
+
+def _pkg_resources_is_absent() -> bool:
+    return importlib.util.find_spec("pkg_resources") is None
+
+
+@contextlib.contextmanager
+def _pkg_resources() -> Iterator[None]:
+    module = ModuleType("pkg_resources")
+    module.WorkingSet = WorkingSet  # type: ignore[attr-defined]
+    module.ResolutionError = ResolutionError  # type: ignore[attr-defined]
+    sys.modules["pkg_resources"] = module
+    try:
+        yield
+    finally:
+        # Only Chainer knows it from here on; others must still find that it is not installed.
+        del sys.modules["pkg_resources"]
+
+
+PATCHES = tuple(
+    Patch(
+        name=f"testing-{name.replace('_', '-')}",
+        module=f"chainer.testing.{name}",
+        reason="chainer.testing and chainer.gradient_check import pkg_resources, which setuptools 82 removed",
+        versions="setuptools absent or >= 82",
+        needed=_pkg_resources_is_absent,
+        around=_pkg_resources,
+    )
+    for name in ("helper", "doctest_helper")
+)

@@ -1,0 +1,6 @@
+"""The backends that come with trainer, each imported when it is used."""
+
+BACKENDS = {
+    "local": "backends.local:LocalBackend",
+    "azureml": "backends.azureml:AzureMLBackend",
+}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -11,6 +11,8 @@ import msgspec
 from trainer.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from trainer.artifacts import ArtifactStore
     from trainer.home import Home
     from trainer.job import TrainingJob
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from trainer.snapshot import Limits, Snapshot
 
 ENTRY_POINTS = "trainer.backends"
+BUNDLED = "backends"
 DEFAULT_BACKEND = "local"
 
 
@@ -105,7 +108,9 @@ class Backend(Protocol):
 
 def backend_names() -> list[str]:
     """Names of the backends that are installed."""
-    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+    from importlib.metadata import entry_points
+
+    return sorted(_bundled().keys() | {point.name for point in entry_points(group=ENTRY_POINTS)})
 
 
 def load_backend(
@@ -114,7 +119,7 @@ def load_backend(
     """Import a backend and make it.
 
     Args:
-        name: Its name, an entry point in the group ``trainer.backends``.
+        name: Its name: one that comes with trainer, or an entry point in the group ``trainer.backends``.
         home: Where runs and models are kept.
         options: The backend's own options; unknown ones are the backend's to refuse.
         defaults: The same from configuration, which is for every backend: unknown ones are left out.
@@ -123,20 +128,30 @@ def load_backend(
         UsageError: No such backend.
         ConfigError: The backend can't be imported.
     """
-    point = _entry_point(name)
+    where = _bundled().get(name) or _entry_point(name).value
     try:
-        kind = point.load()
+        kind = pkgutil.resolve_name(where)
     except ImportError as error:
         raise ConfigError(
-            f"The backend {name!r} can't be imported: {error}.", f"Reinstall the package that brings {point.value}."
+            f"The backend {name!r} can't be imported: {error}.", f"Reinstall the package that brings {where}."
         ) from error
     known = {key: value for key, value in (defaults or {}).items() if key in kind.option_names}
     backend: Backend = kind(home, {**known, **(options or {})})
     return backend
 
 
+def _bundled() -> dict[str, str]:
+    # Not through entry points: importlib.metadata takes longer to import than ``trainer models`` takes to list.
+    import importlib
+
+    table: dict[str, str] = importlib.import_module(BUNDLED).BACKENDS
+    return table
+
+
 def _entry_point(name: str) -> EntryPoint:
-    found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
+    from importlib.metadata import entry_points
+
+    found = list(entry_points(group=ENTRY_POINTS, name=name))
     if not found:
         raise UsageError(f"There is no backend {name!r}.", f"Choose one of: {', '.join(backend_names())}.")
     return found[0]

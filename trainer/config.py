@@ -8,6 +8,8 @@ over the plain ones for that backend.
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,8 @@ SETTINGS: dict[str, Setting] = {
 }
 # Paths in a file count from where the file lies.
 _PATHS = ("script", "source", "workspace_config")
+# Every way to begin the table tool.trainer: [tool.trainer], [tool] with trainer = ..., tool.trainer.x = ...
+_MENTIONED = re.compile(rb"""tool["']?\s*(\.\s*["']?trainer|\]|=)""")
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -143,6 +147,10 @@ def config_files(home: Home) -> list[tuple[Path, tuple[str, ...]]]:
 
 def user_file() -> Path:
     """The user's own configuration file."""
+    if sys.platform == "linux":
+        # What platformdirs says there (XDG Base Directory Specification), without the time that it takes to import.
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        return (Path(base) if base.strip() else Path.home() / ".config") / "trainer" / "config.toml"
     import platformdirs
 
     return platformdirs.user_config_path("trainer") / "config.toml"
@@ -171,8 +179,8 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
         return _File({}, {})
     except OSError as error:
         raise ConfigError(f"Can't read {path}: {error.strerror}.", "Make it readable.") from error
-    if not data or (table and table[-1].encode() not in data):
-        return _File({}, {})  # parsing TOML costs more than the rest of a short command
+    if table and not _MENTIONED.search(data):
+        return _File({}, {})  # most projects' files are not worth the time that parsing takes
     import tomllib
 
     try:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ _LOG_NAME = "std_log.txt"
 def new_run_id(now: float | None = None) -> str:
     """An id that sorts by time (UTC) and can be typed: ``20261123-180501-k3xq2m``."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-    return f"{stamp}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
+    return f"{stamp}-{''.join(_ALPHABET[byte % 32] for byte in os.urandom(6))}"
 
 
 class RunFolder:

@@ -10,7 +10,7 @@ from trainer.data.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from trainer.data.mirrors import MIRRORS, Patience
 from trainer.data.progress import Progress, Silent
 from trainer.data.report import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
-from trainer.data.resolve import ResolvedDataset, resolve, resolve_for_script
+from trainer.data.resolution import ResolvedDataset, resolve, resolve_for_script
 
 __all__ = [
     "CATALOGUE",

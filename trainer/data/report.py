@@ -10,7 +10,7 @@ from trainer.data.cache import Cache
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry
 from trainer.data.mirrors import Patience, mirrors_of, without_secrets
 from trainer.data.progress import Progress, Silent
-from trainer.data.resolve import ensure, resolve
+from trainer.data.resolution import ensure, resolve
 from trainer.errors import UsageError
 from trainer.runtime.datasets.files import FILES, find_file
 

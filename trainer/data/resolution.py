@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer.atomic import write_bytes
 from trainer.data.cache import DATA_DIR, Cache, unwritable
-from trainer.data.catalogue import CATALOGUE, MNIST, MNIST_5K, CatalogueEntry, set_digest
+from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
 from trainer.data.mirrors import MIRRORS, MirrorError, Patience, answering, fetch, mirrors_of, without_secrets
 from trainer.data.progress import Progress, Silent
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
@@ -96,7 +96,7 @@ def ensure(
     """
     found = cache.find(entry)
     if found is None:
-        if cache.given is not None:
+        if cache.given is not None and entry.mirrors:
             progress.say(f"{cache.given} ({DATA_DIR}) does not hold {entry.name}; using {cache.folder(entry)}.")
         with cache.locked(entry, progress) as folder:
             # Whoever held the lock before may have fetched it.
@@ -133,18 +133,19 @@ def resolve_for_script(where: str) -> tuple[Path, str]:
 
 
 def _auto(cache: Cache, progress: Progress, patience: Patience, *, offline: bool) -> ResolvedDataset:
-    if cache.find(MNIST) is not None:
-        return ensure(MNIST, cache, progress, patience)
-    mirrors = () if offline else mirrors_of(MNIST)
+    mnist, sample = CATALOGUE["mnist"], CATALOGUE["mnist-5k"]
+    if cache.find(mnist) is not None:
+        return ensure(mnist, cache, progress, patience)
+    mirrors = () if offline else mirrors_of(mnist)
     why = "no mirrors are to be asked"
     if mirrors:
         progress.say(f"mnist is not in the cache; asking {len(mirrors)} mirrors, {patience.probe:g} seconds at most.")
         why = f"none of {len(mirrors)} mirrors answered"
-        quickest = answering(MNIST, patience)[:1]
+        quickest = answering(mnist, patience)[:1]
         if quickest:
             try:
                 # Only the quickest: another's time-outs would add up.
-                return ensure(MNIST, cache, progress, patience, quickest)
+                return ensure(mnist, cache, progress, patience, quickest)
             except ConfigError as error:
                 why = error.message.rstrip(".")
     note = (
@@ -152,7 +153,7 @@ def _auto(cache: Cache, progress: Progress, patience: Patience, *, offline: bool
         "Its accuracy is not comparable with MNIST's."
     )
     try:
-        return replace(ensure(MNIST_5K, cache, progress, patience), note=note)
+        return replace(ensure(sample, cache, progress, patience), note=note)
     except MissingExtraError as error:
         raise MissingExtraError(f"Full MNIST is not cached and {why}; the data set mnist-5k", "sample") from error
 

@@ -10,13 +10,10 @@ Nothing but the run's folder connects the two sides, so whoever reads it later s
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -63,6 +60,8 @@ class LocalBackend:
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`."""
+        from platform import python_version
+
         device, warnings = _device(job)
         pins = {name: found for name in _PINNED if (found := _installed(name))}
         return Plan(
@@ -82,6 +81,8 @@ class LocalBackend:
         Raises:
             ConfigError: The supervisor could not be started.
         """
+        import subprocess
+
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         log = folder.logs / "supervisor_log.txt"
         # -P: a module in the working directory must not take the place of one of ours.
@@ -168,6 +169,9 @@ def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
 
 
 def _installed(name: str) -> str | None:
+    # Here and not above: listing runs and models imports this module, and is to be quick.
+    from importlib.metadata import PackageNotFoundError, version
+
     with suppress(PackageNotFoundError):
         return version(name)
     return None

@@ -36,7 +36,7 @@ def write() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def idx() -> Callable[[np.ndarray], bytes]:
+def encode() -> Callable[[np.ndarray], bytes]:
     return idx_bytes
 
 

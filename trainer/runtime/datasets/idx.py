@@ -122,10 +122,11 @@ def open_content(path: Path) -> Iterator[Content]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise RuntimeFault(f"Can't open {path}: {error.strerror}.") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise RuntimeFault(f"{path} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise RuntimeFault(f"{path} is not a regular file.")
         compressed = file.peek(2)[:2] == _GZIP_MAGIC
         stream: IO[bytes] = gzip.GzipFile(fileobj=file) if compressed else file  # type: ignore[assignment]
         yield Content(path, stream, file, status.st_size, compressed)

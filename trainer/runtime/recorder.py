@@ -164,16 +164,24 @@ def number(value: object) -> float | str:
     Raises:
         TypeError: It is something else.
     """
-    if isinstance(value, str):
+    if isinstance(value, (str, float)):
         return value
-    if isinstance(value, (bool, int, float)):
-        return value if isinstance(value, float) or abs(value) < 2**53 else float(value)
+    if isinstance(value, int):
+        # Readers of JSON keep no more digits than a float has. int: True is 1.
+        return int(value) if abs(value) < 2**53 else _as_float(value)
     # chainer.Variable keeps its array under this name.
     array: Any = getattr(value, "array", value)
     try:
-        return float(array.item()) if hasattr(array, "item") else float(array)
-    except (TypeError, ValueError) as error:
+        return number(array.item()) if hasattr(array, "item") else float(array.__float__())
+    except (AttributeError, TypeError, ValueError) as error:
         raise TypeError(f"a logged value is a number or a string, not {type(value).__name__}") from error
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -14,9 +14,9 @@ from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
 
 
 def _environment_check_fails() -> bool:
-    # chainer._environment_check imports numpy.distutils (gone with NumPy 2 or Python 3.12, and
-    # unable to import setuptools 74 or newer) and pkg_resources (a part of setuptools below 82).
-    if sys.version_info >= (3, 12) or numpy_at_least(2):
+    # chainer._environment_check imports numpy.distutils (gone with Python 3.12, and at odds with
+    # setuptools 74 and newer) and pkg_resources (a part of setuptools below 82).
+    if sys.version_info >= (3, 12):
         return True
     try:
         setuptools = importlib.metadata.version("setuptools")
@@ -81,7 +81,7 @@ PATCHES = (
             "imports numpy.distutils and pkg_resources, which no longer exist, only to warn about "
             "macOS Accelerate, Python 3.5.0 and CuPy packages that predate cupy-cuda12x"
         ),
-        versions="Python >= 3.12, or NumPy >= 2, or setuptools absent or >= 74",
+        versions="Python >= 3.12, or setuptools absent or >= 74",
         needed=_environment_check_fails,
         stand_in=_no_environment_check,
     ),

@@ -1,0 +1,327 @@
+"""Each patch of the compatibility layer: what works with it fails, or is wrong, without it.
+
+One interpreter per missing patch, in which all the others are applied.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+import pytest
+
+from trainer.runtime import compat
+from trainer.runtime.compat import functions, importing, patch, testing
+
+numpy_2 = pytest.mark.skipif(not patch.numpy_at_least(2), reason="Chainer needs this patch on NumPy 2 only")
+
+PRELUDE = "import numpy, chainer, chainer.functions as F\n"
+
+
+class Case(NamedTuple):
+    """What a patch is for: code that works with it, and what the interpreter says without it."""
+
+    code: str
+    without: str
+
+
+CASES = {
+    "environment-check": Case(PRELUDE, r"No module named '(numpy\.distutils|pkg_resources|distutils)"),
+    "as-strided-import": Case(PRELUDE, r"AttributeError: `np\.sctypes` was removed"),
+    "as-strided-backward": Case(
+        PRELUDE + "x = chainer.Variable(numpy.arange(4, dtype='f'))\n"
+        "y = F.as_strided(x, (3, 2), (1, 1), 0)\n"
+        "y.grad = numpy.ones((3, 2), 'f')\n"
+        "y.backward()\n"
+        "assert x.grad.tolist() == [1, 2, 2, 1]\n"
+        "y = F.as_strided(chainer.Variable(numpy.arange(4)), (2,), (1,), 0)\n"
+        "y.grad = numpy.ones(2, int)\n"
+        "try:\n"
+        "    y.backward()\n"
+        "    raise SystemExit('integers have a gradient')\n"
+        "except TypeError:\n"
+        "    pass\n",
+        r"AttributeError: `np\.sctypes` was removed",
+    ),
+    "resize-images": Case(
+        PRELUDE + "x = chainer.Variable(numpy.arange(4, dtype='f').reshape(1, 1, 2, 2))\n"
+        "y = F.resize_images(x, (3, 3))\n"
+        "assert y.array[0, 0].tolist() == [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]], y\n"
+        "F.sum(y).backward()\n"
+        "assert x.grad[0, 0].tolist() == [[2.25] * 2] * 2, x.grad\n"
+        "F.resize_images(x, (3, 3), mode='nearest', align_corners=False)\n",
+        r"module 'numpy' has no attribute 'float'",
+    ),
+    "categorical-log-prob": Case(
+        PRELUDE + "p = numpy.array([[0.25, 0.75], [0.5, 0.5]], 'f')\n"
+        "got = chainer.distributions.Categorical(p=p).log_prob(numpy.array([1, 0], 'i')).array\n"
+        "numpy.testing.assert_allclose(got, numpy.log([0.75, 0.5]), rtol=1e-6)\n",
+        r"TypeError: can only concatenate tuple",
+    ),
+    "pad-sequence": Case(
+        PRELUDE + "for kind in ('u1', 'u2', 'u4', 'i1', 'i8', 'f'):\n"
+        "    xs = [numpy.array([1], kind), numpy.array([1, 2], kind)]\n"
+        "    y = F.pad_sequence(xs, padding=-1).array\n"
+        "    assert y.dtype == kind\n"
+        "    assert y.tolist() == [[1, numpy.array(-1).astype(kind)], [1, 2]], y\n",
+        r"OverflowError: Python integer -1 out of bounds for uint8",
+    ),
+    "debug-print": Case(
+        PRELUDE + "text = chainer.Variable(numpy.zeros(2, 'f')).debug_print()\n"
+        "assert '- device: CPU\\n' in text, text\n"
+        "assert '- device: None\\n' in chainer.Variable().debug_print()\n",
+        r"AssertionError[\s\S]*- device: cpu",
+    ),
+    "summary-float64": Case(
+        PRELUDE + "summary = chainer.reporter.Summary()\n"
+        "for _ in range(79):\n"
+        "    summary.add(numpy.array(0.98, 'f'))\n"
+        "mean, std = summary.make_statistics()\n"
+        "assert mean.dtype == numpy.float64, mean.dtype\n"
+        "assert abs(mean - numpy.float32(0.98)) < 1e-12, mean\n",
+        r"AssertionError: float32",
+    ),
+    "load-npz-pickles": Case(
+        PRELUDE + "import pickle, warnings\n"
+        "class Evil:\n"
+        "    def __reduce__(self):\n"
+        "        return (list, ())\n"
+        "numpy.savez('evil.npz', **{'W': numpy.array(Evil(), object)})\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    try:\n"
+        "        chainer.serializers.load_npz('evil.npz', chainer.links.Linear(1, 1, nobias=True))\n"
+        "    except (TypeError, ValueError):\n"
+        "        pass\n"
+        "assert [w for w in caught if 'evil.npz' in str(w.message)], 'no warning'\n",
+        r"AssertionError: no warning",
+    ),
+    "get-mnist": Case(
+        PRELUDE + "from trainer.runtime import datasets\n"
+        "from unittest.mock import patch\n"
+        "with patch.object(datasets, 'load', side_effect=KeyError('asked the cache')):\n"
+        "    try:\n"
+        "        chainer.datasets.get_mnist()\n"
+        "    except KeyError:\n"
+        "        pass\n",
+        r"(URLError|HTTPError|OSError)",
+    ),
+    "get-fashion-mnist": Case(
+        PRELUDE + "from trainer.runtime import datasets\n"
+        "from unittest.mock import patch\n"
+        "with patch.object(datasets, 'load', side_effect=KeyError('asked the cache')):\n"
+        "    try:\n"
+        "        chainer.datasets.get_fashion_mnist()\n"
+        "    except KeyError:\n"
+        "        pass\n",
+        r"(URLError|HTTPError|OSError)",
+    ),
+    "testing-helper": Case(PRELUDE + "import chainer.gradient_check\n", r"No module named 'pkg_resources'"),
+    "testing-doctest-helper": Case(
+        PRELUDE + "import chainer.testing.doctest_helper\n", r"No module named 'pkg_resources'"
+    ),
+    "sparse-matmul-float16": Case(
+        PRELUDE + "a = numpy.array([[1, 0], [0, 2]], 'e')\n"
+        "b = numpy.array([[1, 2], [3, 4]], 'e')\n"
+        "y = F.sparse_matmul(chainer.utils.to_coo(a), b).array\n"
+        "assert y.dtype == 'e' and y.tolist() == [[1, 2], [6, 8]], y\n",
+        r"ValueError: scipy\.sparse does not support dtype float16",
+    ),
+}
+# Needs CuPy, which no test may need; see test_compat_gpu.py.
+NEED_CUPY = {"optional-library-warnings", "cudnn-warning"}
+
+
+def run(code: str, folder: Path, *, without: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs ``code`` in a new interpreter with the layer, less one patch."""
+    setup = (
+        "from trainer.runtime import compat\n"
+        "from trainer.runtime.compat import hook\n"
+        f"hook.install(p for p in compat.PATCHES if p.name != {without!r})\n"
+    )
+    # Without a patch, the failure is to be Chainer's own and not a warning of a library's.
+    strict = ["-W", "error"] if without is None else []
+    # No network: a proxy that refuses connections stands for it, so that a download fails at once.
+    return subprocess.run(
+        [sys.executable, *strict, "-c", setup + code],
+        cwd=folder,
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    import os
+
+    refused = "http://127.0.0.1:9"
+    return {**os.environ, "http_proxy": refused, "https_proxy": refused, "CHAINER_DATASET_ROOT": str(folder)}
+
+
+def needed(name: str) -> bool:
+    return next(p for p in compat.PATCHES if p.name == name).needed()
+
+
+def test_every_patch_has_a_case() -> None:
+    assert {p.name for p in compat.PATCHES} == CASES.keys() | NEED_CUPY
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_patch_it_fails(name: str, tmp_path: Path) -> None:
+    if not needed(name):
+        pytest.skip(f"the installed versions don't need {name}")
+    done = run(CASES[name].code, tmp_path, without=name)
+    assert done.returncode != 0
+    assert re.search(CASES[name].without, done.stderr), done.stderr
+
+
+def test_with_all_patches_everything_works(tmp_path: Path) -> None:
+    codes = [case.code for name, case in CASES.items() if name != "sparse-matmul-float16" or needed(name)]
+    done = run("\n".join(codes), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@numpy_2
+def test_numpy_is_left_as_it_was(tmp_path: Path) -> None:
+    done = run(PRELUDE + "assert not hasattr(numpy, 'sctypes'), not hasattr(numpy, 'float')", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pkg_resources_stays_absent_for_others(tmp_path: Path) -> None:
+    done = run("import importlib.util, chainer.testing\nprint(importlib.util.find_spec('pkg_resources'))", tmp_path)
+    assert done.returncode == 0, done.stderr
+    if not importlib_has_pkg_resources():
+        assert done.stdout.strip() == "None"
+
+
+def importlib_has_pkg_resources() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("pkg_resources") is not None
+
+
+@pytest.mark.parametrize(
+    ("version", "needing"),
+    [
+        ("1.23.5", set()),
+        ("1.26.4", {"resize-images"}),
+        (
+            "2.0.0",
+            {
+                "as-strided-import",
+                "as-strided-backward",
+                "resize-images",
+                "categorical-log-prob",
+                "pad-sequence",
+                "debug-print",
+                "summary-float64",
+            },
+        ),
+    ],
+)
+def test_patches_for_numpy_are_inert_where_numpy_does_not_need_them(
+    version: str, needing: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy, "__version__", version)
+    by_numpy = [p for p in (*importing.PATCHES, *functions.PATCHES) if p.versions.startswith("NumPy")]
+    assert {p.name for p in by_numpy if p.needed()} == needing
+
+
+@pytest.mark.parametrize(
+    ("python", "numpy_version", "setuptools", "fails"),
+    [
+        ((3, 11), "1.26.4", "73.0.1", False),
+        ((3, 11), "1.26.4", "74.0.0", True),
+        ((3, 11), "1.26.4", None, True),
+        ((3, 12), "1.26.4", "73.0.1", True),
+        ((3, 11), "2.4.6", "73.0.1", False),
+    ],
+)
+def test_the_environment_check_runs_where_it_can(
+    python: tuple[int, int],
+    numpy_version: str,
+    setuptools: str | None,
+    fails: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import importlib.metadata
+
+    def version(name: str) -> str:
+        assert name == "setuptools"
+        if setuptools is None:
+            raise importlib.metadata.PackageNotFoundError
+        return setuptools
+
+    monkeypatch.setattr(sys, "version_info", (*python, 0))
+    monkeypatch.setattr(numpy, "__version__", numpy_version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert importing._environment_check_fails() is fails
+
+
+@pytest.mark.parametrize(
+    ("requirement", "satisfied"),
+    [
+        ("numpy", True),
+        ("numpy>=1.26,<99", True),
+        ("numpy<1.26", False),
+        ("numpy!=0", True),
+        (f"numpy=={numpy.__version__}", True),
+        ("numpy > 99", False),
+        ("no-such-distribution", False),
+        ("numpy>=1;python_version>'3'", False),
+    ],
+)
+def test_requirements_of_chainer_testing(requirement: str, satisfied: bool) -> None:
+    if satisfied:
+        testing.WorkingSet().require(requirement)
+    else:
+        with pytest.raises(testing.ResolutionError):
+            testing.WorkingSet().require(requirement)
+
+
+TRAIN = """
+import hashlib, sys, warnings
+warnings.simplefilter("ignore")
+import numpy, chainer, chainer.functions as F, chainer.links as L
+
+class Net(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.conv, self.bn, self.lstm = L.Convolution2D(1, 4, 3), L.BatchNormalization(4), L.LSTM(144, 8)
+            self.out = L.Linear(8, 3)
+    def forward(self, x):
+        self.lstm.reset_state()
+        h = F.max_pooling_2d(F.relu(self.bn(self.conv(x))), 2, 2)
+        return self.out(F.dropout(self.lstm(h), 0.2))
+
+numpy.random.seed(0)
+model = L.Classifier(Net())
+optimizer = chainer.optimizers.Adam().setup(model)
+optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
+x = numpy.random.rand(40, 1, 14, 14).astype("f")
+t = (numpy.arange(40) % 3).astype("i")
+for _ in range(5):
+    optimizer.update(model, x, t)
+digest = hashlib.sha256()
+for name, p in sorted(model.namedparams()):
+    digest.update(p.array.tobytes() + p.grad.tobytes() + p.update_rule.state["m"].tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_no_number_of_a_training_changes(tmp_path: Path) -> None:
+    # As little of the layer as lets Chainer be imported here, against all of it.
+    least = f"""
+from trainer.runtime import compat
+from trainer.runtime.compat import hook, importing
+hook.install(importing.PATCHES)
+{TRAIN}"""
+    plain = subprocess.run([sys.executable, "-c", least], cwd=tmp_path, capture_output=True, text=True, check=True)
+    patched = run(TRAIN, tmp_path)
+    assert patched.returncode == 0, patched.stderr
+    assert patched.stdout == plain.stdout
+    assert len(plain.stdout.strip()) == 64

@@ -119,17 +119,23 @@ def _trim_tracebacks() -> None:
     previous = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        frame = traceback
-        while frame is not None and _is_launcher(frame.tb_frame.f_code.co_filename):
-            frame = frame.tb_next
+        frame = _below_launcher(traceback)
         # None: the script never started (a syntax error, say); Python shows no frames then either.
         previous(kind, error.with_traceback(frame), frame)
 
     sys.excepthook = excepthook
 
 
-def _is_launcher(filename: str) -> bool:
-    return Path(filename).absolute() == _THIS_FILE or filename in (runpy.__file__, "<frozen runpy>")
+def _below_launcher(traceback: TracebackType | None) -> TracebackType | None:
+    """The frames below this file's and its runpy's; a node's own starter may lie above them."""
+    below, frame = traceback, traceback
+    while frame is not None:
+        filename, frame = frame.tb_frame.f_code.co_filename, frame.tb_next
+        if Path(filename).absolute() == _THIS_FILE:
+            below = frame
+    while below is not None and below.tb_frame.f_code.co_filename in (runpy.__file__, "<frozen runpy>"):
+        below = below.tb_next
+    return below
 
 
 if __name__ == "__main__":

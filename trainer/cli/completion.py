@@ -86,6 +86,13 @@ def model_references(prefix: str = "", **_: Any) -> list[str]:
     return [f"{name}:{version}" for version in sorted(versions, key=int)]
 
 
+def model_files(prefix: str = "", **_: Any) -> list[str]:
+    """Registered models, and files."""
+    from argcomplete.completers import FilesCompleter
+
+    return [*model_references(prefix), *FilesCompleter(("npz",))(prefix)]
+
+
 def known_datasets(**_: Any) -> list[str]:
     """Names of the data sets that can be had."""
     from trainer.data.catalogue import CATALOGUE

@@ -53,8 +53,8 @@ def runs_command(*, limit: int, as_json: bool) -> None:
 def show_command(*, reference: str, plot: Path | None, as_json: bool) -> None:
     """Show everything that is known of a run."""
     from trainer.cli.context import open_run
-    from trainer.console.output import note, print_json
-    from trainer.console.summary import as_object, print_summary, relative
+    from trainer.console.output import note, print_json, say
+    from trainer.console.summary import as_object, curves_of, print_summary, relative
 
     run = open_run(reference)
     info = run.info()
@@ -67,6 +67,10 @@ def show_command(*, reference: str, plot: Path | None, as_json: bool) -> None:
         print_json({**as_object(run, info), "job": run.job, "history": run.metrics(), "files": run.files()})
         return
     print_summary(run, info, detailed=True)
+    curves = curves_of(run)
+    if curves:
+        say()
+        say(curves)
 
 
 def _row(info: RunInfo) -> tuple[str, ...]:

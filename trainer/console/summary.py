@@ -70,6 +70,13 @@ def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
         note(f"The whole log: {relative(run.folder.log_path)}")
 
 
+def curves_of(run: Run) -> str:
+    """The learning curves as text; empty where there are none to draw."""
+    from trainer.modeluse import curves_text
+
+    return curves_text(run.metrics())
+
+
 def relative(path: Path) -> str:
     """A path as it is shortest typed from here."""
     try:

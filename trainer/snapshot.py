@@ -253,11 +253,6 @@ def _check_reserved(files: Iterable[str], top: Path) -> None:
         first = name.partition("/")[0]
         if first == JOB_DIR:
             raise UsageError(f"{top / first} has a name that jobs need for themselves.", "Rename or ignore it.")
-        if first in ("trainer", "trainer.py"):
-            raise UsageError(
-                f"{top / first} would be hidden by the trainer package that travels with the job.",
-                "Rename it, list it in .amlignore, or put the script in a directory of its own.",
-            )
 
 
 def _digested(files: Mapping[str, Path]) -> tuple[SnapshotFile, ...]:

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from trainer.data import mirrors as fetching
+from trainer.data import mirrors as asking
+from trainer.data import transfer
 from trainer.data.cache import Cache
 from trainer.data.catalogue import CatalogueEntry
-from trainer.data.mirrors import MirrorError, Patience
+from trainer.data.mirrors import Patience
 from trainer.data.resolution import ensure
+from trainer.data.transfer import MirrorError
 from trainer.errors import ConfigError
 
 QUICK = Patience(probe=5.0, connect=2.0, read=0.5, window=30.0, attempts=4)
@@ -40,7 +42,7 @@ def fetch(entry: CatalogueEntry, tmp_path: Path, told: Any) -> Callable[..., Pat
     folder.mkdir()
 
     def run(*urls: str, patience: Patience = QUICK) -> Path:
-        return fetching.fetch(entry.files[0], folder, urls, patience=patience, progress=told)
+        return transfer.fetch(entry.files[0], folder, urls, patience=patience, progress=told)
 
     return run
 
@@ -201,7 +203,7 @@ def test_what_a_server_has_unpacked_is_named_for_what_it_is(mirrors: Mirrors, fe
 def test_a_full_disk_is_said_as_such(mirrors: Mirrors, entry: CatalogueEntry, told: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ConfigError, match="Can't write the data cache"):
-        fetching.fetch(entry.files[0], tmp_path / "file", [mirrors().url], patience=QUICK, progress=told)
+        transfer.fetch(entry.files[0], tmp_path / "file", [mirrors().url], patience=QUICK, progress=told)
 
 
 def test_proxies_of_the_environment_are_used(mirrors: Mirrors, fetch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,22 +221,22 @@ def test_only_mirrors_that_answer_rightly_are_asked_quickest_first(
     portal.files = dict.fromkeys(portal.files, b"<html>Please sign in</html>")
     urls = [silent.url, dead_url(), portal.url, good.url]
     monkeypatch.setenv("TRAINER_DATA_MIRRORS", ", ".join(urls))
-    assert fetching.answering(entry, QUICK) == [good.url]
+    assert asking.answering(entry, QUICK) == [good.url]
 
 
 def test_no_mirror_answers(mirrors: Mirrors, entry: CatalogueEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = mirrors(silent={"t10k-labels-idx1-ubyte.gz"})
     monkeypatch.setenv("TRAINER_DATA_MIRRORS", f"{silent.url} {dead_url()}")
-    assert fetching.answering(entry, replace(QUICK, probe=0.3)) == []
+    assert asking.answering(entry, replace(QUICK, probe=0.3)) == []
 
 
 def test_mirrors_are_set_by_the_environment(entry: CatalogueEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINER_DATA_MIRRORS", "https://a.example/{name}, http://b.example/x/")
-    assert fetching.mirrors_of(entry) == ("https://a.example/mnist/", "http://b.example/x/")
+    assert asking.mirrors_of(entry) == ("https://a.example/mnist/", "http://b.example/x/")
     monkeypatch.setenv("TRAINER_DATA_MIRRORS", "off")
-    assert fetching.mirrors_of(entry) == ()
+    assert asking.mirrors_of(entry) == ()
     monkeypatch.setenv("TRAINER_DATA_MIRRORS", "")
-    assert fetching.mirrors_of(entry) == entry.mirrors
+    assert asking.mirrors_of(entry) == entry.mirrors
 
 
 @pytest.mark.parametrize("url", ["file:///etc/", "mirror.example", "ftp://x/", "http:///"])
@@ -243,7 +245,7 @@ def test_a_mirror_that_is_no_web_address_is_refused(
 ) -> None:
     monkeypatch.setenv("TRAINER_DATA_MIRRORS", url)
     with pytest.raises(ConfigError, match="no http or https URL"):
-        fetching.mirrors_of(entry)
+        asking.mirrors_of(entry)
 
 
 def test_a_password_in_a_mirrors_address_is_never_shown(
@@ -254,7 +256,7 @@ def test_a_password_in_a_mirrors_address_is_never_shown(
         ensure(entry, cache, told, QUICK)
     assert "127.0.0.1" in caught.value.message
     with pytest.raises(MirrorError) as caught_too:
-        fetching.fetch(entry.files[0], cache.root.parent, fetching.mirrors_of(entry), patience=QUICK, progress=told)
+        transfer.fetch(entry.files[0], cache.root.parent, asking.mirrors_of(entry), patience=QUICK, progress=told)
     assert "hunter2" not in f"{caught.value} {caught.value.hint} {caught_too.value} {told.lines}"
 
 

@@ -135,6 +135,19 @@ def test_a_directory_keeps_its_name_and_its_digest_ignores_gzip(tmp_path: Path, 
     assert zipped.size < plain.size
 
 
+@pytest.mark.parametrize(("directory", "name"), [("mnist", "mnist-dir"), ("auto", "auto-dir"), ("mnist-4", "mnist-4")])
+def test_a_directory_does_not_pass_for_a_set_that_it_is_not(
+    tmp_path: Path, contents: Any, write: Write, directory: str, name: str
+) -> None:
+    assert data.resolve(str(write(tmp_path / directory, contents))).name == name
+
+
+def test_a_directory_that_is_a_known_set_keeps_its_name(
+    small_mnist: CatalogueEntry, tmp_path: Path, contents: Any, write: Write
+) -> None:
+    assert data.resolve(str(write(tmp_path / "mnist", contents))).name == "mnist"
+
+
 def test_a_malformed_directory_is_refused_with_the_files_name(tmp_path: Path, contents: Any, write: Write) -> None:
     bad = write(tmp_path / "bad", contents)
     (bad / FILES[1]).write_bytes(contents[FILES[1]][:-3])

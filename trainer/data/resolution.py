@@ -13,10 +13,11 @@ from pathlib import Path
 from trainer.atomic import write_bytes
 from trainer.data.cache import DATA_DIR, Cache, unwritable
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
-from trainer.data.mirrors import MIRRORS, MirrorError, Patience, answering, fetch, mirrors_of, without_secrets
+from trainer.data.mirrors import MIRRORS, Patience, answering, mirrors_of, without_secrets
 from trainer.data.progress import Progress, Silent
+from trainer.data.transfer import MirrorError, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
-from trainer.runtime.datasets.files import FILES, find_files
+from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
 
 # auto has a second choice, so it waits less: with the sample's making this stays below 15 seconds.
@@ -212,7 +213,11 @@ def _directory(where: str, cache: Cache) -> ResolvedDataset:
         raise UsageError(fault.message, fault.hint) from fault
     # The name becomes a folder's on the node and a word on the run.
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.resolve().name).strip(".-")[:64] or "data"
-    return ResolvedDataset(name, directory, _travelling(paths), set_digest(digests))
+    digest = set_digest(digests)
+    if name in NAMES and (name not in CATALOGUE or CATALOGUE[name].digest != digest):
+        # A run that says mnist must have trained on mnist.
+        name += "-dir"
+    return ResolvedDataset(name, directory, _travelling(paths), digest)
 
 
 def _travelling(paths: Mapping[str, Path]) -> dict[str, Path]:

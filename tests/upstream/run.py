@@ -58,7 +58,7 @@ def main() -> int:
         return 2
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        outcomes_file = options.outcomes or Path(scratch) / "outcomes.jsonl"
+        outcomes_file = options.outcomes.resolve() if options.outcomes else Path(scratch) / "outcomes.jsonl"
         outcomes_file.unlink(missing_ok=True)
         ini = Path(scratch) / "pytest.ini"
         ini.write_text(INI)

@@ -12,7 +12,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from trainer.runtime.compat.patch import Patch
@@ -32,7 +32,19 @@ def install(patches: Iterable[Patch]) -> None:
     for patch in finder.add(patches):
         module = sys.modules.get(patch.module)
         if module is not None and patch.after is not None and patch.needed():
+            before = dict(vars(module))
             patch.after(module)
+            _replace_copies(before, vars(module))
+
+
+def _replace_copies(before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Lets ``from .npz import load_npz`` in modules that were imported earlier see the new function."""
+    replaced = {id(old): after[name] for name, old in before.items() if after[name] is not old}
+    for other, module in list(sys.modules.items()):
+        if other.partition(".")[0] == "chainer" and replaced:
+            for name, value in list(vars(module).items()):
+                if id(value) in replaced:
+                    setattr(module, name, replaced[id(value)])
 
 
 def _forget_failed_import() -> None:

@@ -76,8 +76,8 @@ def pickled_members(file: str | os.PathLike[str] | IO[bytes]) -> list[str]:
             return ["the whole file"] if start and _can_run_code(file, otherwise=True) else []
         with zipfile.ZipFile(file) as archive:
             return [info.filename.removesuffix(".npy") for info in archive.infolist() if _is_unsafe(archive, info)]
-    except zipfile.BadZipFile:
-        return []  # numpy.load() raises the same
+    except Exception:  # zipfile raises a dozen things for damaged archives
+        return []  # numpy.load() reads with zipfile too, and raises the same
     finally:
         file.seek(position)
 
@@ -87,8 +87,8 @@ def _is_unsafe(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
         with archive.open(info) as member:
             # NumPy hands out a member that is no array as bytes.
             return _can_run_code(member, otherwise=False)
-    except (RuntimeError, NotImplementedError):
-        return False  # encrypted, or compressed in an unknown way: NumPy cannot read it either
+    except Exception:  # damaged, encrypted, compressed in an unknown way
+        return False  # NumPy cannot read it either
 
 
 def _can_run_code(file: IO[bytes], *, otherwise: bool) -> bool:

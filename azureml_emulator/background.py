@@ -17,6 +17,9 @@ from azureml_emulator.faults import Faults
 from azureml_emulator.layout import StateDir
 from azureml_emulator.settings import Settings
 
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Emulators that this process has started; they outlive it, unless they are stopped."""
+
 
 def start_in_background(
     state_dir: str | os.PathLike[str],
@@ -55,6 +58,7 @@ def start_in_background(
             cwd=state.root,
             env=_without_client_variables(),
         )
+    _children[process.pid] = process
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         # Also sees an emulator that someone else has started at the same time, and that won the lock.
@@ -136,6 +140,9 @@ class Emulator:
         """Stop it and kill its jobs."""
         if self._endpoint is not None:
             self._endpoint.stop(kill_jobs=True)
+            process = _children.pop(self._endpoint.pid, None)
+            if process is not None:
+                process.wait()
             self._endpoint = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)

@@ -146,7 +146,8 @@ def _serve(
 def _listen(state: StateDir, port: int) -> socket.socket:
     wanted = [port] if port else [*_last_port(state), 0]
     for candidate in wanted:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio switches Nagle's algorithm off only for sockets that name TCP; with it, answers take 40 ms longer.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, candidate))

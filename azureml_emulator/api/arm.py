@@ -11,7 +11,7 @@ from azureml_emulator.errors import ServiceError
 from azureml_emulator.tokens import TENANT_ID, Scope
 from azureml_emulator.vm_sizes import offered_sizes
 from azureml_emulator.wire import arm
-from azureml_emulator.wire.base import Page
+from azureml_emulator.wire.base import ArmList
 from azureml_emulator.wire.compute import VmSizes
 
 router = APIRouter(tags=["Sign-in, ARM, discovery"])
@@ -34,9 +34,9 @@ def managed_identity_token(
 
 
 @router.get("/subscriptions", dependencies=USER, summary="sign-in (list of subscriptions)")
-def list_subscriptions(service: ServiceDep) -> Page[arm.Subscription]:
+def list_subscriptions(service: ServiceDep) -> ArmList[arm.Subscription]:
     subscription = service.settings.subscription_id
-    return Page(
+    return ArmList(
         value=[
             arm.Subscription(
                 id=f"/subscriptions/{subscription}",

@@ -19,8 +19,11 @@ WORKSPACE = (
 
 Item = TypeVar("Item")
 
+# The dependencies are coroutines, though they wait for nothing: FastAPI would send each plain function through its
+# thread pool, which takes longer than the function.
 
-def get_service(request: Request) -> Service:
+
+async def get_service(request: Request) -> Service:
     """The emulator that a request is for."""
     service: Service = request.app.state.service
     return service
@@ -29,7 +32,7 @@ def get_service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def _claims(request: Request, service: ServiceDep) -> Claims:
+async def _claims(request: Request, service: ServiceDep) -> Claims:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise ServiceError(401, "AuthenticationFailed", "A bearer token is required.")
@@ -42,23 +45,23 @@ def _claims(request: Request, service: ServiceDep) -> Claims:
 ClaimsDep = Annotated[Claims, Depends(_claims)]
 
 
-def require_user(claims: ClaimsDep) -> None:
+async def require_user(claims: ClaimsDep) -> None:
     """Let a person's token pass, not a job's: ARM does not know run tokens."""
     if claims.scope not in (Scope.USER, Scope.ADMIN):
         raise ServiceError(403, "AuthorizationFailed", "A run's token is not accepted here.")
 
 
-def require_data_plane(claims: ClaimsDep) -> None:
+async def require_data_plane(claims: ClaimsDep) -> None:
     """Let a person's or a job's token pass."""
 
 
-def require_admin(claims: ClaimsDep) -> None:
+async def require_admin(claims: ClaimsDep) -> None:
     """Let only the emulator's own token pass."""
     if claims.scope is not Scope.ADMIN:
         raise ServiceError(403, "AuthorizationFailed", "The emulator's admin token is required.")
 
 
-def require_workspace(request: Request, service: ServiceDep) -> None:
+async def require_workspace(request: Request, service: ServiceDep) -> None:
     """Refuse other workspaces than the one that is served."""
     path, settings = request.path_params, service.settings
     asked = (path["subscription"], path["group"], path["workspace"])

@@ -15,7 +15,7 @@ from azureml_emulator.jobs.scheduler import Scheduler
 from azureml_emulator.service import Service
 from azureml_emulator.store.compute import Cluster, PendingOperation
 from azureml_emulator.vm_sizes import offered_sizes
-from azureml_emulator.wire.base import Page
+from azureml_emulator.wire.base import ArmList
 from azureml_emulator.wire.compute import (
     AmlComputeState,
     Compute,
@@ -133,8 +133,8 @@ def get_compute(name: str, service: ServiceDep, scheduler: SchedulerDep) -> Comp
 )
 def list_computes(
     service: ServiceDep, scheduler: SchedulerDep, skip: Annotated[str | None, Query(alias="$skip")] = None
-) -> Page[Compute]:
-    return Page(value=[_describe(cluster, service, scheduler) for cluster in service.computes.list()])
+) -> ArmList[Compute]:
+    return ArmList(value=[_describe(cluster, service, scheduler) for cluster in service.computes.list()])
 
 
 def _check_scale(scale: ScaleSettings) -> None:

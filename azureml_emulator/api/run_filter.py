@@ -99,8 +99,13 @@ class _Parser:
 
 
 def _comparison(field: str, operator: str, value: str) -> Predicate:
-    read = _reader(field)
     literal = None if value == "null" else value.strip("'\"")
+    group, _, name = field.partition("/")
+    if group.lower() in ("tags", "properties") and name and operator in ("eq", "ne"):
+        return _mapping_comparison(group.lower(), name, operator, literal)
+    read = _FIELDS.get(field.lower())
+    if read is None:
+        raise bad_request(f"Filtering by {field!r} is not emulated.")
     if operator == "eq":
         return lambda run: read(run) == literal
     if operator == "ne":
@@ -118,13 +123,15 @@ def _comparison(field: str, operator: str, value: str) -> Predicate:
     return compare[operator]
 
 
-def _reader(field: str) -> Callable[[Run], str | None]:
-    known = _FIELDS.get(field.lower())
-    if known is not None:
-        return known
-    group, _, name = field.partition("/")
-    if group.lower() == "tags" and name:
-        return lambda run: run.tags.get(name)
-    if group.lower() == "properties" and name:
-        return lambda run: run.properties.get(name)
-    raise bad_request(f"Filtering by {field!r} is not emulated.")
+def _mapping_comparison(mapping: str, name: str, operator: str, literal: str | None) -> Predicate:
+    """A comparison with a tag or a property. It is false where there is none of that name, even with null.
+
+    The SDK asks for the existence of a tag by "ne null or eq null".
+    """
+    equal = operator == "eq"
+
+    def predicate(run: Run) -> bool:
+        values = run.tags if mapping == "tags" else run.properties
+        return name in values and (values[name] == literal) is equal
+
+    return predicate

@@ -93,10 +93,11 @@ class JobPlan:
         python = sys.executable
         launcher = str(LAUNCHER)
         watched = ",".join(self.configuration.history.directories_to_watch)
+        release = [[python, launcher, "release"]] if self.configuration.history.output_collection else []
         if self.configuration.command:
             given = self.configuration.command
             line = given if isinstance(given, str) else shlex.join(given)
-            return [["/bin/bash", "-c", line], [python, launcher, "release"]]
+            return [["/bin/bash", "-c", line], *release]
         script = [str(self.configuration.script), *self.script_arguments]
         if not self.distributed:
             return [[python, launcher, "run", watched, *script]]
@@ -104,7 +105,7 @@ class JobPlan:
         pattern = str(logs / "std_log_process_{rank}.txt")
         return [
             [*_mpiexec(), "-n", ranks, python, launcher, "rank", pattern, "", *script],
-            [python, launcher, "release"],
+            *release,
         ]
 
 

@@ -24,6 +24,12 @@ class Page(Body, Generic[Item]):
     next_link: str | None = None
 
 
+class ArmList(Body, Generic[Item]):
+    """A whole ARM list. ARM's clients take the mere presence of ``nextLink`` for another page."""
+
+    value: list[Item]
+
+
 class UserInfo(Body):
     """Who made a thing."""
 

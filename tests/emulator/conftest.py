@@ -1,0 +1,40 @@
+"""Fixtures: one emulator, and one process with the SDK, for each test module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from azureml_emulator import Emulator, Endpoint, Settings
+from tests.emulator.clients import PROGRAMS, Http, Sdk
+
+SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0, offer_retired_sizes=True)
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """An emulator for the module's tests. A request to an unknown route fails the module."""
+    with Emulator(tmp_path_factory.mktemp("state"), settings=SETTINGS) as endpoint:
+        yield endpoint
+        assert endpoint.unknown_requests() == []
+
+
+@pytest.fixture(scope="module")
+def sdk(emulator: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
+    """The SDK, connected to the module's emulator."""
+    session = Sdk(emulator, tmp_path_factory.mktemp("sdk"))
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def http(emulator: Endpoint) -> Http:
+    """Plain HTTP to the module's emulator."""
+    return Http(emulator)
+
+
+@pytest.fixture
+def job_source() -> str:
+    """Directory of a small training script."""
+    return str(PROGRAMS / "job")

@@ -1,0 +1,190 @@
+"""Runs through the real SDK: submit, follow, fail, cancel, cap, queue, MPI, snapshots, queries."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.emulator.clients import Sdk, SdkError
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def finished(sdk: Sdk) -> str:
+    """A run that has completed."""
+    source = str(Path(__file__).parent / "programs" / "job")
+    run_id: str = sdk.submit(source=source, arguments=["--epochs", 3], tags={"kind": "finished"})
+    assert sdk.wait(run_id=run_id) == "Completed"
+    return run_id
+
+
+def test_a_completed_run_has_metrics_files_logs(sdk: Sdk, finished: str, tmp_path: Path) -> None:
+    assert sdk.metrics(run_id=finished) == {"Batch size": 128, "Accuracy": [0.9, 0.95, pytest.approx(0.9666667)]}
+    files = sdk.files(run_id=finished)
+    assert {"outputs/model.npz", "user_logs/std_log.txt"} <= set(files)
+    assert "epoch 3 accuracy 0.967" in sdk.log_text(run_id=finished)
+    target = tmp_path / "model.npz"
+    sdk.download(run_id=finished, name="outputs/model.npz", target=str(target))
+    with np.load(target, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["l1/W"], np.arange(6.0).reshape(2, 3))
+
+
+def test_details_name_the_snapshot_and_the_logs(sdk: Sdk, finished: str) -> None:
+    details = sdk.details(run_id=finished)
+    assert details["properties"]["ContentSnapshotId"]
+    assert "user_logs/std_log.txt" in details["logFiles"]
+
+
+def test_a_failing_script_fails_the_run_with_its_own_words(sdk: Sdk, job_source: str) -> None:
+    run_id = sdk.submit(source=job_source, arguments=["--epochs", 1, "--fail"])
+    assert sdk.wait(run_id=run_id) == "Failed"
+    assert "RuntimeError: asked to fail" in sdk.details(run_id=run_id)["error"]["error"]["message"]
+    assert "Traceback (most recent call last)" in sdk.log_text(run_id=run_id)
+    with pytest.raises(SdkError, match=r"^ActivityFailedException.*(.|\n)*asked to fail"):
+        sdk.stream(run_id=run_id)
+
+
+def test_streaming_shows_the_output_as_it_comes(sdk: Sdk, job_source: str) -> None:
+    run_id = sdk.submit(source=job_source, arguments=["--epochs", 3, "--sleep", 1])
+    sdk.stream(run_id=run_id)
+    assert sdk.output.index("epoch 1 accuracy") < sdk.output.index("epoch 3 accuracy")
+
+
+def test_cancel_stops_the_process_and_keeps_its_files(sdk: Sdk, tmp_path: Path) -> None:
+    marker = tmp_path / "late"
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "train.py").write_text(
+        "import os, pathlib, subprocess, sys, time\n"
+        "from azureml.core import Run\n"
+        "os.makedirs('outputs', exist_ok=True)\n"
+        "open('outputs/partial.txt', 'w').write('kept')\n"
+        "subprocess.Popen([sys.executable, '-c',"
+        f"'import time, pathlib; time.sleep(8); pathlib.Path({str(marker)!r}).touch()'], start_new_session=True)\n"
+        "run = Run.get_context(allow_offline=False)\n"
+        "run.log('Ready', 1)\n"
+        "time.sleep(300)\n"
+    )
+    run_id = sdk.submit(source=str(source))
+    sdk.wait_for_metric(run_id=run_id, name="Ready")
+    sdk.cancel(run_id=run_id)
+    assert sdk.wait(run_id=run_id) == "Canceled"
+    sdk.cancel(run_id=run_id)
+    assert sdk.status(run_id=run_id) == "Canceled"
+    assert "outputs/partial.txt" in sdk.files(run_id=run_id)
+    assert not marker.exists(), "a process that the script had started went on"
+
+
+def test_a_run_over_its_time_cap_is_cancelled(sdk: Sdk, job_source: str) -> None:
+    run_id = sdk.submit(source=job_source, arguments=["--epochs", 1000, "--sleep", 1], seconds=6)
+    assert sdk.wait(run_id=run_id) == "Canceled"
+    assert "maximum duration" in sdk.details(run_id=run_id)["warnings"][0]["message"]
+
+
+def test_runs_queue_for_nodes(sdk: Sdk, job_source: str) -> None:
+    sdk.create_cluster(name="single", max_nodes=1)
+    runs = [sdk.submit(source=job_source, target="single", arguments=["--epochs", 1]) for _ in range(2)]
+    assert [sdk.wait(run_id=run_id) for run_id in runs] == ["Completed", "Completed"]
+    (_, first_end), (second_start, _) = (sdk.times(run_id=run_id) for run_id in runs)
+    assert first_end <= second_start or first_end[:19] == second_start[:19]
+
+
+def test_more_nodes_than_the_cluster_has_are_refused(sdk: Sdk, job_source: str) -> None:
+    with pytest.raises(SdkError, match="ExperimentExecutionException(.|\n)*NodeCountExceeded"):
+        sdk.submit(source=job_source, nodes=9, mpi=1)
+
+
+@pytest.mark.parametrize(("nodes", "per_node"), [(2, 1), (2, 2)])
+def test_mpi_runs_every_rank(sdk: Sdk, job_source: str, nodes: int, per_node: int) -> None:
+    run_id = sdk.submit_estimator(source=job_source, nodes=nodes, per_node=per_node, arguments={"--flag": 3})
+    assert sdk.wait(run_id=run_id) == "Completed"
+    size = nodes * per_node
+    total = size * (size + 1) // 2
+    assert sdk.metrics(run_id=run_id) == {"Total": total}
+    for rank in range(size):
+        text = sdk.log_text(run_id=run_id, name=f"user_logs/std_log_process_{rank}.txt")
+        assert f"rank {rank} of {size} total {total} arguments ['--flag', '3']" in text
+
+
+def test_snapshots_are_incremental(sdk: Sdk, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "package").mkdir(parents=True)
+    (source / "package" / "__init__.py").write_text("")
+    (source / "package" / "constant.py").write_text("VALUE = 41\n")
+    script = "from package.constant import VALUE\nprint('value', VALUE + {})\n"
+    (source / "train.py").write_text(script.format(1))
+    first = sdk.submit(source=str(source))
+    (source / "train.py").write_text(script.format(2))
+    second = sdk.submit(source=str(source))
+    (source / "package" / "constant.py").unlink()
+    (source / "package" / "constant.py").write_text("VALUE = 50\n")
+    third = sdk.submit(source=str(source))
+    for run_id, value in ((first, 42), (second, 43), (third, 52)):
+        assert sdk.wait(run_id=run_id) == "Completed"
+        assert f"value {value}" in sdk.log_text(run_id=run_id)
+    archive = sdk.restore(run_id=second, target=str(tmp_path))
+    shutil.unpack_archive(archive, tmp_path / "restored")
+    assert (tmp_path / "restored" / "train.py").read_text() == script.format(2)
+
+
+def test_interactive_runs(sdk: Sdk, tmp_path: Path) -> None:
+    result = sdk.interactive_run(directory=str(tmp_path))
+    assert result["metrics"] == {
+        "loss": [0.5, 0.25],
+        "list": [1, 2, 3],
+        "row": {"x": 1, "y": 2},
+        "table": {"a": [1, 2], "b": [3, 4]},
+    }
+    assert result["files"] == ["folder/with space é.txt", "many/with space é.txt"]
+    assert result["tags"] == {"stage": "done", "other": "1"}
+    assert (tmp_path / "back" / "many" / "with space é.txt").read_text() == "content"
+    assert sdk.status(run_id=result["id"]) == "Completed"
+
+
+def test_child_runs(sdk: Sdk) -> None:
+    result = sdk.child_runs()
+    assert result == {"children": [result["child"]], "child": result["child"], "status": "Failed"}
+
+
+def test_runs_are_found_by_filter(sdk: Sdk, finished: str) -> None:
+    assert finished in sdk.find_runs(experiment="tests")
+    assert sdk.find_runs(experiment="tests", tags={"kind": "finished"}) == [finished]
+    assert sdk.find_runs(experiment="tests", tags="kind") == [finished]
+    assert finished in sdk.find_runs(experiment="tests", type="azureml.scriptrun")
+    assert sdk.find_runs(experiment="tests", tags={"kind": "other"}) == []
+    assert "tests" in sdk.experiments()
+
+
+def test_large_files_go_in_blocks(sdk: Sdk, tmp_path: Path) -> None:
+    source, target = tmp_path / "big", tmp_path / "back"
+    generator = np.random.default_rng(0)
+    source.write_bytes(generator.bytes(70 * 1024 * 1024))
+    sdk.upload_big(path=str(source), target=str(target))
+    assert source.read_bytes() == target.read_bytes()
+
+
+def test_clusters(sdk: Sdk) -> None:
+    sizes = {size.upper() for size in sdk.vm_sizes()}
+    assert {"STANDARD_NC4AS_T4_V3", "STANDARD_NC24ADS_A100_V4", "STANDARD_NC40ADS_H100_V5", "STANDARD_NC6"} <= sizes
+    with pytest.raises(SdkError, match="ComputeTargetException(.|\n)*InvalidVmSize"):
+        sdk.create_cluster(name="none", size="STANDARD_ND99")
+    status = sdk.create_cluster(name="other", min_nodes=1, max_nodes=2, idle=120)
+    assert status["currentNodeCount"] == 1
+    assert status["scaleSettings"] == {
+        "minNodeCount": 1,
+        "maxNodeCount": 2,
+        "nodeIdleTimeBeforeScaleDown": "PT120S",
+    }
+    assert sdk.update_cluster(name="other", max_nodes=3)["scaleSettings"]["maxNodeCount"] == 3
+    assert "other" not in sdk.delete_cluster(name="other")
+
+
+def test_parallel_submissions_all_run(sdk: Sdk, tmp_path: Path) -> None:
+    (tmp_path / "hello.txt").write_text("hello\n")
+    runs = sdk.submit_many(source=str(tmp_path), count=20, command=["cat", "hello.txt"])
+    assert len(set(runs)) == 20
+    assert [sdk.wait(run_id=run_id) for run_id in runs] == ["Completed"] * 20
+    assert [sdk.log_text(run_id=run_id) for run_id in runs] == ["hello\n"] * 20

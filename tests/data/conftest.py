@@ -117,6 +117,7 @@ class Mirror:
         files: What it serves, by name.
         cut: Break the connection after so many bytes of a body, for the files named.
         cuts: How many bodies to cut; then it serves well.
+        hold: Keep the connection open after a cut instead of breaking it; for the files named.
         ranges: Whether it honours Range.
         etag: The validator of every file.
         redirect: Send requests for this prefix to the same path without it.
@@ -131,6 +132,7 @@ class Mirror:
     files: dict[str, bytes] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     cuts: int = 10**9
+    hold: set[str] = field(default_factory=set)
     ranges: bool = True
     etag: str = '"1"'
     redirect: str = ""
@@ -188,10 +190,11 @@ def _handler(mirror: Mirror) -> type[http.server.BaseHTTPRequestHandler]:
                 self.send_header(header, value)
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
-            body = body[start:]
+            body, held = body[start:], False
             if name in mirror.cut and mirror.cuts > 0:
                 mirror.cuts -= 1
                 body = body[: mirror.cut[name]]
+                held = name in mirror.hold
             try:
                 if not mirror.trickle:
                     self.wfile.write(body)
@@ -199,6 +202,9 @@ def _handler(mirror: Mirror) -> type[http.server.BaseHTTPRequestHandler]:
                     self.wfile.write(body[position : position + 64])
                     if mirror.stop.wait(mirror.trickle):
                         break
+                if held:
+                    self.wfile.flush()
+                    mirror.stop.wait(60)
             except OSError:
                 pass  # the client has hung up, as it should on some of these
             self.close_connection = True

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -260,10 +261,9 @@ def test_a_password_in_a_mirrors_address_is_never_shown(
     assert "hunter2" not in f"{caught.value} {caught.value.hint} {caught_too.value} {told.lines}"
 
 
-def test_two_processes_at_once_fetch_each_file_once(
-    mirrors: Mirrors, contents: Any, tmp_path: Path, write: Any
-) -> None:
-    mirror = mirrors(trickle=0.0001)
+@pytest.fixture
+def another_process(contents: Any, tmp_path: Path, write: Any) -> Callable[[str], subprocess.Popen[str]]:
+    """Starts a process that says it is ready, waits for a line, and then fetches the set."""
     source = write(tmp_path / "source", contents)
     program = textwrap.dedent("""
         import hashlib, sys
@@ -282,14 +282,48 @@ def test_two_processes_at_once_fetch_each_file_once(
         sys.stdin.readline()
         print(ensure(entry, Cache.from_environment(), Silent(), Patience()).digest)
     """)
-    environment = os.environ | {"TRAINER_DATA_MIRRORS": mirror.url}
-    command = [sys.executable, "-c", program, str(source)]
-    processes = [
-        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 2
-    digests = {process.communicate("go\n", timeout=60)[0] for process in processes}
+
+    def start(url: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(source)],
+            env=os.environ | {"TRAINER_DATA_MIRRORS": url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    return start
+
+
+def test_two_processes_at_once_fetch_each_file_once(mirrors: Mirrors, another_process: Any) -> None:
+    mirror = mirrors(trickle=0.0001)
+    processes = [another_process(mirror.url) for _ in range(2)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    digests = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(digests) == 1
     assert mirror.asked(f"{IMAGES}.gz") == [""]
+
+
+def test_what_a_killed_process_had_fetched_is_not_lost(
+    mirrors: Mirrors, another_process: Any, entry: CatalogueEntry, cache: Cache, told: Any
+) -> None:
+    mirror = mirrors(cut={f"{IMAGES}.gz": 200_000}, hold={f"{IMAGES}.gz"})
+    process = another_process(mirror.url)
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    folder = cache.folder(entry)
+    while not any(part.stat().st_size == 200_000 for part in folder.glob("*.part")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    mirror.cut.clear()
+    found = ensure(entry, cache, told, QUICK, [mirror.url])
+    assert found.digest == entry.digest
+    assert mirror.asked(f"{IMAGES}.gz") == ["", "bytes=200000-"]

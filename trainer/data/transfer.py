@@ -7,6 +7,7 @@ expected SHA-256, and takes its name by a rename only then.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -170,7 +171,8 @@ def _append(
     # Stored deflate blocks add a thousandth at most; gzip's header may hold a long file name.
     largest = file.size + file.size // 1000 + (1 << 16)
     window_end, window_bytes = time.monotonic() + patience.window, 0
-    with part.path.open("ab") as stream:
+    # Unbuffered: what has come is kept even if this process is killed.
+    with part.path.open("ab", buffering=0) as stream:
         while True:
             try:
                 # At most one recv a call, so that a trickle is noticed too.
@@ -179,7 +181,8 @@ def _append(
                 raise _BrokenError(_reason(error)) from error
             if not chunk:
                 return
-            stream.write(chunk)
+            if stream.write(chunk) < len(chunk):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             progress.advance(len(chunk))
             window_bytes += len(chunk)
             if stream.tell() > largest:

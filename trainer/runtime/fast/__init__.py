@@ -1,0 +1,139 @@
+"""Makes Chainer scripts faster on the CPU without changing what they compute.
+
+The launcher calls :func:`install`. Every means is a general one, works on scripts that know nothing
+of this package, and gives the results of Chainer's own code bit for bit; where one does not apply (GPUs,
+debug mode, function hooks, subclasses with ideas of their own) Chainer's own code runs.
+
+``TRAINER_FAST`` chooses: ``0`` is none of them, ``-batches,-updates`` all but these, ``batches`` only these.
+``docs/performance.md`` has what each is worth.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trainer.runtime.compat import hook
+from trainer.runtime.compat.patch import Patch
+from trainer.runtime.faults import RuntimeFault
+
+VARIABLE = "TRAINER_FAST"
+
+
+def _later(module: str, function: str) -> Callable[..., Any]:
+    # The launcher installs the means for every script; only one that imports Chainer pays for them.
+    def call(*arguments: object) -> object:
+        return getattr(importlib.import_module(f"{__name__}.{module}"), function)(*arguments)
+
+    return call
+
+
+_keep_freed_memory = _later("allocation", "keep_freed_memory")
+_patch_functions = _later("applying", "patch")
+_patch_updates = _later("updates", "patch")
+
+MEANS: Mapping[str, tuple[Patch, ...]] = {
+    "imports": (
+        Patch(
+            name="deferred-imports",
+            module="chainer",
+            reason="import chainer imports SciPy and Pillow where they are installed",
+            versions="any",
+            around=_later("importing", "deferred"),
+        ),
+    ),
+    "memory": (
+        Patch(
+            name="kept-memory",
+            module="chainer",
+            reason="large arrays are returned to the operating system after every batch",
+            versions="any, on glibc",
+            after=lambda _: _keep_freed_memory(),
+        ),
+    ),
+    "batches": (
+        Patch(
+            name="gathered-batches",
+            module="chainer.iterators.serial_iterator",
+            reason="SerialIterator makes a Python object an example",
+            versions="any",
+            after=_later("batches", "patch_iterator"),
+        ),
+        Patch(
+            name="gathered-concatenation",
+            module="chainer.dataset.convert",
+            reason="concat_examples concatenates example by example",
+            versions="any",
+            after=_later("batches", "patch_convert"),
+        ),
+    ),
+    # These two wait for all of Chainer: function_node, optimizer and variable import each other.
+    "functions": (
+        Patch(
+            name="plain-functions",
+            module="chainer",
+            reason="most of a small function's time goes to checks that NumPy arrays always pass",
+            versions="7.8.1",
+            after=lambda chainer: _patch_functions(chainer.function_node),
+        ),
+    ),
+    "updates": (
+        Patch(
+            name="plain-updates",
+            module="chainer",
+            reason="an update of a small parameter is mostly context managers and device look-ups",
+            versions="7.8.1",
+            after=lambda chainer: _patch_updates(chainer.optimizer),
+        ),
+    ),
+    "convolutions": (
+        Patch(
+            name="patches-copied-once",
+            module="chainer.functions.connection.convolution_2d",
+            reason="the patches of an image are copied twice",
+            versions="any",
+            after=_later("convolution", "patch"),
+        ),
+    ),
+}
+
+
+def install(disabled: frozenset[str] | None = None) -> frozenset[str]:
+    """Arranges for the means to take effect when Chainer is imported. Safe to call again.
+
+    Args:
+        disabled: means to leave out; None for what ``TRAINER_FAST`` says.
+
+    Returns:
+        The means in use.
+
+    Raises:
+        RuntimeFault: ``TRAINER_FAST`` names something else.
+    """
+    disabled = disabled_by(os.environ.get(VARIABLE, "")) if disabled is None else disabled
+    used = frozenset(MEANS) - disabled
+    hook.install(patch for name, patches in MEANS.items() if name in used for patch in patches)
+    return used
+
+
+def disabled_by(choice: str) -> frozenset[str]:
+    """The means that a value of ``TRAINER_FAST`` leaves out.
+
+    Raises:
+        RuntimeFault: it names a means that does not exist, or mixes names with and without "-".
+    """
+    words = [word.strip() for word in choice.split(",") if word.strip()]
+    if words in ([], ["1"], ["all"]):
+        return frozenset()
+    if words in (["0"], ["none"]):
+        return frozenset(MEANS)
+    names = {word.removeprefix("-") for word in words}
+    signs = {word.startswith("-") for word in words}
+    if not names <= set(MEANS) or len(signs) != 1:
+        raise RuntimeFault(
+            f"{VARIABLE} is {choice!r}, which is no choice of means",
+            f"use 0, or names out of {', '.join(MEANS)}, or such names each with a minus sign",
+        )
+    return frozenset(names if signs == {True} else set(MEANS) - names)

@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
             words, rest = words[:cut], words[cut + 1 :]
         options, surplus = self.parse_known_args(words)
         if surplus:
-            self._refuse(surplus[0])
+            self._refuse(next((word for word in surplus if word != "--"), "--"))
         if self._passes_on:
             options.script_args = tuple(rest)
         return options

@@ -1,0 +1,152 @@
+"""Where a setting is from, and what is said of a wrong one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trainer.config import SETTINGS, load_config, user_file
+from trainer.errors import ConfigError
+from trainer.home import Home
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("sys.platform", "linux")
+    return Home(tmp_path / ".trainer", tmp_path)
+
+
+def project_file(home: Home, text: str) -> Path:
+    path = home.project / "pyproject.toml"
+    path.write_text(text)
+    return path
+
+
+def users_file(text: str) -> Path:
+    path = user_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_each_layer_hides_the_next(place: Home) -> None:
+    users = users_file("epochs = 1\nunits = 1\nlr = 1\nbatchsize = 1\n")
+    project = project_file(place, "[tool.trainer]\nepochs = 2\nunits = 2\nlr = 0.5\n")
+    config = load_config(place, {"epochs": 4, "seed": None}, {"TRAINER_EPOCHS": "3", "TRAINER_UNITS": "3"})
+    found = {name: config.values[name] for name in ("epochs", "units", "lr", "batchsize", "seed", "backend")}
+    assert found == {
+        "epochs": (4, "flag"),
+        "units": (3, "TRAINER_UNITS"),
+        "lr": (0.5, str(project)),
+        "batchsize": (1, str(users)),
+        "seed": (None, "default"),
+        "backend": ("local", "default"),
+    }
+    assert config.flags("training") == {"epochs": 4}
+
+
+def test_a_backends_table_is_for_that_backend(place: Home) -> None:
+    project_file(place, '[tool.trainer]\nvm-size = "A"\n[tool.trainer.azureml]\nvm_size = "B"\nepochs = 7\n')
+    assert load_config(place, {}, {})["vm_size"] == "A"
+    config = load_config(place, {"backend": "azureml"}, {})
+    assert (config["vm_size"], config["epochs"]) == ("B", 7)
+    assert load_config(place, {}, {"TRAINER_BACKEND": "azureml"})["vm_size"] == "B"
+    assert config.of_kind("backend") == {"vm_size": "B"}
+
+
+def test_paths_in_a_file_count_from_the_file(place: Home) -> None:
+    project_file(place, '[tool.trainer]\nscript = "code/train.py"\nworkspace-config = "/etc/azure.json"\n')
+    config = load_config(place, {}, {"TRAINER_SOURCE": "code"})
+    assert config["script"] == str(place.project / "code" / "train.py")
+    assert config["workspace_config"] == "/etc/azure.json"
+    assert config["source"] == "code"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epoch = 3", ["unknown key 'epoch'", "Did you mean 'epochs'?"]),
+        ("qqq = 3", ["unknown key 'qqq'", "Known keys: backend,"]),
+        ('epochs = "3"', ["epochs = '3'", "expected int, got str"]),
+        ("epochs = 0", ["epochs = 0", ">= 1"]),
+        ("emulator = 1", ["emulator = 1", "expected bool, got int"]),
+        ("experiment = ''", ["experiment = ''", "length >= 1"]),
+        ("vm-size = 'a'\nvm_size = 'b'", ["given twice"]),
+        ("epochs = ", ["is not TOML"]),
+        ("[nowhere]\nepochs = 1", ["no backend 'nowhere'", "azureml, local"]),
+        ("[local]\nbackend = 'azureml'", ["'backend' has no meaning here"]),
+    ],
+)
+def test_a_wrong_file_is_named(place: Home, text: str, named: list[str]) -> None:
+    path = users_file(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(place, {}, {})
+    said = f"{caught.value.message} {caught.value.hint}"
+    assert [part for part in (str(path), *named) if part not in said] == []
+    assert caught.value.exit_code == 3
+
+
+def test_a_wrong_project_file_is_named_with_its_table(place: Home) -> None:
+    path = project_file(place, "[tool.trainer]\nepochs = true\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(place, {}, {})
+    assert caught.value.message == f"{path}, [tool.trainer]: epochs = True: expected int, got bool."
+
+
+def test_a_wrong_variable_is_named(place: Home) -> None:
+    for variable, value in (("TRAINER_EPOCHS", "many"), ("TRAINER_EMULATOR", "perhaps"), ("TRAINER_LR", "fast")):
+        with pytest.raises(ConfigError, match=variable):
+            load_config(place, {}, {variable: value})
+
+
+def test_variables_as_shells_write_them(place: Home) -> None:
+    for word, value in (("1", True), ("yes", True), ("FALSE", False), ("off", False)):
+        assert load_config(place, {}, {"TRAINER_EMULATOR": word})["emulator"] is value
+    assert load_config(place, {}, {"TRAINER_EPOCHS": ""})["epochs"] is None
+    assert load_config(place, {}, {"TRAINER_LR": "1e-3"})["lr"] == 0.001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.trainer]\nepochs = 5",
+        "[tool]\ntrainer = {epochs = 5}",
+        "tool.trainer.epochs = 5",
+        "[tool . 'trainer']\nepochs = 5",
+    ],
+)
+def test_every_way_to_write_the_table(place: Home, text: str) -> None:
+    project_file(place, text)
+    assert load_config(place, {}, {})["epochs"] == 5
+
+
+def test_files_of_others_are_not_read(place: Home) -> None:
+    project_file(place, "this is not TOML, and nobody asked us\n")
+    assert load_config(place, {}, {})["epochs"] is None
+
+
+_KEYS = st.sampled_from([*SETTINGS, "vm-size", "zzz"])
+_VALUES = st.one_of(st.integers(-5, 10**6), st.floats(allow_nan=False), st.booleans(), st.text(max_size=5))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=st.dictionaries(_KEYS, _VALUES, max_size=4))
+def test_any_table_is_taken_or_refused_by_name(place: Home, table: dict[str, object]) -> None:
+    # JSON's scalars are TOML's, but for surrogates and control characters, which json escapes the same way.
+    path = users_file("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()))
+    try:
+        config = load_config(place, {}, {})
+    except ConfigError as error:
+        refused = error
+    else:
+        refused = None
+    if refused is not None:
+        assert str(path) in refused.message
+        assert refused.hint
+    else:
+        assert {key.replace("-", "_") for key in table} <= {
+            name for name, value in config.values.items() if value.source == str(path)
+        }

@@ -1,0 +1,124 @@
+"""Pure parts of the console: log lines, epochs, sizes."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.console import output
+from trainer.console.epochs import Clock, Epochs, ordered
+from trainer.console.text import printable
+from trainer.run import Metric, Progress, RunInfo, RunStatus
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\x1b[]0m;?HJ\x07\\\r\x9b")), max_size=60))
+def test_nothing_but_colour_reaches_a_terminal(line: str) -> None:
+    rest = COLOUR.sub("", printable(line))
+    assert not [
+        letter for letter in rest if (ord(letter) < 0x20 and letter not in "\t\n") or 0x7F <= ord(letter) < 0xA0
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain", "plain"),
+        (" 10%\r 55%\r100%", "100%"),
+        ("dos\r", "dos"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
+        ("\x1b[2J\x1b[1;1Hx", "x"),
+        ("\x1b]0;title\x07x", "x"),
+        ("\x1b]8;;http://evil\x1b\\x", "x"),
+        ("a\tb", "a\tb"),
+        ("\x1b\x1b[2Jx", "x"),
+    ],
+)
+def test_lines_made_printable(line: str, shown: str) -> None:
+    assert printable(line) == shown
+
+
+def log(*values: tuple[str, float | None, float | None]) -> list[Metric]:
+    return [Metric(name=name, value=value, step=step, time=1.0) for name, value, step in values]
+
+
+def test_a_step_is_shown_once_and_whole() -> None:
+    epochs = Epochs()
+    first = log(("Epochs", 2, None), ("Loss", 0.5, 1), ("Accuracy", 0.8, 1))
+    assert epochs.add(first[:2], ended=False) == []
+    assert epochs.add(first, ended=False) == [], "another metric may follow"
+    assert epochs.add(first, ended=False) == [(1, {"Loss": 0.5, "Accuracy": 0.8})]
+    second = first + log(("Loss", 0.4, 2))
+    assert epochs.add(second, ended=True) == [(2, {"Loss": 0.4})]
+    assert epochs.add(second, ended=True) == []
+
+
+def test_metrics_without_steps_are_counted() -> None:
+    epochs = Epochs()
+    metrics = log(("Batch size", 128, None), ("Epochs", 2, None), ("Loss", 0.5, None), ("mine", 7, None))
+    metrics += log(("Loss", 0.4, None), ("mine", 8, None))
+    assert epochs.add(metrics, ended=True) == [(1, {"Loss": 0.5, "mine": 7}), (2, {"Loss": 0.4, "mine": 8})]
+    assert epochs.latest == {"Batch size": 128, "Epochs": 2, "Loss": 0.4, "mine": 8}
+    progress = epochs.progress(None)
+    assert progress is not None
+    assert (progress.epoch, progress.epochs) == (2, 2)
+
+
+_METRICS = st.lists(
+    st.tuples(
+        st.sampled_from(["Loss", "Accuracy", "x"]), st.one_of(st.none(), st.floats(allow_nan=False)), st.integers(1, 5)
+    ),
+    max_size=30,
+)
+
+
+@given(_METRICS, st.lists(st.integers(0, 5), max_size=30))
+def test_however_the_looks_fall_no_step_is_lost_or_repeated(
+    values: list[tuple[str, float | None, float]], looks: list[int]
+) -> None:
+    metrics = log(*sorted(values, key=lambda value: value[2]))
+    epochs, shown, seen = Epochs(), [], 0
+    for more in looks:
+        seen = min(len(metrics), seen + more)
+        shown += epochs.add(metrics[:seen], ended=False)
+    shown += epochs.add(metrics, ended=True)
+    steps = [step for step, _ in shown]
+    assert steps == sorted(set(steps)) == sorted({metric.step for metric in metrics})
+
+
+def test_known_metrics_come_first() -> None:
+    metrics = {"b": 1.0, "Validation loss": 2.0, "Accuracy": 3.0, "Loss": None}
+    assert [name for name, _ in ordered(metrics)] == ["Loss", "Accuracy", "Validation loss", "b"]
+
+
+def test_the_clock_follows_the_pace() -> None:
+    info = RunInfo(
+        run_id="r", backend="local", status=RunStatus.RUNNING, experiment="e", snapshot="s", created=0, started=100.0
+    )
+    clock = Clock()
+    assert clock.left(None, info) is None
+    assert clock.left(Progress(epoch=0, epochs=10, time=100.0), info) is None
+    assert clock.left(Progress(epoch=2, epochs=10, time=120.0), info) == pytest.approx(80)
+    assert clock.left(Progress(epoch=10, epochs=10, time=200.0), info) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_700, "100 kB"), (3 * 10**6, "3.0 MB"), (10**10, "10.0 GB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (3600, "1:00:00"), (-3, "0 s")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
+def test_tables_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("A", "LONG"), [("wide cell", "1"), ("x", "22")], right=("LONG",))
+    assert capsys.readouterr().out == "A          LONG\nwide cell     1\nx            22\n"

@@ -90,10 +90,11 @@ def _arrange_path(first: Path) -> None:
 
 
 def _install_layers() -> None:
-    from trainer.runtime import compat, reporting
+    from trainer.runtime import compat, fast, reporting
 
     compat.apply()
     compat.apply_to_children()
+    reporting.record(fast=sorted(fast.install()))
     reporting.install()
 
 

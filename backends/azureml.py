@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from backends.azureml_support import environment, pins, vm_sizes
-from backends.azureml_support.options import read_options
+from backends.azureml_support.options import OPTION_NAMES, read_options
 from backends.azureml_support.outcome import ServiceUnavailableError
 from backends.azureml_support.pace import Pace
 from trainer.backend import Plan
@@ -60,6 +60,7 @@ class AzureMLBackend:
     """
 
     name = "azureml"
+    option_names = OPTION_NAMES
     on_interrupt: Literal["cancel", "detach"] = "detach"
     limits: Limits | None = AZURE_LIMITS
 
@@ -147,13 +148,13 @@ class AzureMLBackend:
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`.
 
-        Looks at the service at most every second, and less often the longer nothing happens. A follower rides out
-        minutes in which the service doesn't answer; the first look of a process says so.
+        Looks at the service every one to five seconds, however often it is called. A follower rides out minutes
+        in which the service doesn't answer; the first look of a process says so.
         """
         from backends.azureml_support import sync
 
         info = folder.info()
-        pace = self._paces.setdefault(folder.run_id, Pace())
+        pace = self._paces.setdefault(folder.run_id, _pace(info))
         if info.status.terminal or not pace.is_due():
             return info
         if _WORKSPACE not in info.detail:
@@ -259,6 +260,12 @@ def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
     return environment.make_environment(pins.find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
+
+
+def _pace(info: RunInfo) -> Pace:
+    workspace = info.detail.get(_WORKSPACE)
+    emulated = isinstance(workspace, dict) and workspace.get("emulator") is not None
+    return Pace(0.3, 1.0) if emulated else Pace(1.0, 5.0)
 
 
 def _left_out(image: Environment) -> list[str]:

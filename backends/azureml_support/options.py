@@ -37,6 +37,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     emulator: bool = False
 
 
+OPTION_NAMES = frozenset(field.name for field in msgspec.structs.fields(Options))
+
+
 def read_options(given: Mapping[str, Any]) -> Options:
     """Check options; those that are None count as not given.
 
@@ -46,8 +49,9 @@ def read_options(given: Mapping[str, Any]) -> Options:
     try:
         options = msgspec.convert({name: value for name, value in given.items() if value is not None}, Options)
     except msgspec.ValidationError as error:
-        known = ", ".join(field.name for field in msgspec.structs.fields(Options))
-        raise UsageError(f"The azureml backend can't take its options: {error}.", f"It knows: {known}.") from error
+        raise UsageError(
+            f"The azureml backend can't take its options: {error}.", f"It knows: {', '.join(sorted(OPTION_NAMES))}."
+        ) from error
     if not _COMPUTE_NAME.fullmatch(options.compute):
         raise UsageError(
             f"{options.compute[:40]!r} can't name a compute cluster.",

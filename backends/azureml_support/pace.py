@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 
-_SHORTEST, _LONGEST, _GROWTH = 1.0, 10.0, 1.25
+_GROWTH = 1.25
 _PATIENCE_SECONDS = 300.0
 
 
 class Pace:
-    """When to look at one run again. Seconds throughout.
+    """When to look at one run again.
 
-    Whoever follows a run calls several times a second; the service is asked once a second at first and every
-    ten in the end, sooner again when something has changed.
+    Whoever follows a run calls several times a second; the service is asked less often the longer nothing
+    changes, and soon again when something has.
+
+    Args:
+        shortest: Seconds between two looks at first.
+        longest: And in the end.
     """
 
-    def __init__(self) -> None:
-        self._interval = _SHORTEST
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest, self._longest = shortest, longest
+        self._interval = shortest
         self._next = 0.0
         self._answered: float | None = None
 
@@ -31,7 +36,7 @@ class Pace:
             changed: Whether with something new.
         """
         self._answered = time.monotonic()
-        self._interval = _SHORTEST if changed else min(_LONGEST, self._interval * _GROWTH)
+        self._interval = self._shortest if changed else min(self._longest, self._interval * _GROWTH)
         self._next = self._answered + self._interval
 
     def may_ride_out(self) -> bool:
@@ -39,6 +44,6 @@ class Pace:
 
         The next look is put off either way.
         """
-        self._interval = min(_LONGEST, self._interval * _GROWTH)
+        self._interval = min(self._longest, self._interval * _GROWTH)
         self._next = time.monotonic() + self._interval
         return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS

@@ -79,7 +79,7 @@ def find_workspace(options: Options, home: Home) -> WorkspaceRef:
         ConfigError: There is no ``config.json``, or it is damaged.
     """
     if options.emulator:
-        state = home.path / _EMULATOR
+        state = (home.path / _EMULATOR).resolve()
         endpoint = running_emulator(state)
         return WorkspaceRef(
             subscription_id=endpoint.subscription_id,

@@ -1,0 +1,64 @@
+"""One emulator and one sign-in for all tests of the azureml backend: importing the SDK's estimators takes ten seconds.
+
+The SDK reads which cloud there is once a process, so these tests share theirs, under whatever home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from azureml_emulator import Emulator, Endpoint, Settings
+from backends.azureml import AzureMLBackend
+from trainer.home import Home
+
+_SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET")
+# The SDK leaves timer threads behind that go on warning about themselves while other tests run.
+_SDK_NOISE = "ignore::DeprecationWarning:azureml"
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", _SDK_NOISE)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """The emulator. A request to a route that it doesn't have fails the session."""
+    with Emulator(tmp_path_factory.mktemp("emulator"), settings=Settings(phase_duration=0.0, cancel_grace=2.0)) as one:
+        yield one
+        assert one.unknown_requests() == []
+
+
+@pytest.fixture(scope="module")
+def emulated(service: Endpoint) -> Iterator[Callable[[Path], Home]]:
+    """Makes homes whose emulator is the shared one, in an environment that the SDK finds it by."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in service.env().items():
+            if name not in _SIGN_IN:
+                patch.setenv(name, value)
+        yield lambda project: share(service, project)
+    service.clear_faults()
+
+
+def share(service: Endpoint, project: Path) -> Home:
+    """A home in ``project`` that has the shared emulator for its own."""
+    home = Home(project / ".trainer", project)
+    home.path.mkdir(parents=True, exist_ok=True)
+    link = home.path / "emulator"
+    if not link.is_symlink():
+        link.symlink_to(service.state_dir, target_is_directory=True)
+    return home
+
+
+@pytest.fixture
+def azure_home(emulated: Callable[[Path], Home], tmp_path: Path) -> Home:
+    """A home of the test's own, on the shared emulator."""
+    return emulated(tmp_path / "project")
+
+
+@pytest.fixture
+def azure(azure_home: Home) -> AzureMLBackend:
+    """The backend, on the shared emulator."""
+    return AzureMLBackend(azure_home, {"emulator": True})

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
 _UNVOUCHED_SECONDS = 5.0
 _START_SECONDS = 60.0
+# trainer.runtime.datasets.dataset.DECODED_DIR, whose module loads NumPy.
+DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
@@ -83,8 +85,12 @@ class LocalBackend:
         """
         import subprocess
 
+        from backends.local_support.supervisor import SUPERVISOR_LOG
+        from trainer.data import decoded_dir
+
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
-        log = folder.logs / "supervisor_log.txt"
+        environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
+        log = folder.logs / SUPERVISOR_LOG
         # -P: a module in the working directory must not take the place of one of ours.
         module = ["-P", "-m", "backends.local_support.supervisor"]
         try:

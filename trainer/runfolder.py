@@ -65,34 +65,41 @@ class RunFolder:
         Raises:
             ConfigError: The directory can't be written.
         """
+        try:
+            folder, created = cls._new(runs)
+            for directory in (folder.logs, folder.snapshot, folder.outputs):
+                directory.mkdir()
+            write_bytes(folder.path / "job.json", _encode(job))
+            info = RunInfo(
+                run_id=folder.run_id,
+                backend=backend,
+                status=RunStatus.NOT_STARTED,
+                experiment=job.experiment,
+                snapshot=snapshot,
+                dataset=job.dataset,
+                created=created,
+                resumed_from=job.resumed_from,
+            )
+            write_bytes(folder.path / "status.json", _encode(info))
+        except OSError as error:
+            raise ConfigError(
+                f"Can't create a run folder in {runs}: {error.strerror}.",
+                "Make it writable with space to spare, or set TRAINER_HOME to a directory that is.",
+            ) from error
+        return folder
+
+    @classmethod
+    def _new(cls, runs: Path) -> tuple[RunFolder, float]:
         while True:
             created = time.time()
             folder = cls(runs / new_run_id(created))
             try:
                 folder.path.mkdir(parents=True)
-                break
             except FileExistsError:
+                if not runs.is_dir():
+                    raise
                 continue
-            except OSError as error:
-                raise ConfigError(
-                    f"Can't create a run folder in {runs}: {error.strerror}.",
-                    "Make it writable, or set TRAINER_HOME to a directory that is.",
-                ) from error
-        for directory in (folder.logs, folder.snapshot, folder.outputs):
-            directory.mkdir()
-        write_bytes(folder.path / "job.json", _encode(job))
-        info = RunInfo(
-            run_id=folder.run_id,
-            backend=backend,
-            status=RunStatus.NOT_STARTED,
-            experiment=job.experiment,
-            snapshot=snapshot,
-            dataset=job.dataset,
-            created=created,
-            resumed_from=job.resumed_from,
-        )
-        write_bytes(folder.path / "status.json", _encode(info))
-        return folder
+            return folder, created
 
     def job(self) -> TrainingJob:
         """The run's job.
@@ -223,6 +230,8 @@ class RunFolder:
             data = (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_such_run(self.run_id) from error
+        except OSError as error:
+            raise ConfigError(f"{self.path / name} can't be read: {error.strerror}.", "Make it readable.") from error
         try:
             return msgspec.json.decode(data, type=kind)
         except msgspec.DecodeError as error:

@@ -18,6 +18,7 @@ import msgspec
 from trainer.artifacts import check_model_name
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME, TrainingJob
+from trainer.npz import check_npz
 from trainer.run import Run, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
@@ -152,13 +153,13 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
     info, job, folder = run.info(), run.job, run.folder
     if not info.status.terminal:
         raise UsageError(f"Run {run.run_id} is {info.status}.", f"Wait for it, or: trainer cancel {run.run_id}")
-    ours = Path(job.script).name == DEFAULT_SCRIPT
+    snapshot = Snapshot.load(folder.snapshot)
+    ours = _is_ours(snapshot)
     if info.status is RunStatus.COMPLETED and not extra_args:
         more = "--epochs 20" if ours else "THE SCRIPT'S ARGUMENTS"
         raise UsageError(
             f"Run {run.run_id} is complete.", f"To train on, say for how long: trainer resume {run.run_id} -- {more}"
         )
-    snapshot = Snapshot.load(folder.snapshot)
     if snapshot.digest != info.snapshot:
         raise IntegrityError(
             f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
@@ -195,7 +196,9 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
         raise
     except Exception as error:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
-        folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
+        # On a full disk the record stays NotStarted, and whoever looks next finds that nobody vouches for it.
+        with suppress(OSError):
+            folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
         raise
     return Run(folder, backend)
 
@@ -214,6 +217,8 @@ def _check(request: JobRequest, script: Path) -> None:
             f"{', '.join('--' + name for name in flags)}: flags of {DEFAULT_SCRIPT}, not of {script.name}.",
             f"Pass the script its own after two dashes: trainer run --script {script} -- {given}",
         )
+    if request.dataset == NO_DATASET and is_default_script(script):
+        raise UsageError(f"{DEFAULT_SCRIPT} needs a data set.", "Leave out --dataset, or name one.")
     for name in ("epochs", "batchsize", "units", "threads", "max_minutes"):
         value = getattr(request, name)
         if value is not None and value < 1:
@@ -260,8 +265,11 @@ def _dataset(
     return resolve(wanted, progress=progress, offline=offline)
 
 
-# What a script calls, and the data set that answers it.
-_MENTIONS = ((rb"\bget_mnist\b", "auto"), (rb"\bget_fashion_mnist\b", "fashion-mnist"))
+# What a script asks for data with, and the data set that answers it.
+_MENTIONS = (
+    (rb"\bget_mnist\b|\btrainer\.runtime import [^#\n]*\bdatasets\b", "auto"),
+    (rb"\bget_fashion_mnist\b", "fashion-mnist"),
+)
 
 
 def _mentioned_dataset(snapshot: Snapshot) -> str | None:
@@ -271,12 +279,18 @@ def _mentioned_dataset(snapshot: Snapshot) -> str | None:
     return next((name for mark, name in _MENTIONS if any(re.search(mark, text) for text in texts)), None)
 
 
+def _is_ours(snapshot: Snapshot) -> bool:
+    """Whether it is our own script that travelled: alone, as no other does unless it is a copy of it."""
+    return {file.path for file in snapshot.files if not file.path.startswith(JOB_DIR + "/")} == {DEFAULT_SCRIPT}
+
+
 def _our_checkpoint(run: Run) -> dict[str, Path]:
     path = run.folder.outputs / CHECKPOINT
     if not path.is_file():
         raise NotFoundError(
             f"Run {run.run_id} left no checkpoint: it ended before its first epoch did.", "Start again: trainer run"
         )
+    check_npz(path)
     return {CHECKPOINT: path}
 
 

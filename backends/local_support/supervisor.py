@@ -24,6 +24,8 @@ from trainer.run import ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
 
 SUPERVISOR_LOCK = "supervisor"
+# Takes what the supervisor itself has to say, a traceback at worst.
+SUPERVISOR_LOG = "supervisor_log.txt"
 # Freed when the disk is full, so that the record can still say so.
 _RESERVE = ".reserve"
 _RESERVE_SIZE = 64 * 1024
@@ -90,10 +92,14 @@ def finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo
         if outcome.status is RunStatus.COMPLETED:
             _update(folder, status=RunStatus.FINALIZING)
         workdir.collect(folder)
-        if outcome.status is RunStatus.COMPLETED:
+    except OSError as error:
+        # The job's own failure is the better reason.
+        outcome = Outcome(RunStatus.FAILED, outcome.failure or _lost(folder, "outputs could not be kept", error))
+    if outcome.status is RunStatus.COMPLETED:
+        try:
             model, warnings = _register(folder, store, warnings)
-    except (OSError, TrainerError) as error:
-        outcome = Outcome(RunStatus.FAILED, _lost(folder, outcome, error))
+        except (OSError, TrainerError) as error:
+            outcome = Outcome(RunStatus.FAILED, _lost(folder, "model could not be registered", error))
     (folder.path / _RESERVE).unlink(missing_ok=True)
     return _update(folder, status=outcome.status, failure=outcome.failure, model=model, warnings=warnings)
 
@@ -141,11 +147,9 @@ def _register(
     return ModelRef(name=model.name, version=model.version, sha256=model.sha256), warnings
 
 
-def _lost(folder: RunFolder, outcome: Outcome, error: OSError | TrainerError) -> RunFailure:
-    if outcome.failure is not None:
-        return outcome.failure
+def _lost(folder: RunFolder, what: str, error: OSError | TrainerError) -> RunFailure:
     words = error.message if isinstance(error, TrainerError) else f"{_words(error)}."
-    return RunFailure(message=f"The outputs could not be kept: {words}", log_tail=folder.log_tail())
+    return RunFailure(message=f"The job succeeded, but its {what}: {words}", log_tail=folder.log_tail())
 
 
 def _update(folder: RunFolder, **fields: object) -> RunInfo:
@@ -185,6 +189,9 @@ def main(run_dir: str, models: str) -> None:
             supervise(folder, LocalStore(Path(models)))
         finally:
             processes.stop_children()
+    log = folder.logs / SUPERVISOR_LOG
+    if log.is_file() and not log.stat().st_size:
+        log.unlink()
 
 
 if __name__ == "__main__":

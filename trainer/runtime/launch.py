@@ -111,6 +111,7 @@ def _run_script(path: str) -> None:
         __builtins__=builtins,
         __loader__=SourceFileLoader("__main__", path),
         __cached__=None,
+        __annotations__={},
     )
     sys.modules["__main__"] = module
     exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  # it is what this module is for

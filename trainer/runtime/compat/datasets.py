@@ -69,7 +69,7 @@ def _load(name: str, travelled: Path | None) -> Dataset:
         warnings.warn(
             f"get_mnist() returns the data set {data.name!r} ({len(data.train_images):,} training images), "
             "not the full MNIST",
-            stacklevel=5,
+            stacklevel=4,
         )
     return data
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import sys
 from pathlib import Path
@@ -178,7 +179,11 @@ class _AzureRecorder:
 
     def log(self, name: str, value: float | str, step: float | None = None) -> None:
         """Log one value."""
-        self._run.log(name, value)
+        if isinstance(value, float) and not math.isfinite(value):
+            # The SDK would write NaN into its JSON; a refused request loses the values beside it too.
+            sys.stdout.write(f"{name}: {value} (not sent: metrics on Azure ML are finite)\n")
+        else:
+            self._run.log(name, value)
         if self._lines is not None:
             # The run itself has the value; a full disk costs no more than its step.
             with contextlib.suppress(RuntimeFault):

@@ -82,7 +82,7 @@ async def _answer_invalid_request(_request: Request, error: Exception) -> JSONRe
     return JSONResponse(ServiceError(400, "UserError", f"The request is invalid: {problems}").body(), status_code=400)
 
 
-async def _answer_unknown_route(request: Request, path: str) -> JSONResponse:
+async def _answer_unknown_route(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     service.requests.add_unknown(request.method, request.url.path)
     log.warning("unknown route: %s %s", request.method, request.url.path)

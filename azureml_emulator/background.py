@@ -34,6 +34,10 @@ def start_in_background(
     If one serves this state directory already, that one is returned, with its own settings.
 
     Args:
+        state_dir: Where it keeps its state.
+        port: Port on 127.0.0.1; 0 for the one it had before, or any.
+        settings: Configuration.
+        faults: Fault switches.
         timeout: Seconds to wait.
 
     Raises:
@@ -131,9 +135,7 @@ class Emulator:
             raise EmulatorError(
                 f"Another emulator serves {self._state_dir}.", "Stop it, or use another state directory."
             )
-        self._endpoint = start_in_background(
-            self._state_dir, self._port, settings=self._settings, faults=self._faults
-        )
+        self._endpoint = start_in_background(self._state_dir, self._port, settings=self._settings, faults=self._faults)
         return self._endpoint
 
     def stop(self) -> None:

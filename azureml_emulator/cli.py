@@ -1,5 +1,8 @@
 """``python -m azureml_emulator``."""
 
+# Printing is what a command is for.
+# ruff: noqa: T201
+
 from __future__ import annotations
 
 import argparse
@@ -15,10 +18,10 @@ from azureml_emulator.layout import StateDir
 from azureml_emulator.settings import Settings
 
 NOT_PROVEN = """\
-This emulator shows that a program and the real SDK make the right calls. It does not prove that Azure would do the same:
+This emulator shows that a program and the real SDK make the right calls. It does not prove what Azure does:
   - sign-in, access control and quotas are not Azure's
-  - images and conda environments are not built; jobs run with this Python on this machine, without Docker and without
-    the VM size's GPU
+  - images and conda environments are not built; jobs run with this Python on this machine, without Docker and
+    without the VM size's GPU
   - answers have the shapes that the SDK accepts; they were not captured from Azure
   - sampling and early termination of HyperDrive, scheduling and log file names are the emulator's own
 """

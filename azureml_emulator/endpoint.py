@@ -157,7 +157,7 @@ class Endpoint:
         """Take the node away from a run. A low-priority cluster queues the run again; on others it fails."""
         self._call("POST", f"runs/{run_id}/evict")
 
-    def requests(self) -> list[RequestInfo]:
+    def recorded_requests(self) -> list[RequestInfo]:
         """The latest requests, oldest first."""
         return [RequestInfo.model_validate(item) for item in self._call("GET", "requests").json()]
 
@@ -177,7 +177,7 @@ class Endpoint:
             return False
         with contextlib.suppress(requests.RequestException, ValueError):
             answer = self._session().get(f"{self.url}/_emulator/health", timeout=5)
-            return answer.ok and answer.json().get("workspace_id") == self._info.workspace_id
+            return bool(answer.ok and answer.json().get("workspace_id") == self._info.workspace_id)
         return False
 
     def stop(self, *, kill_jobs: bool = True, timeout: float = 30.0) -> None:

@@ -1,7 +1,7 @@
 """Errors.
 
-    EmulatorError       raised to callers of this package: message and hint
-    ServiceError        answered to HTTP clients: status, code, message
+EmulatorError       raised to callers of this package: message and hint
+ServiceError        answered to HTTP clients: status, code, message
 """
 
 from __future__ import annotations

@@ -40,11 +40,11 @@ class FaultRule(BaseModel):
 
     route: str = "*"
     action: FaultAction = FaultAction.STATUS
-    status: int = Field(500, ge=400, le=599)
-    retry_after: int | None = Field(None, ge=0)
-    delay: float = Field(1.0, ge=0)
-    rate: float = Field(1.0, ge=0, le=1)
-    times: int | None = Field(None, ge=0)
+    status: int = Field(default=500, ge=400, le=599)
+    retry_after: int | None = Field(default=None, ge=0)
+    delay: float = Field(default=1.0, ge=0)
+    rate: float = Field(default=1.0, ge=0, le=1)
+    times: int | None = Field(default=None, ge=0)
 
 
 class Faults(BaseModel):
@@ -63,11 +63,11 @@ class Faults(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    latency: float = Field(0.0, ge=0)
+    latency: float = Field(default=0.0, ge=0)
     rules: list[FaultRule] = Field(default_factory=list)
     expired_sas: bool = False
     expired_tokens: bool = False
-    late_logs: float = Field(0.0, ge=0)
+    late_logs: float = Field(default=0.0, ge=0)
     refused_quota: bool = False
     sizes_not_offered: list[str] = Field(default_factory=list)
     seed: int = 0
@@ -84,7 +84,7 @@ class FaultSwitchboard:
         """Put every switch into position, and start the random choices anew."""
         with self._lock:
             self._faults = faults.model_copy(deep=True)
-            self._random = random.Random(faults.seed)
+            self._random = random.Random(faults.seed)  # noqa: S311 - repeatable, not secret
 
     @property
     def current(self) -> Faults:

@@ -18,8 +18,8 @@ def write_atomically(path: Path, data: bytes | str, mode: int = 0o600) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
+        Path(name).chmod(mode)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -45,26 +45,32 @@ class StateDir:
 
     @property
     def lock(self) -> Path:
+        """Held by the emulator that serves this state."""
         return self.root / "lock"
 
     @property
     def endpoint(self) -> Path:
+        """Where the running emulator says how it is reached."""
         return self.root / "endpoint.json"
 
     @property
     def key(self) -> Path:
+        """Key that signs tokens and blob URLs."""
         return self.root / "secret.key"
 
     @property
     def database(self) -> Path:
+        """The SQLite database."""
         return self.root / "emulator.db"
 
     @property
     def log(self) -> Path:
+        """Log of requests and problems."""
         return self.root / "emulator.log"
 
     @property
     def tls(self) -> Path:
+        """The server's certificates."""
         return self.root / "tls"
 
     @property
@@ -74,6 +80,7 @@ class StateDir:
 
     @property
     def blobs(self) -> Path:
+        """Content of blobs."""
         return self.root / "blobs"
 
     @property
@@ -83,6 +90,7 @@ class StateDir:
 
     @property
     def jobs(self) -> Path:
+        """The jobs' directories."""
         return self.root / "jobs"
 
     @property

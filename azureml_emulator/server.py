@@ -57,8 +57,11 @@ def run_server(
     """Serve a state directory until told to stop (SIGINT, SIGTERM, or the admin API).
 
     Args:
+        state: The state directory; made if it is not there.
         port: 0 takes the port that this state had before, if it is free, else any: jobs that outlived the last
             emulator know it by that port.
+        settings: Configuration.
+        faults: Fault switches.
         on_ready: Called once requests are answered and ``endpoint.json`` is written.
 
     Raises:

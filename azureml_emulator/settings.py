@@ -36,17 +36,17 @@ class Settings(BaseModel):
     resource_group: str = "emulator-rg"
     workspace_name: str = "emulator-ws"
     location: str = "eastus"
-    token_lifetime: float = Field(3600.0, gt=0)
-    run_token_lifetime: float = Field(3600.0, gt=0)
-    sas_lifetime: float = Field(3600.0, gt=0)
-    phase_duration: float = Field(0.1, ge=0)
-    node_start_duration: float = Field(0.0, ge=0)
-    cluster_create_duration: float = Field(0.0, ge=0)
-    cancel_grace: float = Field(5.0, ge=0)
-    default_max_run_duration: float | None = Field(None, gt=0)
+    token_lifetime: float = Field(default=3600.0, gt=0)
+    run_token_lifetime: float = Field(default=3600.0, gt=0)
+    sas_lifetime: float = Field(default=3600.0, gt=0)
+    phase_duration: float = Field(default=0.1, ge=0)
+    node_start_duration: float = Field(default=0.0, ge=0)
+    cluster_create_duration: float = Field(default=0.0, ge=0)
+    cancel_grace: float = Field(default=5.0, ge=0)
+    default_max_run_duration: float | None = Field(default=None, gt=0)
     offer_retired_sizes: bool = False
     blob_overwrite: bool = False
-    idle_exit: float | None = Field(None, gt=0)
+    idle_exit: float | None = Field(default=None, gt=0)
 
     @property
     def workspace_path(self) -> str:

@@ -60,9 +60,7 @@ class TokenAuthority:
             write_atomically(state.key, secrets.token_bytes(32))
         return cls(state.key.read_bytes())
 
-    def issue(
-        self, scope: Scope, lifetime: float, *, audience: str = "emulator", run_id: str | None = None
-    ) -> str:
+    def issue(self, scope: Scope, lifetime: float, *, audience: str = "emulator", run_id: str | None = None) -> str:
         """A token that expires ``lifetime`` seconds from now. A negative lifetime gives an expired one."""
         now = time.time()
         claims = {

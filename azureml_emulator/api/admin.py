@@ -1,5 +1,8 @@
 """The emulator's own API, below /_emulator. Only its admin token opens it, but for the health check."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 import dataclasses
@@ -55,7 +58,7 @@ def set_faults(faults: Faults, service: ServiceDep) -> Faults:
     return service.faults.current
 
 
-@router.get("/requests", dependencies=ADMIN, summary="`Endpoint.requests`")
+@router.get("/requests", dependencies=ADMIN, summary="`Endpoint.recorded_requests`")
 def get_requests(service: ServiceDep) -> list[RecordedRequest]:
     return [RecordedRequest(**dataclasses.asdict(record)) for record in service.requests.records()]
 

@@ -1,5 +1,8 @@
 """Azure Resource Manager: sign-in, subscriptions, the workspace, discovery, VM sizes."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -28,9 +31,7 @@ def managed_identity_token(
         raise ServiceError(401, "AuthenticationFailed", "This is not the managed identity's URL.")
     token, expiry = service.issue_token(Scope.USER, audience=resource)
     lifetime = max(0, int(service.settings.token_lifetime))
-    return arm.MsiToken(
-        access_token=token, expires_on=str(int(expiry)), expires_in=str(lifetime), resource=resource
-    )
+    return arm.MsiToken(access_token=token, expires_on=str(int(expiry)), expires_in=str(lifetime), resource=resource)
 
 
 @router.get("/subscriptions", dependencies=USER, summary="sign-in (list of subscriptions)")
@@ -81,6 +82,6 @@ def discover(workspace_id: str, service: ServiceDep) -> arm.Discovery:
     dependencies=USER,
     summary="`AmlCompute.supported_vmsizes`",
 )
-def list_vm_sizes(subscription: str, location: str, service: ServiceDep) -> VmSizes:
+def list_vm_sizes(service: ServiceDep) -> VmSizes:
     without = service.faults.current.sizes_not_offered
     return VmSizes(aml_compute=offered_sizes(retired=service.settings.offer_retired_sizes, without=without))

@@ -1,5 +1,8 @@
 """Artifacts: the files of runs and models."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -59,9 +62,7 @@ def renew_write_url(origin: str, container: str, path: str, service: ServiceDep)
 
 
 @router.get(f"{BASE}/{{origin}}/{{container}}", summary="`Run.get_file_names`")
-def list_artifacts(
-    origin: str, container: str, service: ServiceDep, token: ContinuationToken = None
-) -> Page[Artifact]:
+def list_artifacts(origin: str, container: str, service: ServiceDep, token: ContinuationToken = None) -> Page[Artifact]:
     found = service.visible(service.artifacts.list(origin, container), container)
     return paginate([_artifact(item) for item in found], PAGE_SIZE, token)
 
@@ -78,5 +79,3 @@ def _artifact(stored: StoredArtifact) -> Artifact:
 
 def _content(stored: StoredArtifact, url: str) -> ContentInfo:
     return ContentInfo(content_uri=url, origin=stored.origin, container=stored.container, path=stored.path)
-
-

@@ -1,11 +1,14 @@
 """AmlCompute clusters."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, require_workspace
 from azureml_emulator.clock import from_epoch
@@ -39,7 +42,9 @@ def _scheduler(request: Request) -> Scheduler:
 SchedulerDep = Annotated[Scheduler, Depends(_scheduler)]
 
 
-@router.put(f"{WORKSPACE}/computes/{{name}}", status_code=201, dependencies=ARM_ACCESS, summary="`ComputeTarget.create`")
+@router.put(
+    f"{WORKSPACE}/computes/{{name}}", status_code=201, dependencies=ARM_ACCESS, summary="`ComputeTarget.create`"
+)
 def create_compute(
     name: str, body: ComputeRequest, response: Response, service: ServiceDep, scheduler: SchedulerDep
 ) -> Compute:
@@ -131,9 +136,7 @@ def get_compute(name: str, service: ServiceDep, scheduler: SchedulerDep) -> Comp
     dependencies=DATA_PLANE,
     summary="`ComputeTarget.list`, `Workspace.compute_targets`",
 )
-def list_computes(
-    service: ServiceDep, scheduler: SchedulerDep, skip: Annotated[str | None, Query(alias="$skip")] = None
-) -> ArmList[Compute]:
+def list_computes(service: ServiceDep, scheduler: SchedulerDep) -> ArmList[Compute]:
     return ArmList(value=[_describe(cluster, service, scheduler) for cluster in service.computes.list()])
 
 

@@ -1,12 +1,14 @@
 """Snapshots."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
 from azureml_emulator.errors import bad_request
@@ -37,7 +39,9 @@ def latest_snapshot() -> SnapshotMetadata:
 
 @router.post(f"{V2}/getblob", summary="`Experiment.submit`, `Run.take_snapshot`")
 def reserve_blobs(body: BlobRequest, service: ServiceDep) -> BlobAnswer:
-    names = [normalise(name) and name for name in body.FileNames]
+    names = body.FileNames
+    for name in names:
+        normalise(name)
     if len(names) > MAX_FILES:
         raise bad_request(f"A snapshot may have {MAX_FILES} files, not {len(names)}.", "SnapshotTooLarge")
     return BlobAnswer(
@@ -54,9 +58,7 @@ def create_snapshot(snapshot_id: str, body: SnapshotRequest, service: ServiceDep
 
 
 @router.post(f"{V2}/{{snapshot_id}}/zip", summary="`Run.restore_snapshot`")
-def zip_snapshot(
-    snapshot_id: str, service: ServiceDep, body: Annotated[dict[str, Any] | None, Body()] = None
-) -> SnapshotZip:
+def zip_snapshot(snapshot_id: str, service: ServiceDep) -> SnapshotZip:
     return SnapshotZip(zip_sas_uri=service.read_url(service.snapshots.zip(snapshot_id)))
 
 

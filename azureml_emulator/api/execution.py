@@ -1,5 +1,8 @@
 """Submitting and cancelling runs."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 import json

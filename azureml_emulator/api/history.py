@@ -1,5 +1,8 @@
 """Run history: experiments, runs, events, tokens."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 import time
@@ -19,6 +22,7 @@ from azureml_emulator.wire.base import Page
 from azureml_emulator.wire.history import (
     ErrorResponse,
     Experiment,
+    ExperimentQuery,
     Run,
     RunDetails,
     RunEvent,
@@ -57,13 +61,11 @@ def create_experiment(experiment: str, service: ServiceDep) -> Experiment:
     return service.runs.ensure_experiment(experiment)
 
 
-@router.get(f"{BASE}/experiments", summary="`Experiment.list`, `Workspace.experiments`")
-def list_experiments(
-    service: ServiceDep,
-    top: Annotated[int | None, Query(alias="$top")] = None,
-    token: Annotated[str | None, Query(alias="$continuationToken")] = None,
-) -> Page[Experiment]:
-    return paginate(service.runs.experiments(), top, token)
+@router.post(f"{BASE}/experiments:query", summary="`Experiment.list`, `Workspace.experiments`")
+def query_experiments(query: ExperimentQuery, service: ServiceDep) -> Page[Experiment]:
+    if query.filter:
+        raise bad_request(f"Filtering experiments by {query.filter!r} is not emulated.")
+    return paginate(service.runs.experiments(), query.top, query.continuation_token)
 
 
 @router.get(BY_ID, summary="`Run.get`")
@@ -147,7 +149,8 @@ def get_children(
 def query_runs(experiment: str, query: RunQuery, service: ServiceDep) -> Page[Run]:
     matches = run_filter(query.filter)
     order = [query.orderby] if isinstance(query.orderby, str) else query.orderby
-    found = [run for run in service.runs.of_experiment(service.runs.experiment(experiment).experiment_id) if matches(run)]
+    every = service.runs.of_experiment(service.runs.experiment(experiment).experiment_id)
+    found = [run for run in every if matches(run)]
     return paginate(sort_runs(found, order), query.top, query.continuation_token)
 
 

@@ -1,5 +1,8 @@
 """Metrics."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 from fastapi import APIRouter
@@ -29,7 +32,7 @@ def add_metrics(run_id: str, body: MetricBatch, service: ServiceDep) -> MetricBa
 
 
 @router.post(f"{BASE}/list", summary="`Run.get_metrics`")
-def list_metrics(run_id: str, body: MetricListRequest, service: ServiceDep) -> Page[MetricDefinition]:
+def list_metrics(run_id: str, _body: MetricListRequest, service: ServiceDep) -> Page[MetricDefinition]:
     service.runs.get(run_id)
     return Page(value=service.metrics.definitions(run_id))
 

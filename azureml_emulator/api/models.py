@@ -1,8 +1,11 @@
 """The model registry."""
 
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
@@ -125,7 +128,7 @@ def _apply(model: Model, operation: PatchOperation) -> None:
         raise bad_request(f"Patching {operation.path} by {operation.op} is not emulated.")
 
 
-def _texts(value: Any) -> dict[str, str]:
+def _texts(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise bad_request("The value of a patch to tags or properties must be an object.")
     return {str(key): str(item) for key, item in value.items()}

@@ -39,7 +39,7 @@ def run_filter(expression: str | None) -> Predicate:
         ServiceError: 400, the expression is outside the subset.
     """
     if not expression:
-        return lambda run: True
+        return lambda _run: True
     parser = _Parser(expression)
     predicate = parser.disjunction()
     if parser.rest.strip():

@@ -18,8 +18,11 @@ def collect(work: Path, folders: list[str], container: str, artifacts: ArtifactS
     has grown since: a log.
 
     Args:
+        work: The job's working directory.
         folders: Relative to ``work``.
         container: The run's data container.
+        artifacts: Where the names go.
+        blobs: Where the content goes.
     """
     for path in _files(work, folders):
         try:

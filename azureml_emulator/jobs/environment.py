@@ -43,12 +43,19 @@ def job_environment(
         settings: Names the workspace.
         inherited: The emulator's own environment, of which only a list of harmless variables is passed on.
         requested: The run configuration's variables; they win over inherited ones, not over the SDK's.
+        experiment: Name of the run's experiment.
+        experiment_id: Its id.
+        run_id: The run.
+        token: The run's bearer token.
         token_expiry: POSIX time. Written as ISO 8601 with a zone, for the SDK misreads epoch seconds in most zones.
+        base_url: The emulator.
+        discovery_url: Where the workspace's services are listed.
+        workspace_id: The workspace.
+        ca_bundle: CAs to trust.
+        home: HOME of the job.
         distributed: Whether the job has several processes.
     """
-    kept = {
-        name: value for name, value in inherited.items() if name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES)
-    }
+    kept = {name: value for name, value in inherited.items() if name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES)}
     interpreter_dir = str(Path(sys.executable).parent)
     environment = kept | {
         "PATH": os.pathsep.join(filter(None, (interpreter_dir, kept.get("PATH", os.defpath)))),

@@ -117,7 +117,7 @@ def _mpiexec() -> list[str]:
     return [found]
 
 
-def _argument(value: Any) -> str:
+def _argument(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -45,10 +45,12 @@ class Attempt:
 
     @property
     def home(self) -> Path:
+        """The job's HOME."""
         return self.directory / "home"
 
     @property
     def logs(self) -> Path:
+        """Directory of the user logs."""
         return self.directory / "user_logs"
 
     @property

@@ -328,5 +328,3 @@ def request_cancel(service: Service, run_id: str) -> None:
         service.jobs.update(run_id, cancel=True)
     else:
         service.runs.set_status(run_id, RunStatus.CANCELED)
-
-

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -26,7 +26,7 @@ POLL_INTERVAL = 0.05
 PR_SET_CHILD_SUBREAPER = 36
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The job has to stop; the argument says why."""
 
 
@@ -52,10 +52,10 @@ class Supervisor:
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         reason, code = "exited", 0
         try:
-            with open(self._spec["log"], "ab", buffering=0) as log:
+            with Path(self._spec["log"]).open("ab", buffering=0) as log:
                 for command in self._spec["commands"]:
                     code = code or self._run_command(command, log)
-        except Stopped as stopped:
+        except StoppedError as stopped:
             reason, code = str(stopped), -1
         except OSError as error:
             reason, code = f"could not start: {error}", -1
@@ -76,7 +76,7 @@ class Supervisor:
             partial.unlink()
         return True
 
-    def _run_command(self, command: list[str], log: Any) -> int:
+    def _run_command(self, command: list[str], log: BinaryIO) -> int:
         process = subprocess.Popen(
             command,
             cwd=self._spec["cwd"],
@@ -88,9 +88,9 @@ class Supervisor:
         deadline = self._spec["deadline"]
         while (code := process.poll()) is None:
             if self._terminated:
-                raise Stopped("terminated")
+                raise StoppedError("terminated")
             if deadline is not None and time.time() >= deadline:
-                raise Stopped("timeout")
+                raise StoppedError("timeout")
             time.sleep(POLL_INTERVAL)
         return code
 
@@ -112,7 +112,7 @@ class Supervisor:
         path = Path(self._spec["outcome"])
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(outcome))
-        os.replace(partial, path)
+        partial.replace(path)
 
 
 if __name__ == "__main__":

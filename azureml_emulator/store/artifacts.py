@@ -82,6 +82,8 @@ class ArtifactStore:
         """Artifacts that have content, by name.
 
         Args:
+            origin: Kind of the container, such as ``ExperimentRun``.
+            container: Its id.
             prefix: Only this file, or the files in this folder.
         """
         rows = self._db.all(

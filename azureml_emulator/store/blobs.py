@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 import time
@@ -32,6 +31,7 @@ class Blob:
 
     @property
     def size(self) -> int:
+        """Its size in bytes, now."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
@@ -85,7 +85,7 @@ class BlobStore:
             if not overwrite and self.find(key) is not None:
                 upload.unlink(missing_ok=True)
                 raise ServiceError(409, "BlobAlreadyExists", "The specified blob already exists.")
-            os.replace(upload, path)
+            upload.replace(path)
             return self._record(key, kind, path)
 
     def commit_bytes(self, key: str, data: bytes) -> Blob:
@@ -125,7 +125,7 @@ class BlobStore:
         """Keep one block of a blob until its block list is committed."""
         path = self._block(key, block_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(upload, path)
+        upload.replace(path)
 
     def commit_blocks(self, key: str, block_ids: list[str], *, overwrite: bool) -> Blob:
         """Join staged blocks to the blob's content.

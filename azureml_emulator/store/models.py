@@ -42,9 +42,7 @@ class ModelStore:
             self._db.execute("INSERT OR REPLACE INTO model_versions VALUES (?, ?)", request.name, version)
             now = utc_now()
             given = {key: value for key, value in request.model_dump().items() if value is not None}
-            model = Model(
-                **given, id=f"{request.name}:{version}", version=version, created_time=now, modified_time=now
-            )
+            model = Model(**given, id=f"{request.name}:{version}", version=version, created_time=now, modified_time=now)
             self._db.execute(
                 "INSERT INTO models (name, version, doc) VALUES (?, ?, ?)",
                 model.name,

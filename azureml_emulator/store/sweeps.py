@@ -43,4 +43,5 @@ class SweepStore:
 
     def active(self) -> list[Sweep]:
         """Sweeps that have not ended."""
-        return [Sweep.model_validate_json(row["doc"]) for row in self._db.all("SELECT doc FROM sweeps WHERE active = 1")]
+        rows = self._db.all("SELECT doc FROM sweeps WHERE active = 1")
+        return [Sweep.model_validate_json(row["doc"]) for row in rows]

@@ -22,6 +22,7 @@ def draw(space: dict[str, list[Any]], method: str, count: int, seed: int | str) 
     Args:
         space: Distribution by parameter name.
         method: ``RANDOM`` or ``GRID``.
+        count: Number of samples.
         seed: Makes the random choices repeatable.
 
     Raises:
@@ -33,7 +34,7 @@ def draw(space: dict[str, list[Any]], method: str, count: int, seed: int | str) 
         if method.upper() == "GRID":
             return _grid(space, count)
         if method.upper() == "RANDOM":
-            generator = random.Random(seed)
+            generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
             return [{name: _draw(spec, generator) for name, spec in space.items()} for _ in range(count)]
     except (IndexError, TypeError, ValueError) as error:
         raise bad_request(f"The parameter space is invalid: {error}") from None
@@ -48,7 +49,7 @@ def _grid(space: dict[str, list[Any]], count: int) -> list[dict[str, Any]]:
     return [dict(zip(space, point, strict=True)) for point in itertools.islice(points, count)]
 
 
-def _draw(spec: list[Any], generator: random.Random) -> Any:
+def _draw(spec: list[Any], generator: random.Random) -> object:
     name, arguments = spec
     if name == "choice":
         return generator.choice(arguments[0])

@@ -1,5 +1,8 @@
 """Artifacts: named files in containers, each backed by a blob."""
 
+# A body is described by its module and its fields; pydantic copies mutable defaults.
+# ruff: noqa: D101, RUF012
+
 from __future__ import annotations
 
 from azureml_emulator.wire.base import Body

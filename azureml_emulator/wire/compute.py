@@ -1,5 +1,8 @@
 """AmlCompute clusters."""
 
+# A body is described by its module and its fields; pydantic copies mutable defaults.
+# ruff: noqa: D101
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -26,8 +29,8 @@ class VmSizes(Body):
 
 
 class ScaleSettings(Body):
-    min_node_count: int = Field(0, ge=0)
-    max_node_count: int = Field(1, ge=0)
+    min_node_count: int = Field(default=0, ge=0)
+    max_node_count: int = Field(default=1, ge=0)
     node_idle_time_before_scale_down: str | None = None
     """ISO 8601 duration, such as PT1800S."""
 

@@ -1,5 +1,8 @@
 """Submitted jobs: the parts of a RunConfiguration that the emulator acts on."""
 
+# A body is described by its module and its fields; pydantic copies mutable defaults.
+# ruff: noqa: D101, RUF012
+
 from __future__ import annotations
 
 from typing import Any
@@ -20,8 +23,8 @@ class EnvironmentSection(Body):
 
 
 class MpiSection(Body):
-    process_count_per_node: int = Field(1, ge=1)
-    node_count: int = Field(1, ge=1)
+    process_count_per_node: int = Field(default=1, ge=1)
+    node_count: int = Field(default=1, ge=1)
 
 
 class HistorySection(Body):
@@ -39,7 +42,7 @@ class RunConfiguration(Body):
     framework: str = "Python"
     communicator: str | None = None
     max_run_duration_seconds: float | None = None
-    node_count: int = Field(1, ge=1)
+    node_count: int = Field(default=1, ge=1)
     environment: EnvironmentSection = EnvironmentSection()
     environment_variables: dict[str, str] | None = None
     mpi: MpiSection = MpiSection()

@@ -1,5 +1,8 @@
 """Experiments, runs and their events."""
 
+# A body is described by its module and its fields; pydantic copies mutable defaults.
+# ruff: noqa: D101, RUF012
+
 from __future__ import annotations
 
 from enum import StrEnum
@@ -136,6 +139,12 @@ class RunEvent(Body):
 class RunQuery(Body):
     filter: str | None = None
     orderby: str | list[str] | None = None
+    top: int | None = None
+    continuation_token: str | None = None
+
+
+class ExperimentQuery(Body):
+    filter: str | None = None
     top: int | None = None
     continuation_token: str | None = None
 

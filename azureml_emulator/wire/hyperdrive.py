@@ -1,5 +1,8 @@
 """HyperDrive sweeps. Keys are snake_case on the wire, but for ``platform_config``."""
 
+# A body is described by its module and its fields; pydantic copies mutable defaults.
+# ruff: noqa: D101
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -48,7 +51,7 @@ class SweepRequest(SnakeBody):
     primary_metric_config: PrimaryMetric
     max_total_jobs: int = Field(ge=1)
     max_concurrent_jobs: int = Field(ge=1)
-    max_duration_minutes: int | None = Field(None, ge=1)
+    max_duration_minutes: int | None = Field(default=None, ge=1)
 
 
 class SweepAnswer(SnakeBody):

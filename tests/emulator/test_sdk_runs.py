@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tests.emulator.clients import Sdk, SdkError
 
 pytestmark = pytest.mark.timeout(300)
@@ -93,7 +94,7 @@ def test_runs_queue_for_nodes(sdk: Sdk, job_source: str) -> None:
 
 
 def test_more_nodes_than_the_cluster_has_are_refused(sdk: Sdk, job_source: str) -> None:
-    with pytest.raises(SdkError, match="ExperimentExecutionException(.|\n)*NodeCountExceeded"):
+    with pytest.raises(SdkError, match=r"ExperimentExecutionException(.|\n)*NodeCountExceeded"):
         sdk.submit(source=job_source, nodes=9, mpi=1)
 
 
@@ -169,7 +170,7 @@ def test_large_files_go_in_blocks(sdk: Sdk, tmp_path: Path) -> None:
 def test_clusters(sdk: Sdk) -> None:
     sizes = {size.upper() for size in sdk.vm_sizes()}
     assert {"STANDARD_NC4AS_T4_V3", "STANDARD_NC24ADS_A100_V4", "STANDARD_NC40ADS_H100_V5", "STANDARD_NC6"} <= sizes
-    with pytest.raises(SdkError, match="ComputeTargetException(.|\n)*InvalidVmSize"):
+    with pytest.raises(SdkError, match=r"ComputeTargetException(.|\n)*InvalidVmSize"):
         sdk.create_cluster(name="none", size="STANDARD_ND99")
     status = sdk.create_cluster(name="other", min_nodes=1, max_nodes=2, idle=120)
     assert status["currentNodeCount"] == 1

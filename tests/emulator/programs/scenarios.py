@@ -1,5 +1,8 @@
 """What SDK users do, one function a scenario. Plain SDK code; returns JSON."""
 
+# The SDK has no types, and this is code as its users write it.
+# ruff: noqa: ANN001, ANN003, ANN201, PTH118
+
 import os
 import tempfile
 import time
@@ -125,13 +128,13 @@ def wait_for(run_id, statuses, timeout=60):
 
 
 def wait_for_metric(run_id, name, timeout=60):
-    run = Run.get(workspace, run_id)
     deadline = time.monotonic() + timeout
-    while name not in run.get_metrics():
+    # A run object keeps the metrics it has seen, so each look takes a new one.
+    while name not in (found := Run.get(workspace, run_id).get_metrics()):
         if time.monotonic() > deadline:
             raise TimeoutError(name)
         time.sleep(0.2)
-    return run.get_metrics()
+    return found
 
 
 def stream(run_id):
@@ -234,7 +237,7 @@ def models(name=None, **filters):
     return [model.id for model in Model.list(workspace, name=name, **filters)]
 
 
-def model(name=None, version=None, id=None):  # noqa: A002
+def model(name=None, version=None, id=None):
     found = Model(workspace, name=name, version=version, id=id)
     return {"id": found.id, "tags": found.tags, "properties": found.properties, "description": found.description}
 

@@ -1,9 +1,9 @@
 """A training script of seconds: logs metrics, writes a model."""
 
 import argparse
-import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from azureml.core.run import Run
@@ -26,6 +26,6 @@ for epoch in range(arguments.epochs):
     time.sleep(arguments.sleep)
 if arguments.fail:
     raise RuntimeError("asked to fail")
-os.makedirs(arguments.output_dir, exist_ok=True)
-np.savez(os.path.join(arguments.output_dir, "model.npz"), **{"l1/W": np.arange(6.0).reshape(2, 3)})
+Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+np.savez(Path(arguments.output_dir, "model.npz"), **{"l1/W": np.arange(6.0).reshape(2, 3)})
 print("python", sys.executable, "done")

@@ -123,7 +123,9 @@ def add_backend_options(parser: argparse.ArgumentParser, *, registry: bool = Fal
         group.add_argument("--compute", metavar="NAME", help="The compute cluster (default: gpu-cluster).")
         group.add_argument("--vm-size", metavar="SIZE", help="Its nodes' VM size (default: STANDARD_NC6).")
         group.add_argument("--max-nodes", metavar="N", type=int, help="Most nodes it may have (default: 4).")
-        group.add_argument("--idle-minutes", metavar="N", type=int, help="Minutes until an idle node is given back.")
+        group.add_argument(
+            "--idle-minutes", metavar="N", type=int, help="Minutes until an idle node is given back (default: 5)."
+        )
     group.add_argument("--workspace-config", metavar="PATH", help="The workspace's config.json.")
     group.add_argument(
         "--emulator", action="store_true", default=None, help="Use the loopback service, starting it if need be."

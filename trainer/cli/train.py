@@ -63,7 +63,7 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     backend = backend_of(home, config)
     request = _request(config, script_args, dict(tags or ()), register=not no_register)
     prepared = prepare(request, home, progress=DownloadProgress(), offline=following["dry_run"])
-    return _start(prepared, backend, home, as_json=as_json, **following)
+    return _start(prepared, backend, home, as_json=as_json, flags=config.flags("backend"), **following)
 
 
 def resume_command(
@@ -85,7 +85,16 @@ def resume_command(
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
     prepared = resume(run, script_args)
-    return _start(prepared, chosen, home, detach=detach, dry_run=dry_run, logs=logs, as_json=as_json)
+    return _start(
+        prepared,
+        chosen,
+        home,
+        detach=detach,
+        dry_run=dry_run,
+        logs=logs,
+        as_json=as_json,
+        flags=config.flags("backend"),
+    )
 
 
 def package_command(*, as_json: bool, **options: Any) -> None:
@@ -108,15 +117,17 @@ def _start(
     dry_run: bool,
     logs: bool | None,
     as_json: bool,
+    flags: dict[str, Any],
 ) -> int:
     from trainer.console.package import print_plan
-    from trainer.console.started import follow_to_the_end, print_detached
+    from trainer.console.started import follow_to_the_end, print_detached, remember_flags
     from trainer.submission import submit
 
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
         return 0
     run = submit(prepared, backend, home)
+    remember_flags(run, flags)
     if detach:
         print_detached(run, as_json=as_json)
         return 0

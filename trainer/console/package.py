@@ -51,6 +51,10 @@ def print_package(prepared: Prepared, *, as_json: bool) -> None:
         warn(text)
 
 
+def _label(name: str) -> str:
+    return (name[:1].upper() + name[1:]).replace("_", " ").replace("Vm ", "VM ")
+
+
 def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Show what a submission would do."""
     if as_json:
@@ -65,7 +69,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     ]
     for label, value in plan.details.items():
         lines = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
-        rows.append((label.replace("_", " ").capitalize(), "\n".join(lines)))
+        rows.append((_label(label), "\n".join(lines)))
     facts(rows)
     for text in plan.warnings:
         warn(text)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from trainer.console.follow import follow
 from trainer.console.output import note, print_json, say, warn
-from trainer.console.summary import as_object, print_failure, print_summary
+from trainer.console.summary import FLAGS, as_object, print_failure, print_summary
 from trainer.console.view import make_view
 from trainer.errors import InterruptedRunError, RunFailedError
 from trainer.run import RunStatus
@@ -53,6 +56,21 @@ def follow_to_the_end(run: Run, *, logs: bool | None, as_json: bool) -> int:
         raise failure
     note(f"error: {failure.message}\nhint: {failure.hint}")
     return failure.exit_code
+
+
+def remember_flags(run: Run, flags: Mapping[str, Any]) -> None:
+    """Keep in the run's record the options that its model is found with again.
+
+    Args:
+        run: The run.
+        flags: The backend's options that were given.
+    """
+    words = []
+    for name in ("workspace_config", "emulator"):
+        if flags.get(name):
+            words += [f"--{name.replace('_', '-')}", *([] if flags[name] is True else [str(flags[name])])]
+    if words:
+        run.folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: words}))
 
 
 def print_detached(run: Run, *, as_json: bool) -> None:

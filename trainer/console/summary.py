@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trainer.backend import DEFAULT_BACKEND
 from trainer.console.epochs import ordered
 from trainer.console.output import BOLD, GREEN, RED, YELLOW, duration, facts, moment, number, paint
 from trainer.run import RunStatus
@@ -16,7 +17,8 @@ from trainer.run import RunStatus
 if TYPE_CHECKING:
     from trainer.run import Run, RunInfo
 
-MODEL_FILE = "model.npz"
+# Options that a run's model is found with again, kept in its record for the commands shown below it.
+FLAGS = "flags"
 
 
 def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
         "backend": info.backend,
         "status": info.status,
         "metrics": run.latest_metrics(),
-        "model": None if info.model is None else {**_fields(info.model), "path": str(run.folder.outputs / MODEL_FILE)},
+        "model": None if info.model is None else {**_fields(info.model), "path": str(run.folder.outputs / "model.npz")},
         "dataset": info.dataset,
         "dataset_note": job.dataset_note,
         "snapshot": info.snapshot,
@@ -74,7 +76,8 @@ def curves_of(run: Run) -> str:
     """The learning curves as text; empty where there are none to draw."""
     from trainer.modeluse import curves_text
 
-    return curves_text(run.metrics())
+    text: str = curves_text(run.metrics())
+    return text
 
 
 def relative(path: Path) -> str:
@@ -107,7 +110,8 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Data set", info.dataset + (f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note else "")
     if detailed:
         for label, value in info.detail.items():
-            yield label.replace("_", " ").capitalize(), str(value)
+            if label != FLAGS and value is not None:
+                yield label.replace("_", " ").capitalize(), _detail(value)
         for text in info.warnings:
             yield "Warning", text
     outputs = run.files()
@@ -123,7 +127,8 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
 def _next(info: RunInfo) -> list[str]:
     if info.model:
         reference = f"{info.model.name}:{info.model.version}"
-        where = "" if info.backend == "local" else f" --backend {info.backend}"
+        flags = [] if info.backend == DEFAULT_BACKEND else ["--backend", info.backend, *info.detail.get(FLAGS, ())]
+        where = "".join(f" {shlex.quote(word)}" for word in flags)
         return [
             f"trainer evaluate {reference}{where}",
             f"trainer predict {reference}{where} IMAGE.png",
@@ -134,6 +139,12 @@ def _next(info: RunInfo) -> list[str]:
     if info.status is not RunStatus.COMPLETED:
         return [f"trainer logs {info.run_id}", f"trainer resume {info.run_id}"]
     return []
+
+
+def _detail(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {item}" for name, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _short(value: float | None) -> str:

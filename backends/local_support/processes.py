@@ -42,12 +42,11 @@ def start(command: Sequence[str], directory: Path, log: Path, run_dir: Path) -> 
     Raises:
         OSError: It can't be started.
     """
-    job_environment = {RUN_DIR_VARIABLE: str(run_dir), RUN_ID_VARIABLE: run_dir.name, "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as stream:
         return subprocess.Popen(
             command,
             cwd=directory,
-            env=os.environ | job_environment,
+            env=_job_environment(run_dir),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -55,6 +54,20 @@ def start(command: Sequence[str], directory: Path, log: Path, run_dir: Path) -> 
             # A job that nobody supervises would know no cap and no cancel. Safe here: there are no threads.
             preexec_fn=_die_with_parent,
         )
+
+
+def _job_environment(run_dir: Path) -> dict[str, str]:
+    from trainer.data import decoded_dir
+
+    environment = os.environ | {
+        RUN_DIR_VARIABLE: str(run_dir),
+        RUN_ID_VARIABLE: run_dir.name,
+        "TRAINER_DECODED_DIR": decoded_dir(),
+        "PYTHONUNBUFFERED": "1",
+    }
+    # Started from inside an Azure ML run, this job must not report as that one.
+    environment.pop("AZUREML_RUN_ID", None)
+    return environment
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:

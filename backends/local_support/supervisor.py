@@ -26,9 +26,6 @@ from trainer.runfolder import RunFolder
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself has to say, a traceback at worst.
 SUPERVISOR_LOG = "supervisor_log.txt"
-# Freed when the disk is full, so that the record can still say so.
-_RESERVE = ".reserve"
-_RESERVE_SIZE = 64 * 1024
 _POLL_SECONDS = 0.2
 _MINUTE = 60.0
 
@@ -57,7 +54,6 @@ def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUT
     if folder.info().status.terminal:
         return
     try:
-        (folder.path / _RESERVE).write_bytes(b"\0" * _RESERVE_SIZE)
         outcome = _run_job(folder, minute)
     except OSError as error:
         processes.stop_children()
@@ -86,11 +82,14 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
 
 
 def finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo:
-    """Collect the outputs, register the model of a job that succeeded, and write the last word."""
+    """Collect the outputs, register the model of a job that succeeded, and write the last word.
+
+    Collecting removes the working directory, so on a disk that the job has filled there is room for that word.
+    """
     model, warnings = None, folder.info().warnings
     try:
         if outcome.status is RunStatus.COMPLETED:
-            _update(folder, status=RunStatus.FINALIZING)
+            folder.update(status=RunStatus.FINALIZING)
         workdir.collect(folder)
     except OSError as error:
         # The job's own failure is the better reason.
@@ -100,20 +99,19 @@ def finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo
             model, warnings = _register(folder, store, warnings)
         except (OSError, TrainerError) as error:
             outcome = Outcome(RunStatus.FAILED, _lost(folder, "model could not be registered", error))
-    (folder.path / _RESERVE).unlink(missing_ok=True)
-    return _update(folder, status=outcome.status, failure=outcome.failure, model=model, warnings=warnings)
+    return folder.update(status=outcome.status, failure=outcome.failure, model=model, warnings=warnings)
 
 
 def _run_job(folder: RunFolder, minute: float) -> Outcome:
     job = folder.job()
     host = socket.gethostname()
-    _update(folder, status=RunStatus.PREPARING, detail={"host": host, "supervisor_pid": os.getpid()})
+    folder.update(status=RunStatus.PREPARING, detail={"host": host, "supervisor_pid": os.getpid()})
     work = workdir.make(folder)
     if _unwanted(folder):
         return Outcome(RunStatus.CANCELED)
     process = processes.start(job.command(sys.executable), work, folder.log_path, folder.path)
     detail = {"host": host, "supervisor_pid": os.getpid(), "pid": process.pid}
-    _update(folder, status=RunStatus.RUNNING, started=time.time(), detail=detail)
+    folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
     while (exit_code := processes.wait(process, _POLL_SECONDS)) is None:
         processes.reap_adopted(process)
@@ -150,14 +148,6 @@ def _register(
 def _lost(folder: RunFolder, what: str, error: OSError | TrainerError) -> RunFailure:
     words = error.message if isinstance(error, TrainerError) else f"{_words(error)}."
     return RunFailure(message=f"The job succeeded, but its {what}: {words}", log_tail=folder.log_tail())
-
-
-def _update(folder: RunFolder, **fields: object) -> RunInfo:
-    try:
-        return folder.update(**fields)
-    except OSError:
-        (folder.path / _RESERVE).unlink(missing_ok=True)
-        return folder.update(**fields)
 
 
 def _words(error: OSError) -> str:

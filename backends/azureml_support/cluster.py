@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -90,7 +88,7 @@ def _create(workspace: Workspace, options: Options, size: str) -> Cluster:
         idle_seconds_before_scaledown=options.idle_minutes * 60,
         description="Made by trainer.",
     )
-    with explained(f"create the cluster {options.compute}"), contextlib.redirect_stdout(sys.stderr):
+    with explained(f"create the cluster {options.compute}"):
         try:
             # Not retried by us: the SDK does, and what it then meets is its own cluster.
             cluster: Cluster = compute.ComputeTarget.create(workspace, options.compute, wanted)

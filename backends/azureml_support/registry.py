@@ -6,6 +6,7 @@ that something else registered have no such record and are left alone: there is 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -140,10 +141,13 @@ class AzureMLStore(ArtifactStore):
         name = f"outputs/{MODEL_FILE}"
         run = submission.find(workspace, folder.run_id) if record.backend == self.name else None
         if run is not None and name in retried(lambda: list(run.get_file_names())):
-            run.register_model(record.name, model_path=name, tags=tags, properties=properties)
+            with submission.alone():
+                run.register_model(record.name, model_path=name, tags=tags, properties=properties)
             return
         model = sdk("azureml.core").Model
-        model.register(workspace, model_path=str(source), model_name=record.name, tags=tags, properties=properties)
+        # The SDK takes a path below the working directory only.
+        with submission.alone(), contextlib.chdir(source.parent):
+            model.register(workspace, model_path=source.name, model_name=record.name, tags=tags, properties=properties)
 
     def _list(self, model_name: str | None) -> list[Model]:
         model = sdk("azureml.core").Model

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 
+_one_thread = threading.Lock()
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 2.0
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+@")
@@ -84,7 +86,7 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
     doing = f"submit run {folder.run_id}"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with _alone(), _without_credentials(folder.snapshot), contextlib.redirect_stdout(sys.stderr):
+            with alone(), _without_credentials(folder.snapshot):
                 experiment = core.Experiment(workspace, folder.job().experiment)
                 experiment.submit(config, run_id=folder.run_id)
             return True
@@ -125,17 +127,18 @@ def describe(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One snapshot upload at a time on this machine.
+def alone() -> Iterator[None]:
+    """One upload at a time on this machine, and what the SDK prints on standard error: output is ours.
 
     The SDK keeps the last snapshot's tree and id in a file in the home directory, written without a lock and read
     to send only what changed: two at once can pair one's tree with the other's id, and a run would get the wrong
-    files. It also changes the working directory meanwhile, so threads exclude each other by the same lock.
+    files. The working directory changes meanwhile too, so threads exclude each other by the same lock.
     """
     home = Path(os.environ.get("HOME") or Path.home())
     directory = home / ".azureml"
     directory.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(directory / ".trainer-snapshot.lock", thread_local=False):
+    lock = filelock.FileLock(directory / ".trainer-upload.lock", thread_local=False)
+    with _one_thread, lock, contextlib.redirect_stdout(sys.stderr):
         yield
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from trainer.errors import TrainerError
+from trainer.errors import MissingExtraError, TrainerError
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -204,7 +204,7 @@ def _extras() -> Iterator[Finding]:
     for extra, (distribution, purpose) in _EXTRAS.items():
         found = _installed(distribution)
         if found is None:
-            fix = f"In a clone: uv sync --extra {extra}    With pip: pip install 'trainer[{extra}]'"
+            fix = MissingExtraError(extra, extra).hint
             missing = f"not installed; needed for {purpose}"
             yield Finding(area="extras", name=extra, state="note", found=missing, fix=fix)
         else:

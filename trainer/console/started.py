@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ def follow_to_the_end(run: Run, *, logs: bool | None, as_json: bool) -> int:
     if as_json:
         print_json(as_object(run, info))
     elif info.status is RunStatus.COMPLETED:
+        if sys.stdout.isatty():
+            say()
         print_summary(run, info)
     if info.status is RunStatus.COMPLETED:
         return 0

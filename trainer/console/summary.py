@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # Options that a run's model is found with again, kept in its record for the commands shown below it.
 FLAGS = "flags"
+_ACCURACY = "Accuracy"
+# Logged, as the tutorial does, but known from the command line.
+_GIVEN = ("Batch size", "Epochs")
 
 
 def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
@@ -103,9 +106,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         if job.tags:
             yield "Tags", "  ".join(f"{name}={value}" for name, value in job.tags.items())
         yield "Snapshot", f"sha256 {info.snapshot}"
-    metrics = ordered(run.latest_metrics())
-    if metrics:
-        yield "Metrics", "  ".join(f"{name} {_short(value)}" for name, value in metrics)
+    yield from _metrics(run.latest_metrics(), detailed=detailed)
     if info.dataset:
         yield "Data set", info.dataset + (f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note else "")
     if detailed:
@@ -116,12 +117,21 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
             yield "Warning", text
     outputs = run.files()
     if outputs:
-        yield "Outputs", f"{relative(run.folder.outputs)}/  ({', '.join(outputs[:5])}{', ...' if outputs[5:] else ''})"
+        some = ", ".join(outputs) if detailed else f"{len(outputs)} files"
+        yield "Outputs", f"{relative(run.folder.outputs)}/  ({some})"
     if info.model:
         yield "Model", f"{paint(f'{info.model.name}:{info.model.version}', BOLD)}  sha256 {info.model.sha256[:16]}..."
     following = "\n".join(_next(info))
     if following:
         yield "Next", following
+
+
+def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tuple[str, str]]:
+    if _ACCURACY in latest:
+        yield _ACCURACY, paint(_short(latest[_ACCURACY]), BOLD)
+    rest = [(name, value) for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)]
+    if rest:
+        yield "Metrics", "  ".join(f"{name} {_short(value)}" for name, value in rest)
 
 
 def _next(info: RunInfo) -> list[str]:
@@ -148,7 +158,7 @@ def _detail(value: object) -> str:
 
 
 def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}" if float(value).is_integer() else number(value)
+    return f"{value:g}" if value is not None and value > 1 and float(value).is_integer() else number(value)
 
 
 def _fields(record: msgspec.Struct) -> dict[str, Any]:

@@ -59,13 +59,14 @@ class PlainView:
 
     def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
         """Print the epoch's metrics, the pace and the time left."""
-        of = f"/{progress.epochs:g}" if progress and progress.epochs >= step else ""
+        total = f"{progress.epochs:g}" if progress and progress.epochs >= step else ""
+        count = f"{step:g}".rjust(len(total)) + (f"/{total}" if total else "")
         parts = [
-            f"{'epoch' if progress else 'step'} {step:g}{of}",
+            f"{'epoch' if progress else 'step'} {count}",
             *(f"{name.lower()} {number(value)}" for name, value in ordered(metrics)),
         ]
         if progress and progress.images_per_second:
-            parts.append(f"{progress.images_per_second:,.0f} images/s")
+            parts.append(f"{progress.images_per_second:7,.0f} images/s")
         if self._left is not None and progress and step < progress.epochs:
             parts.append(f"{duration(self._left)} left")
         self._line("  ".join(parts))
@@ -97,7 +98,7 @@ class LiveView(PlainView):
         self._console = Console(stderr=True, highlight=False)
         self._bars = Bars(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(24, complete_style="cyan", finished_style="cyan", pulse_style="cyan"),
             TextColumn("{task.fields[facts]}"),
             console=self._console,
             transient=True,

@@ -1,0 +1,49 @@
+"""A run that is elsewhere: Azure ML on the loopback emulator, with the real SDK."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.conftest import Project
+from tests.cli.test_run_command import SLEEPER, wait_for_line
+
+pytest.importorskip("azureml.core")
+pytest.importorskip("fastapi")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def emulated(project: Project) -> Iterator[Project]:
+    """A project with an emulator of its own, in the foreground as ``trainer emulator`` runs it."""
+    server = project.start("emulator", stdout=subprocess.DEVNULL)
+    wait_for_line(server, "Azure ML emulator at https://127.0.0.1:")
+    yield project
+    server.send_signal(signal.SIGINT)
+    server.communicate(timeout=60)
+    assert server.returncode == 130 or server.returncode == 0
+
+
+def test_interrupt_detaches(emulated: Project) -> None:
+    process = emulated.start("run", "--backend", "azureml", "--emulator", "--script", emulated.script(SLEEPER))
+    wait_for_line(process, "line 1")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    run_id = json.loads(emulated.trainer("runs", "--json").stdout)[0]["run_id"]
+    assert f"error: Detached. Run {run_id} goes on.\n" in err
+    assert f"trainer attach {run_id}" in err
+    assert f"trainer cancel {run_id}" in err
+    assert "Traceback" not in err
+    # The list doesn't ask elsewhere; show does.
+    listed = emulated.trainer("runs")
+    assert "is shown as last seen" in listed.stderr
+    assert json.loads(emulated.trainer("show", run_id, "--json").stdout)["status"] == "Running"
+    attached = emulated.start("attach", run_id)
+    wait_for_line(attached, "line 3")
+    assert emulated.trainer("cancel", run_id).returncode == 0
+    _, err = attached.communicate(timeout=120)
+    assert attached.returncode == 1
+    assert f"error: Run {run_id} was canceled." in err

@@ -152,7 +152,7 @@ def _opened(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open the file; whatever goes wrong with it inside the block is an IntegrityError that names it."""
     try:
         # O_NONBLOCK: opening a pipe must not wait for its writer.
-        stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115, PTH123
+        stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:

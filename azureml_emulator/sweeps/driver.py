@@ -132,7 +132,9 @@ class SweepDriver:
         else:
             self._apply_policy(sweep, children, running)
             self._start_children(sweep, len(running))
-        done = not running and (sweep.cancel or sweep.started == len(sweep.samples))
+        # Children that have just been started are not among those that were looked at.
+        seen_all = sweep.started == len(children)
+        done = seen_all and not running and (sweep.cancel or sweep.started == len(sweep.samples))
         if done:
             self._end(sweep, children)
         service.sweeps.save(sweep, active=not done)

@@ -84,7 +84,7 @@ def test_long_lists_come_in_pages(sdk: Sdk, http: Http) -> None:
     assert len(sdk.models(name="many")) == 260
 
 
-def test_random_sweep_with_bandit(sdk: Sdk, job_source: str) -> None:
+def test_a_random_sweep(sdk: Sdk, job_source: str) -> None:
     sweep = sdk.sweep(source=job_source, arguments=["--epochs", 1], sampling="random", total=2)
     assert sdk.wait(run_id=sweep) == "Completed"
     result = sdk.sweep_result(run_id=sweep)

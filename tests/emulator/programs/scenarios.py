@@ -230,7 +230,9 @@ def register(run_id, name, **arguments):
 
 
 def register_local(path, name, **arguments):
-    return Model.register(workspace, model_path=path, model_name=name, **arguments).id
+    # The SDK registers nothing from outside the current directory.
+    os.chdir(Path(path).parent)
+    return Model.register(workspace, model_path=Path(path).name, model_name=name, **arguments).id
 
 
 def models(name=None, **filters):

@@ -1,0 +1,230 @@
+"""What survives the end of an emulator, of a job, of a node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from azureml_emulator import Endpoint, Settings, find, start_in_background
+from azureml_emulator.endpoint import process_is_alive
+from tests.emulator.clients import PROGRAMS, Http, Sdk
+
+SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0)
+WAITING = """\
+import pathlib, sys, time
+from azureml.core import Run
+
+run = Run.get_context(allow_offline=False)
+attempts = pathlib.Path(sys.argv[1])
+with attempts.open("a") as stream:
+    stream.write("attempt\\n")
+run.log("Ready", 1)
+while not pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.1)
+run.log("Done", 1)
+pathlib.Path("outputs/result.txt").write_text("result")
+"""
+
+
+class Lab:
+    """An emulator that can be killed and started again, a client, and a job that waits to be let go."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state = directory / "state"
+        self.attempts = directory / "attempts"
+        self.go = directory / "go"
+        self.source = directory / "source"
+        self.source.mkdir()
+        (self.source / "train.py").write_text(WAITING)
+        client = directory / "client"
+        client.mkdir()
+        self.endpoint = self.start()
+        self.sdk = Sdk(self.endpoint, client)
+
+    def start(self) -> Endpoint:
+        """Start an emulator on the state."""
+        self.endpoint = start_in_background(self.state, settings=SETTINGS)
+        return self.endpoint
+
+    def kill(self) -> None:
+        """Kill the emulator without a word."""
+        pid, created = self.endpoint.pid, psutil.Process(self.endpoint.pid).create_time()
+        os.kill(pid, signal.SIGKILL)
+        while process_is_alive(pid, created):
+            time.sleep(0.01)
+
+    def submit(self, **arguments: object) -> str:
+        """Submit the waiting job."""
+        self.go.unlink(missing_ok=True)
+        self.attempts.unlink(missing_ok=True)
+        run_id: str = self.sdk.submit(
+            source=str(self.source), arguments=[str(self.attempts), str(self.go)], **arguments
+        )
+        return run_id
+
+    def job_processes(self, run_id: str) -> list[psutil.Process]:
+        """Processes that work in the run's directory."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if run_id in process.cwd():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One laboratory for the module's tests."""
+    made = Lab(tmp_path_factory.mktemp("lab"))
+    yield made
+    made.sdk.close()
+    made.endpoint.stop(kill_jobs=True)
+
+
+def test_a_job_that_outlives_its_emulator_is_adopted(lab: Lab) -> None:
+    run_id = lab.submit()
+    lab.sdk.wait_for_metric(run_id=run_id, name="Ready")
+    before = (lab.endpoint.url, lab.endpoint.workspace_id)
+    lab.kill()
+    assert find(lab.state) is None
+    lab.start()
+    assert (lab.endpoint.url, lab.endpoint.workspace_id) == before
+    assert lab.sdk.status(run_id=run_id) == "Running"
+    lab.go.touch()
+    assert lab.sdk.wait(run_id=run_id) == "Completed"
+    assert lab.sdk.metrics(run_id=run_id) == {"Ready": 1, "Done": 1}
+    assert "outputs/result.txt" in lab.sdk.files(run_id=run_id)
+    assert lab.attempts.read_text() == "attempt\n"
+
+
+def test_a_job_that_ended_while_there_was_no_emulator(lab: Lab) -> None:
+    run_id = lab.submit()
+    lab.sdk.wait_for_metric(run_id=run_id, name="Ready")
+    processes = lab.job_processes(run_id)
+    lab.kill()
+    for process in processes:
+        if "supervisor.py" not in " ".join(process.cmdline()):
+            process.kill()
+    psutil.wait_procs(processes, timeout=20)
+    lab.start()
+    assert lab.sdk.wait(run_id=run_id) == "Failed"
+    assert "exited with code" in lab.sdk.details(run_id=run_id)["error"]["error"]["message"]
+
+
+def test_a_job_whose_processes_are_gone_has_failed(lab: Lab) -> None:
+    run_id = lab.submit()
+    lab.sdk.wait_for_metric(run_id=run_id, name="Ready")
+    processes = lab.job_processes(run_id)
+    lab.kill()
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=20)
+    lab.start()
+    assert lab.sdk.wait(run_id=run_id) == "Failed"
+    assert "processes are gone" in lab.sdk.details(run_id=run_id)["error"]["error"]["message"]
+
+
+def test_a_queued_job_is_started_after_a_restart(lab: Lab) -> None:
+    lab.sdk.create_cluster(name="single", max_nodes=1)
+    first = lab.submit(target="single")
+    lab.sdk.wait_for_metric(run_id=first, name="Ready")
+    second = lab.sdk.submit(source=str(PROGRAMS / "job"), arguments=["--epochs", 1], target="single")
+    lab.sdk.wait_for(run_id=second, statuses=["Queued"])
+    lab.kill()
+    lab.start()
+    assert lab.sdk.status(run_id=second) == "Queued"
+    lab.go.touch()
+    assert lab.sdk.wait(run_id=first) == "Completed"
+    assert lab.sdk.wait(run_id=second) == "Completed"
+
+
+def test_a_submission_whose_answer_was_lost_runs_once(lab: Lab) -> None:
+    http = Http(lab.endpoint)
+    lab.sdk.create_cluster(name="cpu")
+    lab.endpoint.set_faults(rules=[{"route": "POST */snapshotrun", "action": "drop_answer", "times": 1}])
+    lab.endpoint.clear_requests()
+    run_id = lab.submit()
+    posts = [item for item in lab.endpoint.recorded_requests() if item.path.endswith("/snapshotrun")]
+    assert [item.status for item in posts] == [0, 200]
+    lab.go.touch()
+    assert lab.sdk.wait(run_id=run_id) == "Completed"
+    assert lab.attempts.read_text() == "attempt\n"
+    url = f"/execution/v1.0{http.workspace}/experiments/tests/snapshotrun?runId={run_id}"
+    other = {"Configuration": {"script": "other.py", "target": "cpu"}, "SnapshotId": _snapshot(lab, run_id)}
+    assert http("POST", url, json=other).status_code == 409
+
+
+def test_an_evicted_job_fails_on_a_dedicated_cluster(lab: Lab) -> None:
+    run_id = lab.submit()
+    lab.sdk.wait_for_metric(run_id=run_id, name="Ready")
+    lab.endpoint.evict(run_id)
+    assert lab.sdk.wait(run_id=run_id) == "Failed"
+    assert lab.sdk.details(run_id=run_id)["error"]["error"]["code"] == "NodeLost"
+    assert lab.job_processes(run_id) == []
+
+
+def test_an_evicted_job_runs_again_on_a_low_priority_cluster(lab: Lab) -> None:
+    lab.sdk.create_cluster(name="cheap", priority="lowpriority")
+    run_id = lab.submit(target="cheap")
+    lab.sdk.wait_for_metric(run_id=run_id, name="Ready")
+    lab.endpoint.evict(run_id)
+    deadline = time.monotonic() + 60
+    while lab.attempts.read_text() != "attempt\nattempt\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lab.go.touch()
+    assert lab.sdk.wait(run_id=run_id) == "Completed"
+    assert "outputs/result.txt" in lab.sdk.files(run_id=run_id)
+
+
+def test_late_logs_come_after_the_end(lab: Lab) -> None:
+    lab.endpoint.set_faults(late_logs=3600)
+    run_id = lab.sdk.submit(source=str(PROGRAMS / "job"), arguments=["--epochs", 1])
+    assert lab.sdk.wait(run_id=run_id) == "Completed"
+    assert "user_logs/std_log.txt" not in lab.sdk.files(run_id=run_id)
+    assert lab.sdk.details(run_id=run_id)["logFiles"].keys() <= _sdk_logs(lab, run_id)
+    lab.endpoint.clear_faults()
+    assert "user_logs/std_log.txt" in lab.sdk.files(run_id=run_id)
+
+
+def test_the_sdk_rides_out_errors_and_lost_answers(lab: Lab) -> None:
+    lab.endpoint.set_faults(
+        rules=[
+            {"route": "POST */snapshots/getblob", "status": 503, "times": 1},
+            {"route": "POST */metric/*/batch", "action": "drop_answer", "times": 1},
+            {"route": "GET */details", "action": "drop", "times": 1},
+        ]
+    )
+    run_id = lab.sdk.submit(source=str(PROGRAMS / "job"), arguments=["--epochs", 3])
+    lab.sdk.stream(run_id=run_id)
+    metrics = lab.sdk.metrics(run_id=run_id)
+    assert len(metrics["Accuracy"]) == 3, "a batch that was sent twice counts once"
+    lab.endpoint.clear_faults()
+
+
+def test_a_graceful_stop_leaves_jobs_alone_unless_told_otherwise(lab: Lab) -> None:
+    run_id = lab.submit()
+    lab.sdk.wait_for_metric(run_id=run_id, name="Ready")
+    lab.endpoint.stop(kill_jobs=False)
+    assert lab.job_processes(run_id)
+    lab.start()
+    lab.endpoint.stop(kill_jobs=True)
+    assert lab.job_processes(run_id) == []
+    lab.start()
+    assert lab.sdk.wait(run_id=run_id) == "Failed"
+
+
+def _snapshot(lab: Lab, run_id: str) -> str:
+    return str(lab.sdk.details(run_id=run_id)["properties"]["ContentSnapshotId"])
+
+
+def _sdk_logs(lab: Lab, run_id: str) -> set[str]:
+    return {name for name in lab.sdk.files(run_id=run_id) if name.startswith("logs/")}

@@ -1,0 +1,74 @@
+"""The order of batches is Chainer's own, and is part of what is saved."""
+
+from __future__ import annotations
+
+import chainer
+import numpy as np
+import pytest
+from chainer.serializers import DictionarySerializer, NpzDeserializer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.runtime.training.iterator import ArrayIterator, unit_range
+
+
+def make(n, batch_size, **options):
+    images = np.arange(n * 6, dtype=np.uint8).reshape(n, 2, 3)
+    return ArrayIterator(images, np.arange(n) % 10, batch_size, **options), images
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_batches_are_serial_iterators(n, batch_size, seed, repeat, shuffle):
+    ours, images = make(n, batch_size, seed=seed, repeat=repeat, shuffle=shuffle)
+    sampler = chainer.iterators.ShuffleOrderSampler(np.random.RandomState(seed)) if shuffle else None
+    theirs = chainer.iterators.SerialIterator(
+        np.arange(n), batch_size, repeat=repeat, shuffle=None if shuffle else False, order_sampler=sampler
+    )
+    for _ in range(5):
+        expected = next(theirs, None)
+        found = next(ours, None)
+        for name in ("epoch", "epoch_detail", "previous_epoch_detail", "is_new_epoch", "current_position"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        if expected is None:
+            assert found is None
+            continue
+        x, t = found
+        np.testing.assert_array_equal(x, images.reshape(n, 6)[expected], strict=True)
+        np.testing.assert_array_equal(t, (np.arange(n) % 10)[expected].astype(np.int32), strict=True)
+
+
+@given(st.integers(2, 30), st.integers(1, 40), st.integers(0, 8))
+@settings(max_examples=40, deadline=None)
+def test_continues_where_it_was_saved(n, batch_size, before):
+    original, _ = make(n, batch_size, seed=1)
+    for _ in range(before):
+        next(original)
+    saved = DictionarySerializer()
+    original.serialize(saved)
+    state = {key: np.array(value) for key, value in saved.target.items()}
+    restored, _ = make(n, batch_size, seed=2)
+    restored.serialize(NpzDeserializer(state))
+    for _ in range(2 * n // batch_size + 3):
+        for ours, theirs in zip(next(restored), next(original), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert restored.epoch_detail == original.epoch_detail
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 2], [0, 1, 2, 9], [-1, 0, 1, 2]])
+def test_refuses_an_order_that_is_none(order):
+    iterator, _ = make(4, 2)
+    saved = DictionarySerializer()
+    iterator.serialize(saved)
+    saved.target["order"] = np.array(order)
+    with pytest.raises(ValueError, match="permutation"):
+        iterator.serialize(NpzDeserializer(saved.target))
+
+
+def test_unit_range_is_get_mnists_arithmetic():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 256)
+    x, _ = unit_range((images, np.zeros(1, np.int32)), chainer.get_device("@numpy"))
+    expected = images.astype(np.float32)
+    expected *= 1.0 / 255.0
+    np.testing.assert_array_equal(x, expected, strict=True)
+    assert x.max() == 1

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from trainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+    from pathspec import GitIgnoreSpec, Pattern
 
 AMLIGNORE = ".amlignore"
 GITIGNORE = ".gitignore"
@@ -116,8 +116,11 @@ class _Walk:
         name = prefix + entry.name
         if _never(entry.name) or (not prefix and entry.name in _NEVER_AT_THE_TOP):
             return
-        is_directory = entry.is_dir()
-        if _ignored(name + "/" * is_directory, rules):
+        try:
+            is_directory = entry.is_dir()
+        except OSError:  # a link to itself
+            is_directory = False
+        if _ignored(name, is_directory, rules):
             return
         if entry.name in _SECRETS or entry.name.startswith(".env."):
             self.notes.append(f"{name} stays behind: such files hold secrets.")
@@ -173,12 +176,24 @@ def _never(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in _NEVER)
 
 
-def _ignored(name: str, rules: list[tuple[str, GitIgnoreSpec]]) -> bool:
+def _ignored(name: str, is_directory: bool, rules: list[tuple[str, GitIgnoreSpec]]) -> bool:
+    """Whether the last pattern of the deepest ignore file that matches this very entry ignores it."""
     for prefix, spec in reversed(rules):
-        verdict = spec.check_file(name.removeprefix(prefix)).include
-        if verdict is not None:
-            return verdict
+        path = name.removeprefix(prefix)
+        for pattern in reversed(list(spec.patterns)):
+            if pattern.include is not None and _matches(pattern, path, is_directory):
+                return pattern.include
     return False
+
+
+def _matches(pattern: Pattern, path: str, is_directory: bool) -> bool:
+    # pathspec lets a pattern match whatever lies below what it matches, which is wrong for a negated one. Its group
+    # ps_d is the slash after what matched itself: none, or the one put after a directory.
+    found = pattern.match_file(path)
+    if found is not None and found.match.groupdict().get("ps_d") is None:
+        return True
+    found = pattern.match_file(path + "/") if is_directory else None
+    return found is not None and "ps_d" in found.match.groupdict() and found.match.start("ps_d") == len(path)
 
 
 def _unreadable(name: str, error: OSError) -> UsageError:

@@ -1,0 +1,186 @@
+"""``chainer_mnist.py`` as a user starts it: a real process, a real data set, the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import chainer
+import chainer.functions as F  # noqa: N812
+import chainer.links as L  # noqa: N812
+import numpy as np
+import pytest
+
+import trainer
+from trainer.runtime.training import npz
+
+ROOT = Path(trainer.__file__).parents[1]
+SCRIPT = ROOT / "chainer_mnist.py"
+
+
+def start(*arguments, cwd, launcher=None, **environment):
+    command = [sys.executable, *([str(launcher)] if launcher else []), str(SCRIPT if launcher is None else arguments[0])]
+    rest = arguments if launcher is None else arguments[1:]
+    return subprocess.run(
+        [*command, *map(str, rest)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONWARNINGS": "error", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def trained(*arguments, cwd, **options):
+    done = start(*arguments, cwd=cwd, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data, tmp_path_factory):
+    """Two epochs on the small set."""
+    folder = tmp_path_factory.mktemp("run")
+    done = trained("--dataset", tiny_data, "--epochs", 2, "--batchsize", 50, "--device", "cpu", cwd=folder)
+    return folder, done
+
+
+def test_learns_and_says_so(run, tiny_data):
+    folder, done = run
+    assert "tiny: 512 training and 128 test images" in done.stdout
+    assert "BLAS threads: 1" in done.stdout
+    for name in ("Batch size", "Epochs", "Accuracy", "Loss", "Validation loss"):
+        assert f"{name}" in done.stdout
+    log = json.loads((folder / "outputs" / "log").read_text())
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert log[1]["main/loss"] < log[0]["main/loss"]
+    assert log[1]["validation/main/accuracy"] > 0.3
+
+
+class TutorialNetwork(chainer.Chain):
+    """The tutorial's scoring script builds this and loads the model into it."""
+
+    def __init__(self, n_mid_units=100, n_out=10):
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(None, n_mid_units)
+            self.l2 = L.Linear(n_mid_units, n_mid_units)
+            self.l3 = L.Linear(n_mid_units, n_out)
+
+    def forward(self, x):
+        h = F.relu(self.l1(x))
+        h = F.relu(self.l2(h))
+        return self.l3(h)
+
+
+def test_the_tutorials_scoring_script_can_load_the_model(run, data):
+    folder, _ = run
+    model = TutorialNetwork()
+    chainer.serializers.load_npz(str(folder / "outputs" / "model.npz"), model)
+    scores = model(data.test_images.reshape(-1, 784).astype(np.float32) / 255).array
+    accuracy = (scores.argmax(axis=1) == data.test_labels).mean()
+    log = json.loads((folder / "outputs" / "log").read_text())
+    assert accuracy == log[-1]["validation/main/accuracy"]
+
+
+def test_same_seed_same_bytes_from_a_staged_snapshot(run, tiny_data, tmp_path):
+    """What a backend does: the runtime beside the script in a folder of its own, nothing else on the path."""
+    folder, _ = run
+    runtime = tmp_path / "_trainer_job" / "trainer"
+    shutil.copytree(ROOT / "trainer" / "runtime", runtime / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "trainer" / "__init__.py", runtime)
+    shutil.copytree(tiny_data, tmp_path / "_trainer_job" / "data" / "tiny")
+    shutil.copy(SCRIPT, tmp_path)
+    done = trained(
+        "chainer_mnist.py", "--epochs", 2, "--batchsize", 50, "--output_dir", "./outputs",
+        cwd=tmp_path, launcher=runtime / "runtime" / "launch.py",
+    )  # fmt: skip
+    assert "tiny: 512" in done.stdout
+    assert (tmp_path / "outputs" / "model.npz").read_bytes() == (folder / "outputs" / "model.npz").read_bytes()
+    facts = json.loads((tmp_path / "outputs" / "environment.json").read_text())
+    assert facts["blas_threads"] == 1
+    assert facts["device"].startswith("cpu") or facts["device"].startswith("cuda")
+
+
+def test_another_seed_is_another_model(run, tiny_data, tmp_path):
+    folder, _ = run
+    trained("--dataset", tiny_data, "-e", 2, "-b", 50, "--device", "cpu", "--seed", 7, cwd=tmp_path)
+    ours, theirs = npz.read(tmp_path / "outputs" / "model.npz"), npz.read(folder / "outputs" / "model.npz")
+    assert not np.array_equal(ours["l1/W"], theirs["l1/W"])
+
+
+def test_resumed_ends_with_the_same_bytes(run, tiny_data, tmp_path):
+    folder, _ = run
+    common = ("--dataset", tiny_data, "-b", 50, "-g", -1)
+    trained(*common, "-e", 1, "-o", "first", cwd=tmp_path)
+    trained(*common, "-e", 2, "-o", "second", "--resume", "first/checkpoint.npz", cwd=tmp_path)
+    assert (tmp_path / "second" / "model.npz").read_bytes() == (folder / "outputs" / "model.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--epochs", "0"),
+        ("--epochs", "two"),
+        ("--batchsize", "-3"),
+        ("--units", "0"),
+        ("--lr", "-0.1"),
+        ("--lr", "nan"),
+        ("--momentum", "1"),
+        ("--seed", "-1"),
+        ("--seed", str(2**32)),
+        ("--threads", "0"),
+        ("--device", "cpu", "--gpu_id", "0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_are_refused(tmp_path, arguments):
+    done = start(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batchsize", "513"), "--batchsize 513 is more than the 512 training images"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+        (("--resume", "none.npz"), "there is no file none.npz"),
+    ],
+)
+def test_what_cannot_work_is_refused(tiny_data, tmp_path, arguments, message):
+    done = start("--dataset", tiny_data, *arguments, cwd=tmp_path)
+    assert done.returncode == 3
+    assert f"error: {message}" in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_full_disk_is_said_and_keeps_the_last_checkpoint(run, tiny_data, tmp_path):
+    """A file size limit stands for a full disk: the checkpoint does not fit, the log does."""
+    folder, _ = run
+    output = tmp_path / "outputs"
+    output.mkdir()
+    shutil.copy(folder / "outputs" / "checkpoint.npz", output)
+    before = (output / "checkpoint.npz").read_bytes()
+    limited = (
+        "import resource, signal, runpy, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.argv = ['chainer_mnist.py', '--dataset', {str(tiny_data)!r}, '-e', '1', '--device', 'cpu']\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (output / "checkpoint.npz").read_bytes() == before
+    assert sorted(path.name for path in output.iterdir() if path.name != "log") == ["checkpoint.npz"]

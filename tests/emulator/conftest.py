@@ -1,4 +1,4 @@
-"""Fixtures: one emulator, and one process with the SDK, for each test module."""
+"""Fixtures: one emulator, and one process with the SDK, for the whole session."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.emulator.clients import PROGRAMS, Http, Sdk
 SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0, offer_retired_sizes=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """An emulator for the module's tests. A request to an unknown route fails the module."""
+    """The session's emulator. A request to an unknown route that no test expects fails the session."""
     with Emulator(tmp_path_factory.mktemp("state"), settings=SETTINGS) as endpoint:
         yield endpoint
         assert endpoint.unknown_requests() == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sdk(emulator: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
-    """The SDK, connected to the module's emulator."""
+    """The SDK, connected to the session's emulator."""
     session = Sdk(emulator, tmp_path_factory.mktemp("sdk"))
     yield session
     session.close()
@@ -30,7 +30,7 @@ def sdk(emulator: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def http(emulator: Endpoint) -> Http:
-    """Plain HTTP to the module's emulator."""
+    """Plain HTTP to the session's emulator."""
     return Http(emulator)
 
 

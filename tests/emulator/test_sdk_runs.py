@@ -10,8 +10,6 @@ import pytest
 
 from tests.emulator.clients import Sdk, SdkError
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def finished(sdk: Sdk) -> str:

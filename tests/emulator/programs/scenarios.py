@@ -9,20 +9,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from azureml.core import Dataset, Experiment, Model, Run, ScriptRunConfig, Workspace
+from azureml.core import Experiment, Model, Run, ScriptRunConfig, Workspace
 from azureml.core.authentication import TokenAuthentication
 from azureml.core.compute import AmlCompute, ComputeTarget
 from azureml.core.runconfig import MpiConfiguration, RunConfiguration
-from azureml.train.dnn import Chainer, Mpi
-from azureml.train.hyperdrive import (
-    BanditPolicy,
-    GridParameterSampling,
-    HyperDriveConfig,
-    PrimaryMetricGoal,
-    RandomParameterSampling,
-    choice,
-    loguniform,
-)
 
 FINAL = ("Completed", "Failed", "Canceled")
 workspace = None
@@ -95,6 +85,9 @@ def submit_many(source, count, **arguments):
 
 
 def submit_estimator(source, nodes, per_node, arguments):
+    # Imported where it is used: azureml.train takes longer than all the rest.
+    from azureml.train.dnn import Chainer, Mpi
+
     estimator = Chainer(
         source_directory=source,
         entry_script="mpi.py",
@@ -110,11 +103,11 @@ def submit_estimator(source, nodes, per_node, arguments):
 def wait(run_id, timeout=120):
     run = Run.get(workspace, run_id)
     deadline = time.monotonic() + timeout
-    while run.get_status() not in FINAL:
+    while (found := run.get_status()) not in FINAL:
         if time.monotonic() > deadline:
-            raise TimeoutError(run.get_status())
+            raise TimeoutError(found)
         time.sleep(0.2)
-    return run.get_status()
+    return found
 
 
 def wait_for(run_id, statuses, timeout=60):
@@ -261,6 +254,16 @@ def delete_model(name, version):
 
 
 def sweep(source, arguments, sampling, policy=None, total=4, concurrent=2):
+    from azureml.train.hyperdrive import (
+        BanditPolicy,
+        GridParameterSampling,
+        HyperDriveConfig,
+        PrimaryMetricGoal,
+        RandomParameterSampling,
+        choice,
+        loguniform,
+    )
+
     spaces = {
         "random": lambda: RandomParameterSampling({"--lr": loguniform(-6, -1), "--batchsize": choice(64, 128)}),
         "grid": lambda: GridParameterSampling({"--lr": choice(0.1, 0.2), "--batchsize": choice(64, 128)}),
@@ -284,6 +287,8 @@ def cancel_sweep(run_id):
 
 
 def sweep_result(run_id):
+    import azureml.train.hyperdrive  # noqa: F401 - registers the type of run
+
     run = Run.get(workspace, run_id)
     best = run.get_best_run_by_primary_metric()
     return {
@@ -295,7 +300,3 @@ def sweep_result(run_id):
         "best": best.id if best else None,
         "sorted": [item["run_id"] for item in run.get_children_sorted_by_primary_metric()],
     }
-
-
-def use_a_service_that_is_not_emulated():
-    return Dataset.get_all(workspace)

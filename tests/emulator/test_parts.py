@@ -1,0 +1,314 @@
+"""The emulator's parts that need no server: sampling, Bandit, durations, names, filters, nodes, tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azureml_emulator.api.run_filter import run_filter, sort_runs
+from azureml_emulator.durations import parse_duration
+from azureml_emulator.errors import ServiceError
+from azureml_emulator.faults import FaultRule, Faults, FaultSwitchboard
+from azureml_emulator.jobs.environment import job_environment
+from azureml_emulator.jobs.nodes import NodePool
+from azureml_emulator.jobs.plan import JobPlan
+from azureml_emulator.layout import write_atomically
+from azureml_emulator.settings import Settings
+from azureml_emulator.store.artifacts import normalise
+from azureml_emulator.sweeps.bandit import make_policy
+from azureml_emulator.sweeps.sampling import draw
+from azureml_emulator.tokens import Scope, TokenAuthority, TokenError
+from azureml_emulator.wire.compute import ScaleSettings
+from azureml_emulator.wire.history import Run, RunStatus
+
+BOUNDS = st.tuples(st.floats(-5, 5), st.floats(0.1, 5)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+# Sampling
+
+
+@given(bounds=BOUNDS, seed=st.integers())
+def test_samples_stay_within_bounds(bounds: tuple[float, float], seed: int) -> None:
+    low, high = bounds
+    space: dict[str, list[Any]] = {
+        "u": ["uniform", [low, high]],
+        "l": ["loguniform", [low, high]],
+        "c": ["choice", [[1, "b", None]]],
+        "r": ["randint", [7]],
+        "q": ["quniform", [low, high, 2]],
+    }
+    for sample in draw(space, "RANDOM", 5, seed):
+        assert low <= sample["u"] <= high
+        assert math.exp(low) * 0.999 <= sample["l"] <= math.exp(high) * 1.001
+        assert sample["c"] in (1, "b", None)
+        assert sample["r"] in range(7)
+        assert sample["q"] % 2 == 0
+    assert draw(space, "RANDOM", 5, seed) == draw(space, "RANDOM", 5, seed)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.lists(st.integers(), min_size=1, max_size=4, unique=True), max_size=3))
+def test_a_grid_has_every_point_once(values: dict[str, list[int]]) -> None:
+    points = draw({name: ["choice", [options]] for name, options in values.items()}, "GRID", 1000, 0)
+    assert len(points) == math.prod(map(len, values.values()))
+    assert len({tuple(point.items()) for point in points}) == len(points)
+
+
+@pytest.mark.parametrize(
+    ("space", "method"),
+    [
+        ({"a": ["choice", [[1]]]}, "BAYESIANOPTIMIZATION"),
+        ({"a": ["uniform", [0, 1]]}, "GRID"),
+        ({"a": ["cauchy", [0, 1]]}, "RANDOM"),
+        ({"a": ["uniform", [0]]}, "RANDOM"),
+        ({"a": ["choice", [[]]]}, "RANDOM"),
+    ],
+)
+def test_a_space_that_is_not_emulated_is_refused(space: dict[str, list[Any]], method: str) -> None:
+    with pytest.raises(ServiceError) as refusal:
+        draw(space, method, 1, 0)
+    assert refusal.value.status == 400
+
+
+# Bandit
+
+
+@pytest.mark.parametrize(
+    ("goal", "properties", "mine", "others", "stops"),
+    [
+        ("maximize", {"slack_factor": 0.25}, [0.79], [[1.0]], True),
+        ("maximize", {"slack_factor": 0.25}, [0.81], [[1.0]], False),
+        ("maximize", {"slack_amount": 0.1}, [0.5, 0.95, 0.2], [[1.0]], False),
+        ("minimize", {"slack_factor": 0.5}, [1.6], [[1.0]], True),
+        ("minimize", {"slack_amount": 0.5}, [1.5], [[1.0]], False),
+        ("maximize", {"slack_amount": 0.1, "delay_evaluation": 2}, [0.1], [[1.0]], False),
+        ("maximize", {"slack_amount": 0.1, "delay_evaluation": 2}, [0.1, 0.1], [[1.0]], True),
+        ("maximize", {"slack_amount": 0.1, "evaluation_interval": 2}, [0.1] * 3, [[1.0]], False),
+        ("maximize", {"slack_amount": 0.1}, [], [[1.0]], False),
+    ],
+)
+def test_bandit(
+    goal: str, properties: dict[str, Any], mine: list[float], others: list[list[float]], stops: bool
+) -> None:
+    policy = make_policy("Bandit", properties, goal)
+    assert policy is not None
+    assert policy.stops(mine, others) is stops
+
+
+@given(st.lists(st.lists(st.floats(0.01, 100), min_size=1), min_size=1), st.floats(0.01, 10))
+def test_bandit_never_stops_the_leader(runs: list[list[float]], slack: float) -> None:
+    policy = make_policy("bandit", {"slack_factor": slack}, "maximize")
+    assert policy is not None
+    leader = max(runs, key=max)
+    assert not policy.stops(leader, [run for run in runs if run is not leader])
+
+
+def test_other_policies_are_refused() -> None:
+    assert make_policy("Default", {}, "maximize") is None
+    for name, properties in (("MedianStopping", {}), ("Bandit", {}), ("Bandit", {"slack_amount": 1, "x": 2})):
+        with pytest.raises(ServiceError):
+            make_policy(name, properties, "maximize")
+
+
+# Names, durations, filters
+
+
+@given(st.integers(0, 10), st.integers(0, 100), st.integers(0, 100), st.integers(0, 9999))
+def test_durations(days: int, hours: int, minutes: int, seconds: int) -> None:
+    text = f"P{days}DT{hours}H{minutes}M{seconds}S"
+    assert parse_duration(text, 0) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+@pytest.mark.parametrize("text", ["", "P", "PT", "1800", "PT1800", "soon", "PT-5S"])
+def test_other_texts_are_no_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="ISO 8601"):
+        parse_duration(text, 0)
+
+
+@given(st.text())
+def test_a_name_stays_in_its_container_or_is_refused(path: str) -> None:
+    try:
+        clean = normalise(path)
+    except ServiceError:
+        return
+    root = Path("/container")
+    assert Path(re.sub("/+", "/", f"{root}/{clean}")).parts[:2] == root.parts
+    assert ".." not in clean.split("/")
+    assert not clean.startswith("/")
+    assert normalise(clean) == clean
+
+
+def _run(run_id: str = "r", **fields: Any) -> Run:
+    given_fields: dict[str, Any] = {"status": RunStatus.RUNNING, "tags": {"a": "1"}, "created_utc": "2026-01-02"}
+    return Run(
+        run_id=run_id,
+        run_number=1,
+        root_run_id=run_id,
+        experiment_id="e",
+        data_container_id="d",
+        **(given_fields | fields),
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "matches"),
+    [
+        (None, True),
+        ("(ParentRunId eq null)", True),
+        ("(Status eq Running)", True),
+        ("(Status eq Failed)", False),
+        ("(Tags/a eq 1)", True),
+        ("(Tags/a ne null or Tags/a eq null)", True),
+        ("(Tags/b ne null or Tags/b eq null)", False),
+        ("((ParentRunId eq null) and (Tags/a eq 1) and (Status eq Running))", True),
+        ("((ParentRunId eq null) and (Tags/a eq 2))", False),
+        ("RunId eq x or RunId eq r", True),
+        ("(CreatedUtc ge 2026-01-01 10:00:00)", True),
+        ("(CreatedUtc ge 2026-01-03)", False),
+        ("(RunType eq t or Properties/azureml.runsource eq t)", False),
+    ],
+)
+def test_filters(expression: str | None, matches: bool) -> None:
+    assert run_filter(expression)(_run()) is matches
+
+
+@given(st.text())
+def test_a_filter_is_understood_or_refused(expression: str) -> None:
+    with contextlib.suppress(ServiceError):
+        run_filter(expression)(_run())
+
+
+def test_runs_are_sorted() -> None:
+    runs = [_run(name, start_time_utc=start) for name, start in (("a", "2"), ("b", "3"), ("c", None))]
+    assert [run.run_id for run in sort_runs(runs, ["StartTimeUtc desc"])] == ["b", "a", "c"]
+    assert [run.run_id for run in sort_runs(runs, ["RunId desc"])] == ["c", "b", "a"]
+
+
+# Nodes
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=30), st.integers(0, 3))
+def test_a_pool_never_exceeds_its_bounds(steps: list[tuple[int, bool]], minimum: int) -> None:
+    scale = ScaleSettings(min_node_count=minimum, max_node_count=4, node_idle_time_before_scale_down="PT10S")
+    pool, busy, now = NodePool(), [], 0.0
+    for nodes, ends in steps:
+        now += 3.0
+        pool.settle(scale, 0.0, now)
+        if ends and busy:
+            pool.give_back(busy.pop(), now)
+        pool.scale_to(pool.busy + nodes, scale, 0.0, now)
+        if pool.take(nodes):
+            busy.append(nodes)
+        assert pool.busy == sum(busy)
+        assert 0 <= pool.size <= 4
+    for nodes in busy:
+        pool.give_back(nodes, now)
+    pool.settle(scale, 0.0, now + 100.0)
+    assert pool.size == minimum
+
+
+def test_nodes_take_their_time_to_start() -> None:
+    scale = ScaleSettings(min_node_count=0, max_node_count=2)
+    pool = NodePool()
+    pool.scale_to(1, scale, 5.0, now=0.0)
+    assert not pool.take(1)
+    pool.settle(scale, 5.0, now=5.0)
+    assert pool.take(1)
+    assert pool.counts().running_node_count == 1
+
+
+# Tokens, faults, environment, plans
+
+
+def test_a_blob_signature_can_t_be_changed() -> None:
+    authority = TokenAuthority(b"k" * 32)
+    query = dict(part.split("=", 1) for part in authority.sign_blob("key", "r", 60).split("&"))
+    from urllib.parse import unquote
+
+    query = {name: unquote(value) for name, value in query.items()}
+    authority.check_blob("key", "r", query)
+    for change in ({"sp": "rw"}, {"se": "2999-01-01T00:00:00Z"}, {"sig": "AAAA"}, {"sig": ""}):
+        with pytest.raises(TokenError):
+            authority.check_blob("key", "r", query | change)
+    with pytest.raises(TokenError):
+        authority.check_blob("key", "w", query)
+
+
+@given(st.text())
+def test_garbage_is_no_token(text: str) -> None:
+    with pytest.raises(TokenError):
+        TokenAuthority(b"k" * 32).check(text)
+
+
+def test_a_token_says_whose_run_it_is() -> None:
+    authority = TokenAuthority(b"k" * 32)
+    claims = authority.check(authority.issue(Scope.RUN, 60, run_id="r"))
+    assert (claims.scope, claims.run_id) == (Scope.RUN, "r")
+
+
+def test_rules_fire_in_order_and_run_out() -> None:
+    switchboard = FaultSwitchboard(
+        Faults(rules=[FaultRule(route="GET /a*", status=429, times=1), FaultRule(route="* /a*", status=503)])
+    )
+    found = [switchboard.next_rule(*request) for request in (("GET", "/a"), ("GET", "/a"), ("PUT", "/b"))]
+    assert [rule.status if rule else None for rule in found] == [429, 503, None]
+
+
+def test_a_job_s_environment_has_no_client_settings(tmp_path: Path) -> None:
+    environment = job_environment(
+        Settings(),
+        inherited={
+            "PATH": "/bin",
+            "OMP_NUM_THREADS": "1",
+            "MSI_ENDPOINT": "x",
+            "ARM_CLOUD_METADATA_URL": "x",
+            "AZURE_CLIENT_SECRET": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "PYTHONPATH": "x",
+            "HOME": "/root",
+        },
+        requested={"MINE": "1", "AZUREML_RUN_TOKEN": "stolen"},
+        experiment="e",
+        experiment_id="i",
+        run_id="r",
+        token="t",
+        token_expiry=0.0,
+        base_url="https://127.0.0.1:1",
+        discovery_url="https://127.0.0.1:1/d",
+        workspace_id="w",
+        ca_bundle=tmp_path / "ca",
+        home=tmp_path,
+        distributed=False,
+    )
+    assert "x" not in environment.values()
+    assert environment["HOME"] == str(tmp_path)
+    assert environment["OMP_NUM_THREADS"] == environment["MINE"] == "1"
+    assert environment["AZUREML_RUN_TOKEN"] == "t"
+    assert environment["AZUREML_RUN_TOKEN_EXPIRY"] == "1970-01-01T00:00:00Z"
+    assert environment["PATH"].endswith(":/bin")
+
+
+def test_arguments_become_text_as_a_shell_would_have_them() -> None:
+    plan = JobPlan.from_wire({"script": "s.py", "target": "c", "arguments": ["--n", 10, "--lr", 0.1, "--f", "a b"]})
+    assert plan.script_arguments == ["--n", "10", "--lr", "0.1", "--f", "a b"]
+    assert plan.log_names() == ["std_log.txt"]
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    write_atomically(target, "old")
+
+    def fail(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(target, "new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]

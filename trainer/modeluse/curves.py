@@ -1,0 +1,113 @@
+"""Learning curves as text, for a terminal.
+
+Our own hundred lines: plotext, which draws such curves, changed its whole interface in version 6 and takes a
+quarter of a second to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.modeluse.series import Panel, Series, number, panels, ticks
+from trainer.run import Metric
+
+# A braille letter is 2 x 4 dots; the bit of each, by row and column (Unicode 17.0, chapter 21.1).
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_BRAILLE = 0x2800
+# Which of each four columns of dots a curve is drawn in: whole, dashed, dotted.
+_PATTERNS = ((True, True, True, True), (True, True, False, False), (True, False, False, False))
+_SAMPLES = ("⠤⠤⠤⠤", "⠤ ⠤ ", "⠄⠄⠄⠄")
+_WIDTH_MIN = 40
+
+
+def curves_text(metrics: Sequence[Metric], width: int = 80, height: int = 8) -> str:
+    """Draw every metric that has at least two values.
+
+    Args:
+        metrics: As a run logged them.
+        width: Columns to use, at least 40.
+        height: Lines of each set of axes, without its title and its steps.
+
+    Returns:
+        Lines of at most ``width`` columns without trailing blanks; empty if there is no curve.
+    """
+    drawn = [_draw(panel, max(width, _WIDTH_MIN), max(height, 3)) for panel in panels(metrics)]
+    return "\n\n".join("\n".join(line.rstrip() for line in lines) for lines in drawn)
+
+
+def _draw(panel: Panel, width: int, height: int) -> list[str]:
+    low, high = panel.value_range()
+    middle = low / 2 + high / 2
+    labels = {0: number(high, high - low), height // 2: number(middle, high - low), height - 1: number(low, high - low)}
+    margin = max(map(len, labels.values()))
+    ends = _end_labels(panel, height)
+    columns = width - margin - 2 - max(map(len, (panel.step_label, *ends.values()))) - 1
+    canvas = [[0] * columns for _ in range(height)]
+    for series, pattern in zip(panel.series, _PATTERNS, strict=False):
+        _trace(canvas, series, pattern, panel)
+    lines = [" " * (margin + 2) + _legend(panel, width - margin - 2)]
+    for row, cells in enumerate(canvas):
+        axis = "┤" if row in labels else "│"
+        text = "".join(chr(_BRAILLE + cell) if cell else " " for cell in cells)
+        lines.append(f"{labels.get(row, ''):>{margin}} {axis}{text} {ends.get(row, '')}")
+    return lines + _step_axis(panel, margin, columns)
+
+
+def _legend(panel: Panel, width: int) -> str:
+    if len(panel.series) == 1:
+        return panel.title[:width]
+    room = width // len(panel.series) - 7
+    pairs = zip(_SAMPLES, panel.series, strict=False)
+    return "   ".join(f"{sample} {series.name[:room]}" for sample, series in pairs)
+
+
+def _end_labels(panel: Panel, height: int) -> dict[int, str]:
+    """The last value of each curve, by line: beside its end, or as near as the others allow."""
+    low, high = panel.value_range()
+    found: dict[int, str] = {}
+    for series in panel.series:
+        row = _dot(series.last, low, high, 4 * height) // 4
+        free = [line for line in range(height) if line not in found]
+        found[min(free, key=lambda line: abs(line - row))] = f"{series.last:.4g}"
+    return found
+
+
+def _trace(canvas: list[list[int]], series: Series, pattern: tuple[bool, ...], panel: Panel) -> None:
+    """Draw straight lines between the points of a curve; a value that is not finite interrupts it."""
+    (first, last), (low, high) = panel.step_range(), panel.value_range()
+    across, down = 2 * len(canvas[0]), 4 * len(canvas)
+    before: tuple[int, int] | None = None
+    for step, value in zip(series.steps, series.values, strict=True):
+        if value is None:
+            before = None
+            continue
+        x, y = across - 1 - _dot(step, first, last, across), _dot(value, low, high, down)
+        x0, y0 = before or (x, y)
+        length = max(abs(x - x0), abs(y - y0), 1)
+        for part in range(length + 1):
+            column, line = x0 + round((x - x0) * part / length), y0 + round((y - y0) * part / length)
+            if pattern[column % len(pattern)]:
+                canvas[line // 4][column // 2] |= _DOTS[line % 4][column % 2]
+        before = (x, y)
+
+
+def _dot(value: float, low: float, high: float, dots: int) -> int:
+    """Which of so many dots a value falls on, counted from the high end."""
+    # Halved, because the difference of the two largest floats is not a float.
+    part = (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.0
+    return dots - 1 - min(dots - 1, max(0, round(part * (dots - 1))))
+
+
+def _step_axis(panel: Panel, margin: int, columns: int) -> list[str]:
+    first, last = panel.step_range()
+    axis, labels = ["─"] * columns, [" "] * columns
+    found = ticks(first, last, columns // 6)
+    for tick in (found[0], found[-1], *found[1:-1]):
+        column = columns - 1 - _dot(tick, first, last, columns)
+        text = f"{tick:g}"
+        start = min(max(column - len(text) // 2, 0), columns - len(text))
+        if not "".join(labels[max(start - 1, 0) : start + len(text) + 1]).strip():
+            axis[column] = "┬"
+            labels[start : start + len(text)] = text
+    pad = " " * (margin + 2)
+    return [f"{' ' * margin} └{''.join(axis)}", f"{pad}{''.join(labels)} {panel.step_label}"]

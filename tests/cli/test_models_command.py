@@ -138,3 +138,9 @@ def test_only_the_runs_that_are_shown_are_read(tmp_path: Path, trained_once: Pro
     ran = project.trainer("runs", "--limit", "0", "--json")
     assert (ran.returncode, len(json.loads(ran.stdout))) == (0, 50)
     assert ran.stderr.count("can't be read") == 250
+
+
+def test_a_terminal_without_unicode(trained_once: Project) -> None:
+    ran = trained_once.trainer("show", "latest", env={"PYTHONIOENCODING": "ascii"})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "\\u2" in ran.stdout

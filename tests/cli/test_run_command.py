@@ -57,7 +57,7 @@ def test_piped_output_is_a_line_an_epoch(project: Project) -> None:
     lines = [line for line in ran.stderr.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
     assert re.match(
-        r"epoch 1/2  loss \d+\.\d+  accuracy [01]\.\d+  validation loss \d+\.\d+  [\d,]+ images/s", lines[0]
+        r"epoch 1/2  loss \d+\.\d+  accuracy [01]\.\d+  validation loss \d+\.\d+  +[\d,]+ images/s", lines[0]
     )
     assert "\x1b" not in ran.stdout + ran.stderr
     assert "Completed" in ran.stdout
@@ -89,14 +89,14 @@ def test_a_script_of_ones_own_is_heard(project: Project) -> None:
 
 
 def test_interrupt_cancels_a_local_run(project: Project) -> None:
-    process = project.start("run", "--script", project.script(SLEEPER), "--json")
+    process = project.start("run", "--script", project.script(SLEEPER), "--json", start_new_session=True)
     wait_for_line(process, "line 2")
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that the command started in it
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(out)["status"] == "Canceled"
     assert "error: Run" in err
-    assert "trainer resume" in err
+    assert "hint: See: trainer show" in err
     assert "Traceback" not in err
 
 

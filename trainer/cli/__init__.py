@@ -6,6 +6,7 @@ inside it: ``trainer --help``, ``runs`` and ``models`` load no Chainer, NumPy, C
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         complete()
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 gets \u2588 for what it can't show, not an error.
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return dispatch(words)

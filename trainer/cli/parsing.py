@@ -121,7 +121,9 @@ def add_backend_options(parser: argparse.ArgumentParser, *, registry: bool = Fal
     group = parser.add_argument_group("for a backend of that kind (azureml)")
     if not registry:
         group.add_argument("--compute", metavar="NAME", help="The compute cluster (default: gpu-cluster).")
-        group.add_argument("--vm-size", metavar="SIZE", help="Its nodes' VM size (default: STANDARD_NC6, or its successor).")
+        group.add_argument(
+            "--vm-size", metavar="SIZE", help="Its nodes' VM size (default: STANDARD_NC6, or its successor)."
+        )
         group.add_argument("--max-nodes", metavar="N", type=int, help="Most nodes it may have (default: 4).")
         group.add_argument(
             "--idle-minutes", metavar="N", type=int, help="Minutes until an idle node is given back (default: 5)."

@@ -119,10 +119,13 @@ def _start(
     as_json: bool,
     flags: dict[str, Any],
 ) -> int:
+    from trainer.console.output import warn
     from trainer.console.package import print_plan
     from trainer.console.started import follow_to_the_end, print_detached, remember_flags
     from trainer.submission import submit
 
+    if prepared.job.dataset_note:
+        warn(prepared.job.dataset_note)
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
         return 0
@@ -173,7 +176,9 @@ def _add_job(parser: Parser) -> None:
     training.add_argument("--momentum", metavar="X", type=float, help="Momentum (default: 0.9).")
     training.add_argument("--seed", metavar="N", type=int, help="Seed of every random number (default: 0).")
     add_device(training)
-    training.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: 1; docs/performance.md says why).")
+    training.add_argument(
+        "--threads", metavar="N", type=int, help="CPU threads (default: 1; docs/performance.md says why)."
+    )
     training.add_argument("--max-minutes", metavar="N", type=int, help="Stop after so long (default: no cap).")
     record = parser.add_argument_group("what is recorded")
     record.add_argument("--experiment", metavar="NAME", help="Groups runs (default: chainer-mnist).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainer.console.epochs import Epochs
@@ -20,12 +21,12 @@ _CANCEL_SECONDS = 120
 _MOST_STEPS = 30
 
 
-def follow(run: Run, view: View, *, logs: bool = False) -> RunInfo:
+def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> RunInfo:
     """Show a run until it ends.
 
     Args:
         run: The run.
-        view: Where it is shown.
+        make_view: Makes what it is shown on. Called here, because Ctrl-C must find the run followed already.
         logs: Show what the script prints, too.
 
     Returns:
@@ -35,6 +36,7 @@ def follow(run: Run, view: View, *, logs: bool = False) -> RunInfo:
         InterruptedRunError: Ctrl-C. The run has been cancelled, or goes on, as its backend has it.
     """
     try:
+        view = make_view()
         try:
             return _watch(run, view, logs=logs)
         finally:
@@ -101,6 +103,11 @@ def _interrupted(run: Run) -> InterruptedRunError:
             f"Run {run.run_id} has been told to stop; this command didn't wait for it.",
             f"See: trainer show {run.run_id}",
         )
-    return InterruptedRunError(
-        f"Run {run.run_id}: {info.status}.", f"To go on from its last checkpoint: trainer resume {run.run_id}"
-    )
+    return InterruptedRunError(f"Run {run.run_id}: {info.status}.", go_on_hint(run))
+
+
+def go_on_hint(run: Run) -> str:
+    """What can be done with a run that ended early."""
+    if (run.folder.outputs / "checkpoint.npz").is_file():
+        return f"To go on from its last checkpoint: trainer resume {run.run_id}"
+    return f"See: trainer show {run.run_id}"

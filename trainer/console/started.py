@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trainer.console.follow import follow
-from trainer.console.output import note, print_json, say, warn
+from trainer.console.follow import follow, go_on_hint
+from trainer.console.output import note, print_json, say
 from trainer.console.summary import FLAGS, as_object, print_failure, print_summary
 from trainer.console.view import make_view
 from trainer.errors import InterruptedRunError, RunFailedError
@@ -32,12 +32,9 @@ def follow_to_the_end(run: Run, *, logs: bool | None, as_json: bool) -> int:
     """
     from trainer.snapshot import DEFAULT_SCRIPT
 
-    job = run.job
-    if job.dataset_note:
-        warn(job.dataset_note)
-    shown = job.script != DEFAULT_SCRIPT if logs is None else logs
+    shown = run.job.script != DEFAULT_SCRIPT if logs is None else logs
     try:
-        info = follow(run, make_view(), logs=shown)
+        info = follow(run, make_view, logs=shown)
     except InterruptedRunError as interrupt:
         if not as_json:
             raise
@@ -87,7 +84,5 @@ def print_detached(run: Run, *, as_json: bool) -> None:
 
 def _failure(run: Run, status: RunStatus, reason: str) -> RunFailedError:
     if status is RunStatus.CANCELED:
-        return RunFailedError(
-            f"Run {run.run_id} was canceled.", f"To go on from its last checkpoint: trainer resume {run.run_id}"
-        )
+        return RunFailedError(f"Run {run.run_id} was canceled.", go_on_hint(run))
     return RunFailedError(f"Run {run.run_id} failed: {reason}".rstrip(), f"See: trainer logs {run.run_id}")

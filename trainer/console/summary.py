@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,7 @@ def curves_of(run: Run) -> str:
     """The learning curves as text; empty where there are none to draw."""
     from trainer.modeluse import curves_text
 
-    text: str = curves_text(run.metrics())
-    return text
+    return curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
 
 
 def relative(path: Path) -> str:
@@ -140,7 +140,7 @@ def _next(info: RunInfo) -> list[str]:
         flags = [] if info.backend == DEFAULT_BACKEND else ["--backend", info.backend, *info.detail.get(FLAGS, ())]
         where = "".join(f" {shlex.quote(word)}" for word in flags)
         return [
-            f"trainer evaluate {reference}{where}",
+            f"trainer evaluate {reference}{where}{_data_flag(info)}",
             f"trainer predict {reference}{where} IMAGE.png",
             f"trainer fetch {reference}{where} -o ./model",
         ]
@@ -155,6 +155,12 @@ def _detail(value: object) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{name}: {item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _data_flag(info: RunInfo) -> str:
+    from trainer.data.catalogue import CATALOGUE
+
+    return "" if info.dataset in CATALOGUE else " --dataset DIRECTORY"
 
 
 def _short(value: float | None) -> str:

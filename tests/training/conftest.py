@@ -1,4 +1,4 @@
-"""Chainer made importable, and what the tests of training share: a classifier, its data, and Chainer's own way to train it."""
+"""Chainer made importable, and what these tests share: a classifier, its data, two ways to train it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MLP(chainer.Chain):
             self.l2 = L.Linear(units, units)
             self.l3 = L.Linear(units, 10)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         return self.l3(F.relu(self.l2(F.relu(self.l1(x)))))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from chainer import optimizers, training
 from chainer.training import extensions
 
+from trainer.runtime.datasets import Dataset
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.training import npz
 from trainer.runtime.training.checkpoint import Checkpoint, resume
@@ -20,10 +23,12 @@ IDENTITY = {"dataset": "tiny", "batch size": 48}
 
 
 @pytest.fixture
-def trainer(data, make_model, tmp_path):
+def trainer(data: Dataset, make_model: Any, tmp_path: Path) -> Any:
     """Makes trainers that differ in nothing but what is asked for."""
 
-    def make(epochs, *, out="out", seed=1, optimizer=optimizers.MomentumSGD, **model):
+    def make(
+        epochs: Any, *, out: Any = "out", seed: Any = 1, optimizer: Any = optimizers.MomentumSGD, **model: Any
+    ) -> Any:
         classifier = make_model(**model)
         # 48 does not divide 512: batches span epochs.
         iterator = ArrayIterator(data.train_images, data.train_labels, 48, seed=seed)
@@ -38,7 +43,7 @@ def trainer(data, make_model, tmp_path):
     return make
 
 
-def result(trainer):
+def result(trainer: Any) -> Any:
     optimizer = trainer.updater.get_optimizer("main")
     found = {name: param.array for name, param in optimizer.target.namedparams()}
     for name, param in optimizer.target.namedparams():
@@ -49,7 +54,7 @@ def result(trainer):
 
 @pytest.mark.parametrize("optimizer", [optimizers.MomentumSGD, optimizers.Adam], ids=lambda o: o.__name__)
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_equals_an_uninterrupted_run(trainer, tmp_path, after, optimizer):
+def test_equals_an_uninterrupted_run(trainer: Any, tmp_path: Path, after: Any, optimizer: Any) -> None:
     whole = trainer(4, out="whole", optimizer=optimizer)
     whole.run()
     trainer(after, out="part", optimizer=optimizer).run()
@@ -65,7 +70,7 @@ def test_equals_an_uninterrupted_run(trainer, tmp_path, after, optimizer):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
-def test_nothing_left_to_do(trainer, tmp_path):
+def test_nothing_left_to_do(trainer: Any, tmp_path: Path) -> None:
     first = trainer(2)
     first.run()
     again = trainer(2, out="again")
@@ -75,7 +80,7 @@ def test_nothing_left_to_do(trainer, tmp_path):
         np.testing.assert_array_equal(result(again)[0][name], array)
 
 
-def test_has_no_pickles(trainer, tmp_path):
+def test_has_no_pickles(trainer: Any, tmp_path: Path) -> None:
     trainer(1).run()
     with np.load(tmp_path / "out" / "checkpoint.npz", allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)
@@ -89,7 +94,7 @@ def test_has_no_pickles(trainer, tmp_path):
         ({"epochs": 1}, "2 epochs into training, and this run has 1"),
     ],
 )
-def test_another_run_is_refused(trainer, tmp_path, changes, message):
+def test_another_run_is_refused(trainer: Any, tmp_path: Path, changes: Any, message: Any) -> None:
     trainer(2).run()
     options = {"epochs": 3, "out": "other", **changes}
     with pytest.raises(RuntimeFault, match=message):
@@ -97,55 +102,55 @@ def test_another_run_is_refused(trainer, tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(("name", "value"), [("dataset", "other"), ("batch size", 64), ("more", 1)])
-def test_another_identity_is_refused(trainer, tmp_path, name, value):
+def test_another_identity_is_refused(trainer: Any, tmp_path: Path, name: Any, value: Any) -> None:
     trainer(1).run()
     with pytest.raises(RuntimeFault, match=f"{name}: .*, and this run has {value}"):
         resume(tmp_path / "out" / "checkpoint.npz", trainer(2, out="other"), {**IDENTITY, name: value})
 
 
-def tampered(path, change):
+def tampered(path: Any, change: Any) -> None:
     arrays = npz.read(path)
     change(arrays)
     npz.write(path, arrays)
 
 
-def drop(arrays):
+def drop(arrays: Any) -> None:
     del arrays["updater/optimizer:main/predictor/l1/W/v"]
 
 
-def reshape(arrays):
+def reshape(arrays: Any) -> None:
     arrays["updater/model:main/predictor/l1/W"] = np.zeros((3, 3), np.float32)
 
 
-def repeat(arrays):
+def repeat(arrays: Any) -> None:
     arrays["updater/iterator:main/order"][0] = arrays["updater/iterator:main/order"][1]
 
 
-def short_generator(arrays):
+def short_generator(arrays: Any) -> None:
     arrays["updater/iterator:main/random_keys"] = np.zeros(3, np.uint32)
 
 
-def no_log(arrays):
+def no_log(arrays: Any) -> None:
     arrays["extensions/LogReport/_log"] = np.asarray("[")
 
 
-def other_format(arrays):
+def other_format(arrays: Any) -> None:
     about = json.loads(str(arrays["about_this_checkpoint"]))
     arrays["about_this_checkpoint"] = np.asarray(json.dumps({**about, "format": 2}))
 
 
-def no_about(arrays):
+def no_about(arrays: Any) -> None:
     del arrays["about_this_checkpoint"]
 
 
-def about_is_a_list(arrays):
+def about_is_a_list(arrays: Any) -> None:
     arrays["about_this_checkpoint"] = np.asarray("[1]")
 
 
 @pytest.mark.parametrize(
     "change", [drop, reshape, repeat, short_generator, no_log, other_format, no_about, about_is_a_list]
 )
-def test_a_tampered_file_is_refused(trainer, tmp_path, change):
+def test_a_tampered_file_is_refused(trainer: Any, tmp_path: Path, change: Any) -> None:
     trainer(1).run()
     path = tmp_path / "out" / "checkpoint.npz"
     tampered(path, change)

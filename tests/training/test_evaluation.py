@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import chainer
 import numpy as np
 import pytest
 
+from trainer.runtime.datasets import Dataset
 from trainer.runtime.training.evaluation import ClassifierEvaluator
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
 
 
-def expected(model, data):
+def expected(model: Any, data: Dataset) -> Any:
     x = data.test_images.reshape(len(data.test_images), -1).astype(np.float64) / 255
     predictor = model.predictor
     for link in (predictor.l1, predictor.l2, predictor.l3):
@@ -23,7 +26,7 @@ def expected(model, data):
 
 
 @pytest.mark.parametrize("batch_size", [1, 50, 100, 127, 128, 1000])
-def test_exact_for_any_batch_size(make_model, data, batch_size):
+def test_exact_for_any_batch_size(make_model: Any, data: Dataset, batch_size: Any) -> None:
     model = make_model()
     iterator = ArrayIterator(data.test_images, data.test_labels, batch_size, repeat=False, shuffle=False)
     result = ClassifierEvaluator(iterator, model, converter=unit_range)()
@@ -32,7 +35,7 @@ def test_exact_for_any_batch_size(make_model, data, batch_size):
     assert result["main/loss"] == pytest.approx(loss, rel=1e-6)
 
 
-def test_chainers_own_is_not(make_model, data):
+def test_chainers_own_is_not(make_model: Any, data: Dataset) -> None:
     """The reason for another evaluator: 128 examples in batches of 100 weigh the last 28 like the first 100."""
     model = make_model()
     iterator = ArrayIterator(data.test_images, data.test_labels, 100, repeat=False, shuffle=False)

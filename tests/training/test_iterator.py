@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import chainer
 import numpy as np
 import pytest
@@ -12,14 +14,14 @@ from hypothesis import strategies as st
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
 
 
-def make(n, batch_size, **options):
+def make(n: Any, batch_size: Any, **options: Any) -> Any:
     images = np.arange(n * 6, dtype=np.uint8).reshape(n, 2, 3)
     return ArrayIterator(images, np.arange(n) % 10, batch_size, **options), images
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_batches_are_serial_iterators(n, batch_size, seed, repeat, shuffle):
+def test_batches_are_serial_iterators(n: Any, batch_size: Any, seed: Any, repeat: Any, shuffle: Any) -> None:
     ours, images = make(n, batch_size, seed=seed, repeat=repeat, shuffle=shuffle)
     sampler = chainer.iterators.ShuffleOrderSampler(np.random.RandomState(seed)) if shuffle else None
     theirs = chainer.iterators.SerialIterator(
@@ -40,7 +42,7 @@ def test_batches_are_serial_iterators(n, batch_size, seed, repeat, shuffle):
 
 @given(st.integers(2, 30), st.integers(1, 40), st.integers(0, 8))
 @settings(max_examples=40, deadline=None)
-def test_continues_where_it_was_saved(n, batch_size, before):
+def test_continues_where_it_was_saved(n: Any, batch_size: Any, before: Any) -> None:
     original, _ = make(n, batch_size, seed=1)
     for _ in range(before):
         next(original)
@@ -56,7 +58,7 @@ def test_continues_where_it_was_saved(n, batch_size, before):
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 2], [0, 1, 2, 9], [-1, 0, 1, 2]])
-def test_refuses_an_order_that_is_none(order):
+def test_refuses_an_order_that_is_none(order: Any) -> None:
     iterator, _ = make(4, 2)
     saved = DictionarySerializer()
     iterator.serialize(saved)
@@ -65,7 +67,7 @@ def test_refuses_an_order_that_is_none(order):
         iterator.serialize(NpzDeserializer(saved.target))
 
 
-def test_unit_range_is_get_mnists_arithmetic():
+def test_unit_range_is_get_mnists_arithmetic() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 256)
     x, _ = unit_range((images, np.zeros(1, np.int32)), chainer.get_device("@numpy"))
     expected = images.astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import chainer
 import chainer.functions as F  # noqa: N812
 import chainer.links as L  # noqa: N812
@@ -12,17 +14,17 @@ from chainer import optimizers
 from trainer.runtime.training import updater as updater_module
 
 
-def arrays(model):
+def arrays(model: Any) -> Any:
     return {name: param.array for name, param in model.namedparams()}
 
 
-def assert_same(ours, theirs):
+def assert_same(ours: Any, theirs: Any) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name, strict=True)
 
 
-def states(optimizer):
+def states(optimizer: Any) -> Any:
     return {
         f"{name}/{key}": np.asarray(value)
         for name, param in optimizer.target.namedparams()
@@ -41,7 +43,7 @@ def states(optimizer):
     ],
     ids=["SGD", "MomentumSGD", "Adam", "RMSprop", "options"],
 )
-def test_equals_standard_updater(make_model, train, make_optimizer):
+def test_equals_standard_updater(make_model: Any, train: Any, make_optimizer: Any) -> None:
     results = []
     for plain in (True, False):
         model = make_model()
@@ -56,7 +58,7 @@ def test_equals_standard_updater(make_model, train, make_optimizer):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 512])
-def test_any_batch_size(make_model, train, batch_size):
+def test_any_batch_size(make_model: Any, train: Any, batch_size: Any) -> None:
     results = []
     for plain in (True, False):
         model = make_model()
@@ -67,7 +69,7 @@ def test_any_batch_size(make_model, train, batch_size):
     assert results[1][1] == results[0][1]
 
 
-def test_without_accuracy_and_bias(make_model, train):
+def test_without_accuracy_and_bias(make_model: Any, train: Any) -> None:
     results = []
     for plain in (True, False):
         model = make_model(nobias=True)
@@ -80,13 +82,13 @@ def test_without_accuracy_and_bias(make_model, train):
     assert results[1][1] == results[0][1]
 
 
-def test_learning_rate_may_change_and_hooks_may_be_added(make_model, train):
+def test_learning_rate_may_change_and_hooks_may_be_added(make_model: Any, train: Any) -> None:
     results = []
     for plain in (True, False):
         model = make_model()
         optimizer = optimizers.MomentumSGD().setup(model)
 
-        def change(trainer, optimizer=optimizer):
+        def change(trainer: Any, optimizer: Any = optimizer) -> None:
             optimizer.lr *= 0.5
             if trainer.updater.epoch == 2:
                 optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-2))
@@ -105,61 +107,61 @@ def test_learning_rate_may_change_and_hooks_may_be_added(make_model, train):
 
 
 class WithDropout(chainer.Chain):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(784, 10)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         return self.l1(F.dropout(x, 0.5))
 
 
 class Shared(chainer.Chain):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(784, 10)
             self.l2 = L.Linear(10, 10)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         return self.l2(self.l2(self.l1(x)))
 
 
 class Reporting(chainer.Chain):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(784, 10)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         y = self.l1(x)
         chainer.report({"largest": F.max(y)}, self)
         return y
 
 
 class Scaled(chainer.Chain):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(784, 10)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         return self.l1(x * 2)
 
 
 class Unused(chainer.Chain):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(784, 10)
             self.l2 = L.Linear(10, 10)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         return self.l1(x)
 
 
 @pytest.mark.parametrize("network", [WithDropout, Shared, Reporting, Scaled, Unused], ids=lambda n: n.__name__)
-def test_other_networks_go_through_chainer(make_model, train, network):
+def test_other_networks_go_through_chainer(make_model: Any, train: Any, network: Any) -> None:
     results = []
     for plain in (True, False):
         model = make_model(network)
@@ -170,22 +172,22 @@ def test_other_networks_go_through_chainer(make_model, train, network):
     assert results[1][1] == results[0][1]
 
 
-def test_class_weights_go_through_chainer(make_model, train):
+def test_class_weights_go_through_chainer(make_model: Any, train: Any) -> None:
     model = make_model()
     model.lossfun = lambda x, t: F.softmax_cross_entropy(x, t, class_weight=np.arange(1, 11, dtype=np.float32))
     _, updater = train(model, optimizers.MomentumSGD().setup(model), plain=False, epochs=1)
     assert "cross-entropy" in updater.reason
 
 
-def test_wrong_recording_is_found_out(make_model, train, monkeypatch):
+def test_wrong_recording_is_found_out(make_model: Any, train: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A step that computes something else than Chainer did for the first batch is not used."""
     original = updater_module.record
 
-    def tampered(*args):
+    def tampered(*args: Any) -> Any:
         recording = original(*args)
         run = recording.step.run
 
-        def wrong(x, t):
+        def wrong(x: Any, t: Any) -> Any:
             loss, accuracy = run(x, t)
             recording.step.layers[0].weight.grad[...] *= np.float32(1.0000002)
             return loss, accuracy
@@ -202,7 +204,7 @@ def test_wrong_recording_is_found_out(make_model, train, monkeypatch):
     assert_same(arrays(model), arrays(plain))
 
 
-def test_ignored_labels(make_model):
+def test_ignored_labels(make_model: Any) -> None:
     """Label -1, which softmax cross-entropy ignores, in a batch after the recorded one."""
     results = []
     for plain in (True, False):
@@ -221,7 +223,7 @@ def test_ignored_labels(make_model):
     assert_same(results[1], results[0])
 
 
-def test_other_batch_shape_and_hooks_go_through_chainer(make_model):
+def test_other_batch_shape_and_hooks_go_through_chainer(make_model: Any) -> None:
     """A short batch, and a batch while a function hook watches, in the middle of replayed ones."""
     results = []
     for plain in (True, False):
@@ -255,14 +257,14 @@ class Batches(chainer.dataset.Iterator):
     previous_epoch_detail = 0.0
     is_new_epoch = False
 
-    def __init__(self, batches):
+    def __init__(self, batches: Any) -> None:
         self._batches = iter(batches)
 
-    def __next__(self):
+    def __next__(self) -> Any:
         return next(self._batches)
 
 
-def test_parameters_stay_chainers(make_model, train):
+def test_parameters_stay_chainers(make_model: Any, train: Any) -> None:
     """After the flat update took over, arrays set from outside are respected."""
     model = make_model()
     optimizer = optimizers.MomentumSGD().setup(model)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import chainer
 import chainer.functions as F  # noqa: N812
@@ -16,14 +17,19 @@ import numpy as np
 import pytest
 
 import trainer
+from trainer.runtime.datasets import Dataset
 from trainer.runtime.training import npz
 
 ROOT = Path(trainer.__file__).parents[1]
 SCRIPT = ROOT / "chainer_mnist.py"
 
 
-def start(*arguments, cwd, launcher=None, **environment):
-    command = [sys.executable, *([str(launcher)] if launcher else []), str(SCRIPT if launcher is None else arguments[0])]
+def start(*arguments: Any, cwd: Any, launcher: Any = None, **environment: Any) -> Any:
+    command = [
+        sys.executable,
+        *([str(launcher)] if launcher else []),
+        str(SCRIPT if launcher is None else arguments[0]),
+    ]
     rest = arguments if launcher is None else arguments[1:]
     return subprocess.run(
         [*command, *map(str, rest)],
@@ -35,21 +41,21 @@ def start(*arguments, cwd, launcher=None, **environment):
     )
 
 
-def trained(*arguments, cwd, **options):
+def trained(*arguments: Any, cwd: Any, **options: Any) -> Any:
     done = start(*arguments, cwd=cwd, **options)
     assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.fixture(scope="module")
-def run(tiny_data, tmp_path_factory):
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Two epochs on the small set."""
     folder = tmp_path_factory.mktemp("run")
     done = trained("--dataset", tiny_data, "--epochs", 2, "--batchsize", 50, "--device", "cpu", cwd=folder)
     return folder, done
 
 
-def test_learns_and_says_so(run, tiny_data):
+def test_learns_and_says_so(run: Any, tiny_data: Path) -> None:
     folder, done = run
     assert "tiny: 512 training and 128 test images" in done.stdout
     assert "BLAS threads: 1" in done.stdout
@@ -64,20 +70,20 @@ def test_learns_and_says_so(run, tiny_data):
 class TutorialNetwork(chainer.Chain):
     """The tutorial's scoring script builds this and loads the model into it."""
 
-    def __init__(self, n_mid_units=100, n_out=10):
+    def __init__(self, n_mid_units: Any = 100, n_out: Any = 10) -> None:
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(None, n_mid_units)
             self.l2 = L.Linear(n_mid_units, n_mid_units)
             self.l3 = L.Linear(n_mid_units, n_out)
 
-    def forward(self, x):
+    def forward(self, x: chainer.Variable) -> Any:
         h = F.relu(self.l1(x))
         h = F.relu(self.l2(h))
         return self.l3(h)
 
 
-def test_the_tutorials_scoring_script_can_load_the_model(run, data):
+def test_the_tutorials_scoring_script_can_load_the_model(run: Any, data: Dataset) -> None:
     folder, _ = run
     model = TutorialNetwork()
     chainer.serializers.load_npz(str(folder / "outputs" / "model.npz"), model)
@@ -87,7 +93,7 @@ def test_the_tutorials_scoring_script_can_load_the_model(run, data):
     assert accuracy == log[-1]["validation/main/accuracy"]
 
 
-def test_same_seed_same_bytes_from_a_staged_snapshot(run, tiny_data, tmp_path):
+def test_same_seed_same_bytes_from_a_staged_snapshot(run: Any, tiny_data: Path, tmp_path: Path) -> None:
     """What a backend does: the runtime beside the script in a folder of its own, nothing else on the path."""
     folder, _ = run
     runtime = tmp_path / "_trainer_job" / "trainer"
@@ -106,14 +112,14 @@ def test_same_seed_same_bytes_from_a_staged_snapshot(run, tiny_data, tmp_path):
     assert facts["device"].startswith("cpu") or facts["device"].startswith("cuda")
 
 
-def test_another_seed_is_another_model(run, tiny_data, tmp_path):
+def test_another_seed_is_another_model(run: Any, tiny_data: Path, tmp_path: Path) -> None:
     folder, _ = run
     trained("--dataset", tiny_data, "-e", 2, "-b", 50, "--device", "cpu", "--seed", 7, cwd=tmp_path)
     ours, theirs = npz.read(tmp_path / "outputs" / "model.npz"), npz.read(folder / "outputs" / "model.npz")
     assert not np.array_equal(ours["l1/W"], theirs["l1/W"])
 
 
-def test_resumed_ends_with_the_same_bytes(run, tiny_data, tmp_path):
+def test_resumed_ends_with_the_same_bytes(run: Any, tiny_data: Path, tmp_path: Path) -> None:
     folder, _ = run
     common = ("--dataset", tiny_data, "-b", 50, "-g", -1)
     trained(*common, "-e", 1, "-o", "first", cwd=tmp_path)
@@ -138,7 +144,7 @@ def test_resumed_ends_with_the_same_bytes(run, tiny_data, tmp_path):
     ],
     ids=" ".join,
 )
-def test_wrong_options_are_refused(tmp_path, arguments):
+def test_wrong_options_are_refused(tmp_path: Path, arguments: Any) -> None:
     done = start(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert "error:" in done.stderr
@@ -154,7 +160,7 @@ def test_wrong_options_are_refused(tmp_path, arguments):
         (("--resume", "none.npz"), "there is no file none.npz"),
     ],
 )
-def test_what_cannot_work_is_refused(tiny_data, tmp_path, arguments, message):
+def test_what_cannot_work_is_refused(tiny_data: Path, tmp_path: Path, arguments: Any, message: Any) -> None:
     done = start("--dataset", tiny_data, *arguments, cwd=tmp_path)
     assert done.returncode == 3
     assert f"error: {message}" in done.stderr
@@ -163,7 +169,7 @@ def test_what_cannot_work_is_refused(tiny_data, tmp_path, arguments, message):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_a_full_disk_is_said_and_keeps_the_last_checkpoint(run, tiny_data, tmp_path):
+def test_a_full_disk_is_said_and_keeps_the_last_checkpoint(run: Any, tiny_data: Path, tmp_path: Path) -> None:
     """A file size limit stands for a full disk: the checkpoint does not fit, the log does."""
     folder, _ = run
     output = tmp_path / "outputs"

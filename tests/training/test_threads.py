@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from trainer.runtime.faults import RuntimeFault
 
 
 @pytest.fixture(autouse=True)
-def own_limits(monkeypatch):
+def own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TRAINER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     np.ones((2, 2)) @ np.ones((2, 2))
@@ -25,11 +26,11 @@ def own_limits(monkeypatch):
         threadpoolctl.threadpool_limits(pool["num_threads"], user_api=pool["user_api"])
 
 
-def in_use():
+def in_use() -> Any:
     return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_one_by_default():
+def test_one_by_default() -> None:
     found = threads.limit()
     assert (found.count, found.reason) == (1, "the default")
     assert in_use() == {1}
@@ -46,7 +47,7 @@ def test_one_by_default():
         ({"TRAINER_THREADS": "1"}, 2, (2, "--threads")),
     ],
 )
-def test_overridden(monkeypatch, environment, argument, expected):
+def test_overridden(monkeypatch: pytest.MonkeyPatch, environment: Any, argument: Any, expected: Any) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     found = threads.limit(argument)
@@ -55,13 +56,13 @@ def test_overridden(monkeypatch, environment, argument, expected):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
-def test_nonsense_is_refused(monkeypatch, value):
+def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     monkeypatch.setenv("TRAINER_THREADS", value)
     with pytest.raises(RuntimeFault, match="TRAINER_THREADS"):
         threads.limit()
 
 
-def test_without_threadpoolctl():
+def test_without_threadpoolctl() -> None:
     """A node may lack it: training goes on, and says that BLAS decides."""
     program = (
         "import sys; sys.modules['threadpoolctl'] = None\n"

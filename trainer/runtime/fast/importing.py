@@ -35,7 +35,7 @@ def deferred() -> Iterator[None]:
     """
     added: dict[str, _DeferredModule] = {}
     for package, submodules in _DEFERRED.items():
-        if package in sys.modules or importlib.util.find_spec(package) is None:
+        if package in sys.modules or not _installed(package):
             continue
         added[package] = parent = _DeferredModule(package)
         # Without a __path__ it would be no package, and `import scipy.linalg` would fail.
@@ -50,3 +50,10 @@ def deferred() -> Iterator[None]:
         for name, stand_in in added.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

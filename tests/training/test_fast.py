@@ -1,0 +1,181 @@
+"""Each means for faster Chainer scripts: in effect, switched off by its name, and without any effect on results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trainer
+from trainer.runtime import fast
+from trainer.runtime.faults import RuntimeFault
+
+ROOT = Path(trainer.__file__).parents[1]
+SCRIPTS = Path(__file__).parent / "scripts"
+MEANS = sorted(fast.MEANS)
+
+
+def launch(script: Any, *arguments: Any, choice: Any, cwd: Any) -> Any:
+    cwd.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.runtime.launch", str(script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "TRAINER_FAST": choice, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def results(folder: Any) -> Any:
+    found = {}
+    for path in folder.iterdir():
+        if path.name == "log":
+            log = json.loads(path.read_text())
+            for entry in log:
+                del entry["elapsed_time"]
+            found["log"] = np.array(json.dumps(log))
+        elif path.is_file():
+            # Chainer's own snapshot holds None as a pickle; this one was written by the test.
+            with np.load(path, allow_pickle=True) as file:
+                found |= {f"{path.name}:{name}": file[name] for name in file.files}
+    return {name: value for name, value in found.items() if "elapsed" not in name and not name.endswith("_log")}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the scripts give with every means switched off."""
+    made = {}
+
+    def get(script: Any, optimizer: Any) -> Any:
+        if (script, optimizer) not in made:
+            folder = tmp_path_factory.mktemp("plain")
+            launch(SCRIPTS / script, optimizer, folder / "out", choice="0", cwd=folder / "out")
+            made[script, optimizer] = results(folder / "out")
+        return made[script, optimizer]
+
+    return get
+
+
+CASES = [
+    *[("mlp_trainer.py", "MomentumSGD", name) for name in ["1", *MEANS]],
+    *[("mlp_trainer.py", name, "1") for name in ("SGD", "Adam", "AdaGrad", "RMSprop")],
+    *[("cnn_loop.py", "MomentumSGD", name) for name in ("1", "convolutions", "functions", "memory")],
+    ("cnn_loop.py", "Adam", "1"),
+]
+
+
+@pytest.mark.parametrize(("script", "optimizer", "choice"), CASES)
+def test_results_are_equal(plain: Any, tmp_path: Path, script: Any, optimizer: Any, choice: Any) -> None:
+    expected = plain(script, optimizer)
+    launch(SCRIPTS / script, optimizer, tmp_path / "out", choice=choice, cwd=tmp_path / "out")
+    found = results(tmp_path / "out")
+    assert len(expected) > 10
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name, strict=True)
+
+
+# What a script can see of each means.
+SIGNS = {
+    "batches": "type(chainer.iterators.SerialIterator(np.arange(9), 3).next()).__name__ == 'Batch'",
+    "convolutions": "type(chainer.functions.connection.convolution_2d.conv).__name__ == '_ConvWith'",
+    "functions": "chainer.FunctionNode.apply.__code__.co_filename.endswith('applying.py')",
+    "imports": "'scipy' not in sys.modules and 'PIL' not in sys.modules",
+    "memory": "kept(30 << 20)",
+    "updates": "chainer.UpdateRule.update.__code__.co_filename.endswith('updates.py')",
+}
+
+LOOK = """
+import ctypes, sys
+import chainer
+import numpy as np
+
+def kept(size):
+    # The address of a freed array is still mapped: reading a byte of it in the kernel succeeds.
+    array = np.ones(size, np.uint8)
+    address = array.ctypes.data + size // 2
+    del array
+    import os, tempfile
+    with tempfile.TemporaryFile() as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        return libc.write(file.fileno(), ctypes.c_void_p(address), ctypes.c_size_t(1)) == 1
+
+"""
+
+
+@pytest.mark.parametrize("choice", ["", "0", *MEANS, *(f"-{name}" for name in MEANS)])
+def test_switches(tmp_path: Path, choice: Any) -> None:
+    script = tmp_path / "look.py"
+    signs = ", ".join(f"{name!r}: {sign}" for name, sign in SIGNS.items())
+    script.write_text(f"{LOOK}import json\nprint(json.dumps({{{signs}}}))\n")
+    found = json.loads(launch(script, choice=choice, cwd=tmp_path))
+    expected = set(MEANS) - fast.disabled_by(choice)
+    assert {name for name in MEANS if found[name]} == expected
+    assert expected == {"": set(MEANS), "0": set()}.get(
+        choice, set(MEANS) - {choice[1:]} if choice.startswith("-") else {choice}
+    )
+
+
+def test_the_run_says_what_is_in_use(tmp_path: Path) -> None:
+    script = tmp_path / "nothing.py"
+    script.write_text("")
+    launch(script, choice="-memory,-batches", cwd=tmp_path)
+    facts = json.loads((tmp_path / "outputs" / "environment.json").read_text())
+    assert facts["fast"] == sorted(set(MEANS) - {"memory", "batches"})
+
+
+@pytest.mark.parametrize("choice", ["nothing", "-memory,batches", "0,1", "--memory"])
+def test_nonsense_is_refused(choice: Any) -> None:
+    with pytest.raises(RuntimeFault, match="TRAINER_FAST"):
+        fast.disabled_by(choice)
+
+
+def test_deferred_modules_work(tmp_path: Path) -> None:
+    """Functions that need SciPy and Pillow find them; the script's own imports are the real packages."""
+    pytest.importorskip("scipy")
+    from PIL import Image
+
+    Image.new("RGB", (3, 2), (255, 0, 0)).save(tmp_path / "red.png")
+    script = tmp_path / "special.py"
+    script.write_text(
+        "import sys\n"
+        "import chainer, numpy as np\n"
+        "assert 'scipy' not in sys.modules\n"
+        "x = np.array([0.1, 0.5], np.float32)\n"
+        "got = chainer.functions.erfinv(x).array\n"
+        "import scipy, scipy.special\n"
+        "from PIL import Image\n"
+        "assert type(scipy).__name__ == 'module' and Image.__file__\n"
+        "np.testing.assert_array_equal(got, scipy.special.erfinv(x).astype(np.float32))\n"
+        "image = chainer.datasets.ImageDataset(['red.png'])[0]\n"
+        "assert image.shape == (3, 2, 3) and image[0].min() == 255\n"
+        "loc = np.zeros((1, 2), np.float32)\n"
+        "normal = chainer.distributions.MultivariateNormal(loc, scale_tril=np.eye(2, dtype=np.float32)[None])\n"
+        "normal.log_prob(loc)\n"
+    )
+    launch(script, choice="imports", cwd=tmp_path)
+
+
+def test_missing_packages_stay_missing(tmp_path: Path) -> None:
+    script = tmp_path / "missing.py"
+    script.write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('scipy', 'PIL'):\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "import chainer\n"
+        "assert chainer.datasets.image_dataset.available is False\n"
+        "assert chainer.datasets.svhn._scipy_available is False\n"
+    )
+    launch(script, choice="imports", cwd=tmp_path)

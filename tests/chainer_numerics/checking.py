@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import trainer.runtime.compat.auto  # noqa: F401
+from trainer.runtime import compat
 
-import chainer  # isort: skip
+compat.apply()
+
+import chainer  # noqa: E402
 
 Array = NDArray[Any]
 

@@ -10,12 +10,13 @@ import numpy
 import pytest
 
 import trainer
-import trainer.runtime.compat.auto
-from trainer.runtime import datasets
+from trainer.runtime import compat, datasets
 from trainer.runtime.compat import datasets as layer
 from trainer.runtime.faults import RuntimeFault
 
-import chainer  # isort: skip
+compat.apply()
+
+import chainer  # noqa: E402
 
 SHOW = """
 import chainer

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import trainer.runtime.compat.auto  # noqa: F401
+from trainer.runtime import compat
 from trainer.runtime.compat.serializers import UnsafePickleWarning, pickled_members
 
-import chainer  # isort: skip
-import chainer.links as L  # isort: skip
+compat.apply()
+
+import chainer  # noqa: E402
+from chainer import links  # noqa: E402
 
 
 class Marker:

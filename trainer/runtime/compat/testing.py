@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -60,8 +59,11 @@ def _satisfies(installed: tuple[int, ...], clause: str) -> bool:
     }[match.group(1)]
 
 
-def _pkg_resources_is_absent() -> bool:
-    return importlib.util.find_spec("pkg_resources") is None
+def _pkg_resources_is_absent_or_warns() -> bool:
+    try:
+        return version_tuple(importlib.metadata.version("setuptools")) >= (67, 3)
+    except importlib.metadata.PackageNotFoundError:
+        return True
 
 
 @contextlib.contextmanager
@@ -69,21 +71,27 @@ def _pkg_resources() -> Iterator[None]:
     module = ModuleType("pkg_resources")
     module.WorkingSet = WorkingSet  # type: ignore[attr-defined]
     module.ResolutionError = ResolutionError  # type: ignore[attr-defined]
+    before = sys.modules.get("pkg_resources")
     sys.modules["pkg_resources"] = module
     try:
         yield
     finally:
-        # Only Chainer knows it from here on; others must still find that it is not installed.
+        # Only Chainer knows it from here on; others must find what is, or is not, installed.
         del sys.modules["pkg_resources"]
+        if before is not None:
+            sys.modules["pkg_resources"] = before
 
 
 PATCHES = tuple(
     Patch(
         name=f"testing-{name.replace('_', '-')}",
         module=f"chainer.testing.{name}",
-        reason="chainer.testing and chainer.gradient_check import pkg_resources, which setuptools 82 removed",
-        versions="setuptools absent or >= 82",
-        needed=_pkg_resources_is_absent,
+        reason=(
+            "chainer.testing and chainer.gradient_check import pkg_resources, which warns since setuptools 67.3 "
+            "and is gone since 82"
+        ),
+        versions="setuptools absent or >= 67.3",
+        needed=_pkg_resources_is_absent_or_warns,
         around=_pkg_resources,
     )
     for name in ("helper", "doctest_helper")

@@ -1,11 +1,16 @@
 """Each patch of the compatibility layer: what works with it fails, or is wrong, without it.
 
-One interpreter per missing patch, in which all the others are applied.
+Patches that change a module after its import are left out all at once, the others one at a time.
 """
 
+import importlib.metadata
+import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +18,7 @@ import numpy
 import pytest
 
 from trainer.runtime import compat
-from trainer.runtime.compat import functions, importing, patch, testing
+from trainer.runtime.compat import datasets, functions, importing, patch, serializers, testing
 
 numpy_2 = pytest.mark.skipif(not patch.numpy_at_least(2), reason="Chainer needs this patch on NumPy 2 only")
 
@@ -134,16 +139,19 @@ CASES = {
 NEED_CUPY = {"optional-library-warnings", "cudnn-warning"}
 
 
-def run(code: str, folder: Path, *, without: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs ``code`` in a new interpreter with the layer, less one patch."""
+# In chainer's modules after they were imported: these can be left out all at once.
+AFTER = {p.name for p in (*functions.PATCHES, *serializers.PATCHES, *datasets.PATCHES)}
+
+
+def run(code: str, folder: Path, *, without: Collection[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs ``code`` in a new interpreter with the layer, less the patches named."""
     setup = (
         "from trainer.runtime import compat\n"
         "from trainer.runtime.compat import hook\n"
-        f"hook.install(p for p in compat.PATCHES if p.name != {without!r})\n"
+        f"hook.install(p for p in compat.PATCHES if p.name not in {sorted(without)!r})\n"
     )
     # Without a patch, the failure is to be Chainer's own and not a warning of a library's.
-    strict = ["-W", "error"] if without is None else []
-    # No network: a proxy that refuses connections stands for it, so that a download fails at once.
+    strict = [] if without else ["-W", "error"]
     return subprocess.run(
         [sys.executable, *strict, "-c", setup + code],
         cwd=folder,
@@ -155,11 +163,29 @@ def run(code: str, folder: Path, *, without: str | None = None) -> subprocess.Co
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    import os
-
-    refused = "http://127.0.0.1:9"
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # No network: a proxy that refuses connections stands for it, so that a download fails at once.
+    refused = "http://127.0.0.1:9"
     return {**inherited, "http_proxy": refused, "https_proxy": refused, "CHAINER_DATASET_ROOT": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each case that can be imported without its patch ends with then; one interpreter for all."""
+    code = f"""
+import json, traceback
+failures = {{}}
+for name, code in {[(name, CASES[name].code) for name in sorted(AFTER)]!r}:
+    try:
+        exec(code, {{}})
+        failures[name] = ""
+    except Exception:
+        failures[name] = traceback.format_exc()
+print("failures:" + json.dumps(failures))
+"""
+    done = run(code, tmp_path_factory.mktemp("without"), without=AFTER)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.partition("failures:")[2])
 
 
 def needed(name: str) -> bool:
@@ -170,13 +196,20 @@ def test_every_patch_has_a_case() -> None:
     assert {p.name for p in compat.PATCHES} == CASES.keys() | NEED_CUPY
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_without_the_patch_it_fails(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(AFTER))
+def test_without_the_patch_it_fails(name: str, failures: dict[str, str]) -> None:
     if not needed(name):
         pytest.skip(f"the installed versions don't need {name}")
-    if name.startswith("testing-") and importlib_has_pkg_resources():
+    assert re.search(CASES[name].without, failures[name]), failures[name]
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - AFTER))
+def test_without_the_patch_the_import_fails(name: str, tmp_path: Path) -> None:
+    if not needed(name):
+        pytest.skip(f"the installed versions don't need {name}")
+    if name.startswith("testing-") and importlib.util.find_spec("pkg_resources") is not None:
         pytest.skip("pkg_resources is installed here: it warns, and Chainer gets on")
-    done = run(CASES[name].code, tmp_path, without=name)
+    done = run(CASES[name].code, tmp_path, without=[name])
     assert done.returncode != 0
     assert re.search(CASES[name].without, done.stderr), done.stderr
 
@@ -196,14 +229,8 @@ def test_numpy_is_left_as_it_was(tmp_path: Path) -> None:
 def test_pkg_resources_stays_absent_for_others(tmp_path: Path) -> None:
     done = run("import importlib.util, chainer.testing\nprint(importlib.util.find_spec('pkg_resources'))", tmp_path)
     assert done.returncode == 0, done.stderr
-    if not importlib_has_pkg_resources():
+    if importlib.util.find_spec("pkg_resources") is None:
         assert done.stdout.strip() == "None"
-
-
-def importlib_has_pkg_resources() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("pkg_resources") is not None
 
 
 @pytest.mark.parametrize(
@@ -250,8 +277,6 @@ def test_the_environment_check_runs_where_it_can(
     fails: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import importlib.metadata
-
     def version(name: str) -> str:
         assert name == "setuptools"
         if setuptools is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trainer.modeluse.curves import curves_text
     from trainer.modeluse.evaluation import ClassScore, Evaluation, evaluate
     from trainer.modeluse.network import Network
-    from trainer.modeluse.plots import plot_confusion, plot_curves
+    from trainer.modeluse.plots import check_picture, plot_confusion, plot_curves
     from trainer.modeluse.prediction import Prediction, predict
     from trainer.modeluse.source import LoadedModel, is_path, open_model
 
@@ -23,6 +23,7 @@ __all__ = [
     "LoadedModel",
     "Network",
     "Prediction",
+    "check_picture",
     "curves_text",
     "evaluate",
     "is_path",
@@ -38,6 +39,7 @@ _HOMES = {
     "LoadedModel": "source",
     "Network": "network",
     "Prediction": "prediction",
+    "check_picture": "plots",
     "curves_text": "curves",
     "evaluate": "evaluation",
     "is_path": "source",

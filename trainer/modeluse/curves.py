@@ -62,14 +62,15 @@ def _legend(panel: Panel, width: int) -> str:
 
 
 def _end_labels(panel: Panel, height: int) -> dict[int, str]:
-    """The last value of each curve, by line: beside its end, or as near as the others allow."""
+    """The last value of each curve, by line: beside its end, or as near as the others allow, the largest on top."""
     low, high = panel.value_range()
-    found: dict[int, str] = {}
-    for series in panel.series:
-        row = _dot(series.last, low, high, 4 * height) // 4
-        free = [line for line in range(height) if line not in found]
-        found[min(free, key=lambda line: abs(line - row))] = f"{series.last:.4g}"
-    return found
+    lasts = sorted((series.last for series in panel.series), reverse=True)
+    lines: list[int] = []
+    for value in lasts:
+        line = _dot(value, low, high, 4 * height) // 4
+        lines.append(max(line, lines[-1] + 1) if lines else line)
+    room = range(height - len(lasts), height)
+    return {min(line, lowest): f"{value:.4g}" for line, lowest, value in zip(lines, room, lasts, strict=True)}
 
 
 def _trace(canvas: list[list[int]], series: Series, pattern: tuple[bool, ...], panel: Panel) -> None:

@@ -65,11 +65,13 @@ def _read(path: Path) -> NDArray[np.float32]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > PIXELS_MAX:
-                    raise UsageError(f"{path} has {image.width}x{image.height} pixels.", "Scale it down first.")
+                    raise _too_large(path)
                 image.load()
                 return _grey(ImageOps.exif_transpose(image))
     except UsageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
     except UnidentifiedImageError as error:
         raise UsageError(f"{path} is not a PNG or JPEG image.", "Convert it to one.") from error
     except PermissionError as error:
@@ -135,3 +137,7 @@ def _centred(ink: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
 
 def _blank(path: Path) -> UsageError:
     return UsageError(f"{path} shows nothing: it is of one colour.", "Give a picture of one digit.")
+
+
+def _too_large(path: Path) -> UsageError:
+    return UsageError(f"{path} has more than {PIXELS_MAX:,} pixels.", "Scale it down first.")

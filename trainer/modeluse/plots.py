@@ -42,7 +42,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     """
     import numpy as np
 
-    _check(path)
+    check_picture(path)
     from matplotlib.colors import SymLogNorm
 
     figure = _figure(7.2, 6.6)
@@ -88,7 +88,7 @@ def plot_curves(metrics: Sequence[Metric], path: Path, title: str = "") -> None:
         UsageError: The path has another ending or no directory, or there is nothing to draw.
         ConfigError: It can't be written.
     """
-    _check(path)
+    check_picture(path)
     found = panels(metrics)
     if not found:
         raise UsageError("There are no learning curves: no metric has two values yet.", "Let it train two epochs.")
@@ -128,7 +128,8 @@ def _shown(text: str) -> str:
     return (text if len(text) <= _TEXT_MAX else f"...{text[3 - _TEXT_MAX :]}").replace("$", r"\$")
 
 
-def _check(path: Path) -> None:
+def check_picture(path: Path) -> None:
+    """Find out whether a picture can be written to ``path`` before the work that it shows is done; errors as above."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

@@ -52,7 +52,13 @@ def numerical_gradients(
     return gradients
 
 
-def check(function: Callable[..., Any], reference: Callable[..., Array], inputs: Sequence[Array], dtype: str) -> None:
+def check(
+    function: Callable[..., Any],
+    reference: Callable[..., Array],
+    inputs: Sequence[Array],
+    dtype: str,
+    device: str = "@numpy",
+) -> None:
     """Compares value, gradient and types of a function of Chainer's with a reference in NumPy.
 
     Args:
@@ -60,20 +66,22 @@ def check(function: Callable[..., Any], reference: Callable[..., Array], inputs:
         reference: takes and returns arrays in float64.
         inputs: float64; rounded to ``dtype`` for both sides.
         dtype: in which Chainer computes.
+        device: where Chainer computes.
     """
+    send, fetch = chainer.get_device(device).send, chainer.get_device("@numpy").send
     rounded = [x.astype(dtype).astype(np.float64) for x in inputs]
-    variables = [chainer.Variable(x.astype(dtype)) for x in rounded]
+    variables = [chainer.Variable(send(x.astype(dtype))) for x in rounded]
     output = function(*variables)
     wanted = np.asarray(reference(*rounded))
     assert output.dtype == dtype
-    assert_close(output.array, wanted, FORWARD[dtype])
+    assert_close(fetch(output.array), wanted, FORWARD[dtype])
 
     cotangent = np.random.default_rng(1).uniform(-1, 1, wanted.shape).astype(dtype).astype(np.float64)
-    output.grad = cotangent.astype(dtype).reshape(output.shape)
+    output.grad = send(cotangent.astype(dtype).reshape(output.shape))
     output.backward()
     for variable, gradient in zip(variables, numerical_gradients(reference, rounded, cotangent), strict=True):
         assert variable.grad.dtype == dtype
-        assert_close(variable.grad, gradient, BACKWARD[dtype])
+        assert_close(fetch(variable.grad), gradient, BACKWARD[dtype])
 
 
 def uniform(*shape: int, seed: int = 0, low: float = -1, high: float = 1) -> Array:

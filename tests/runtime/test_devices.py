@@ -159,6 +159,10 @@ def test_nothing_heavy_is_imported() -> None:
 @pytest.mark.parametrize(
     ("message", "library"),
     [
+        (
+            'Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file: libnvrtc.so.13 or libnvrtc.so.12',
+            "libnvrtc.so.12",
+        ),
         ("libcublas.so.12: cannot open shared object file: No such file or directory", "libcublas.so.12"),
         ("CuPy failed to load libnvrtc.so.12: OSError: libnvrtc.so.12: cannot open shared object", "libnvrtc.so.12"),
         ("Could not find module 'cublas64_12.dll' (or one of its dependencies); not found", "cublas64_12.dll"),
@@ -166,10 +170,10 @@ def test_nothing_heavy_is_imported() -> None:
     ],
 )
 def test_the_missing_library_is_named(message: str, library: str) -> None:
-    assert _cuda._missing_library(ImportError(message)) == library
+    assert _cuda._missing_library(ImportError(message), 12) == library
     outer = ImportError("CuPy is not correctly installed.")
     outer.__cause__ = ImportError(message)
-    assert _cuda._missing_library(outer) == library
+    assert _cuda._missing_library(outer, 12) == library
 
 
 DRIVER_SOURCE = r"""

@@ -184,7 +184,7 @@ def ask_cupy(cards: int) -> CupyFacts:
             names,
             version,
             built_for,
-            missing_library=_missing_library(error),
+            missing_library=_missing_library(error, built_for),
             problem=_first_line(error),
         )
 
@@ -222,17 +222,20 @@ def _import_cupy(packages: tuple[str, ...], built_for: int | None, cards: int) -
     )
 
 
-def _missing_library(error: BaseException) -> str:
-    """The file name in the dynamic loader's "libcublas.so.12: cannot open shared object file"."""
+def _missing_library(error: BaseException, built_for: int | None) -> str:
+    """The file name in the loader's "libcublas.so.12: cannot open shared object file" or CuPy's own words.
+
+    CuPy 14 names the file for each CUDA that it could use ("libnvrtc.so.13 or libnvrtc.so.12"); the
+    one for ``built_for`` is what is to be installed.
+    """
     current: BaseException | None = error
     while current is not None:
-        found = re.search(r"(lib[\w.+-]+\.so[\w.]*|[\w.-]+\.dll)(?=: cannot open|' not found|\b)", str(current))
-        if found and re.search(
-            r"cannot open|not found|could not|Failed to find|No such file",
-            str(current),
-            re.IGNORECASE,
-        ):
-            return found.group(1)
+        text = str(current)
+        if re.search(r"cannot open|not found|could not|failure finding|no such file", text, re.IGNORECASE):
+            names = re.findall(r"lib[\w+-]+\.so[.\d]*\d|[\w-]+\.dll", text)
+            fitting = [name for name in names if name.endswith(f".so.{built_for}")]
+            if names:
+                return (fitting or names)[0]
         current = current.__cause__ or current.__context__
     return ""
 

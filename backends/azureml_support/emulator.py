@@ -82,9 +82,9 @@ class EmulatorEndpoint:
             answer.raise_for_status()
             found = answer.json()
             token, ends = str(found["access_token"]), float(found["expires_on"])
-        except requests.ConnectionError:
-            raise  # it is down, which passes
-        except (requests.RequestException, ValueError, KeyError) as error:
+        except requests.RequestException:
+            raise  # it is down or busy, which passes
+        except (ValueError, KeyError, TypeError) as error:
             raise SignInError(
                 f"The emulator gives no token: {error}.", f"See {self.state / 'emulator.log'}."
             ) from error

@@ -79,10 +79,10 @@ def translate(error: BaseException, doing: str) -> TrainerError:
     return RefusedError(f"Azure ML could not {doing}: {reason}", "Put that right, or see the workspace in the portal.")
 
 
-def retried(call: Callable[[], _T], *, attempts: int = 4, pause: float = 1.0) -> _T:
+def retried(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _T:
     """Call something that may be called again, until it works or a failure doesn't look passing.
 
-    The SDK tries each request a few times by itself; this covers what it gives up on.
+    The SDK tries most requests a dozen times by itself, over half a minute; this covers what it doesn't.
 
     Args:
         call: What to do; doing it twice must be as good as once.

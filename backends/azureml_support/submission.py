@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from backends.azureml_support.outcome import explained, is_passing, retried, status_of, translate
+from backends.azureml_support.outcome import explained, is_passing, status_of, translate
 from backends.azureml_support.session import sdk
 from trainer.runtime.jobdir import LAUNCHER
 
@@ -109,7 +109,7 @@ def find(workspace: Workspace, run_id: str) -> Run | None:
     core = sdk("azureml.core")
     with explained(f"look up run {run_id}"):
         try:
-            found: Run = retried(lambda: core.Run.get(workspace, run_id))
+            found: Run = core.Run.get(workspace, run_id)
         except Exception as error:
             if status_of(error) == 404:
                 return None

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azureml_support.outcome import explained, first_line, is_passing, retried, status_of
+from backends.azureml_support.outcome import (
+    ServiceUnavailableError,
+    explained,
+    first_line,
+    is_passing,
+    retried,
+    status_of,
+)
 from trainer.artifacts import MODEL_FILE
 from trainer.atomic import write_bytes
 from trainer.errors import IntegrityError, NotFoundError
@@ -61,7 +68,7 @@ def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
         TrainerError: The service can't be reached, or refuses.
     """
     with explained(f"look at run {folder.run_id}"):
-        details = retried(run.get_details)
+        details = run.get_details()
         status = _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
         logs = dict(details.get("logFiles") or {})
         _bring_log(folder, logs)
@@ -162,6 +169,8 @@ def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
 
     def read() -> requests.Response:
         answer = requests.get(url, headers={"Range": f"bytes={offset}-"}, stream=True, timeout=_TIMEOUT_SECONDS)
+        if answer.status_code == 403:
+            raise ServiceUnavailableError("A link to a log has expired.", "The next look gets a new one.")
         if answer.status_code not in (404, 416):
             answer.raise_for_status()
         return answer

@@ -15,6 +15,8 @@ from backends.azureml import AzureMLBackend
 from trainer.home import Home
 
 _SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET")
+# Faults are tested here by the dozen, and the SDK would wait for seconds after each.
+_BACKOFFS = ("AZUREML_DEFAULT_BACKOFF", "AZUREML_DEFAULT_500_BACKOFF", "AZUREML_DEFAULT_503_BACKOFF")
 # The SDK leaves timer threads behind that go on warning about themselves while other tests run.
 _SDK_NOISE = "ignore::DeprecationWarning:azureml"
 
@@ -38,6 +40,8 @@ def emulated(service: Endpoint) -> Iterator[Callable[[Path], Home]]:
         for name, value in service.env().items():
             if name not in _SIGN_IN:
                 patch.setenv(name, value)
+        for name in _BACKOFFS:
+            patch.setenv(name, "0")
         yield lambda project: share(service, project)
     service.clear_faults()
 

@@ -1,0 +1,230 @@
+"""What can go wrong between a client and Azure ML, made to go wrong on the emulator."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from azureml_emulator import Endpoint, FaultAction, FaultRule
+from backends.azureml import AzureMLBackend
+from backends.azureml_support import cluster, session, submission, sync
+from backends.azureml_support.options import Options
+from backends.azureml_support.outcome import ServiceUnavailableError
+from backends.azureml_support.vm_sizes import Choice
+from tests.backends import sdk_warnings
+from trainer.errors import RefusedError
+from trainer.home import Home
+from trainer.run import Run, RunStatus
+from trainer.runfolder import RunFolder
+from trainer.submission import JobRequest, Prepared, prepare, submit
+
+pytestmark = sdk_warnings.IGNORED
+TINY = Path(__file__).parent / "scripts" / "tiny" / "train.py"
+SECONDS = 120.0
+
+
+@pytest.fixture
+def faults(service: Endpoint) -> Iterator[Callable[..., None]]:
+    """Sets the emulator's fault switches; puts them back afterwards."""
+    yield service.set_faults
+    service.clear_faults()
+
+
+@pytest.fixture
+def start(azure: AzureMLBackend, azure_home: Home, tmp_path: Path) -> Callable[..., Run]:
+    """Submits the tiny script; what it writes down of itself is in ``tmp_path/diary``."""
+
+    def start(seconds: float = 0.0, **more: Any) -> Run:
+        return submit(prepare(tiny(tmp_path / "diary", seconds, **more), azure_home), azure, azure_home)
+
+    return start
+
+
+def tiny(diary: Path, seconds: float, **more: Any) -> JobRequest:
+    return JobRequest(script=TINY, script_args=(str(diary), str(seconds)), dataset="none", **more)
+
+
+def completed(run: Run) -> Run:
+    info = run.wait(timeout=SECONDS)
+    assert info.status is RunStatus.COMPLETED, (info, list(run.logs()))
+    return run
+
+
+def times_run(tmp_path: Path) -> int:
+    return len((tmp_path / "diary").read_text().splitlines())
+
+
+def test_passing_failures_are_ridden_out_and_a_lost_answer_runs_nothing_twice(
+    start: Callable[..., Run], faults: Callable[..., None], tmp_path: Path, azure: AzureMLBackend
+) -> None:
+    faults(
+        rules=[
+            # The service takes the run, the client never hears of it; and then a dropped connection when it asks.
+            FaultRule(route="POST */snapshotrun*", action=FaultAction.DROP_ANSWER, times=2),
+            FaultRule(route="POST */snapshots/getblob", status=503, times=1),
+            FaultRule(route="PUT */blobs/*", action=FaultAction.DROP, times=1),
+            FaultRule(route="GET */details", status=500, times=1),
+            FaultRule(route="GET */details", status=429, times=1),
+            FaultRule(route="GET */details", action=FaultAction.DROP, times=1),
+            FaultRule(route="POST */models", action=FaultAction.DROP_ANSWER, times=1),
+        ]
+    )
+    run = completed(start())
+    assert times_run(tmp_path) == 1
+    assert len([version for version in azure.store().versions() if version.run_id == run.run_id]) == 1
+
+
+def test_expired_links_and_tokens_are_ridden_out(
+    start: Callable[..., Run], faults: Callable[..., None], service: Endpoint, tmp_path: Path
+) -> None:
+    run = start(1.0)
+    assert not run.info().status.terminal
+    faults(expired_sas=True)
+    time.sleep(1.5)
+    before = run.info()
+    assert not before.status.terminal
+    faults(rules=[FaultRule(route="GET */artifacts/*", status=401, times=2)])
+    assert completed(run).file("model.npz").stat().st_size > 0
+
+
+def test_a_service_that_is_down_is_said_and_changes_nothing(
+    azure: AzureMLBackend, azure_home: Home, faults: Callable[..., None]
+) -> None:
+    folder = sent_folder(azure, azure_home)
+    before = folder.info()
+    faults(rules=[FaultRule(route="GET *-ws/runs/*", status=503)])
+    with pytest.raises(ServiceUnavailableError, match="answers 503") as caught:
+        azure.refresh(folder)
+    assert caught.value.exit_code == 4
+    assert folder.info() == before
+
+
+def test_a_job_that_is_killed_fails_with_a_reason(start: Callable[..., Run], tmp_path: Path) -> None:
+    run = start(600.0, model_name=None)
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "diary").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(int((tmp_path / "diary").read_text()), signal.SIGKILL)
+    info = run.wait(timeout=SECONDS)
+    assert info.status is RunStatus.FAILED
+    assert info.failure
+    assert "exited with code" in info.failure.message
+
+
+def test_a_run_over_its_cap_fails_and_says_so(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_config = submission.make_config
+
+    def impatient(*words: Any) -> Any:
+        config = make_config(*words)
+        assert config.run_config.max_run_duration_seconds == 60
+        config.run_config.max_run_duration_seconds = 2
+        return config
+
+    monkeypatch.setattr(submission, "make_config", impatient)
+    monkeypatch.setattr(sync, "_CAP_SLACK_SECONDS", 59.0)
+    info = start(600.0, max_minutes=1).wait(timeout=SECONDS)
+    assert info.status is RunStatus.FAILED
+    assert info.failure
+    assert info.failure.message == "It was stopped after 1 minutes, the cap that it was submitted with."
+
+
+def test_a_submission_that_was_never_sent_fails_and_can_be_canceled(azure: AzureMLBackend, azure_home: Home) -> None:
+    prepared = prepare(JobRequest(script=TINY, dataset="none"), azure_home)
+    for end in (azure.refresh, azure.cancel):
+        folder = submission_folder(azure_home, prepared)
+        end(folder)
+        assert folder.info().status is (RunStatus.FAILED if end == azure.refresh else RunStatus.CANCELED)
+    info = AzureMLBackend(azure_home, {}).refresh(sent_folder(azure, azure_home))
+    assert info.status is RunStatus.FAILED
+    assert info.failure
+    assert "Start it again" in info.failure.message
+
+
+def sent_folder(azure: AzureMLBackend, home: Home) -> RunFolder:
+    """What a client leaves that was killed after it wrote down where the run goes, and before the run went there."""
+    folder = submission_folder(home, prepare(JobRequest(script=TINY, dataset="none"), home))
+    ref = session.find_workspace(azure.options, home)
+    folder.update(detail={"workspace": msgspec.to_builtins(ref), "sent": time.time() - 3600})
+    return folder
+
+
+def submission_folder(home: Home, prepared: Prepared) -> RunFolder:
+    folder = RunFolder.create(home.runs, prepared.job, backend="azureml", snapshot=prepared.snapshot.digest)
+    folder.update(lambda info: msgspec.structs.replace(info, created=info.created - 60))
+    return folder
+
+
+class TestClusters:
+    """No job runs here: what is refused is refused before anything is sent."""
+
+    def settle(self, azure: AzureMLBackend, home: Home, **options: Any) -> Choice:
+        workspace = session.open_workspace(session.find_workspace(azure.options, home))
+        self.told: list[str] = []
+        return cluster.settle(workspace, Options(**options), self.told.append, poll_seconds=0.05)
+
+    def test_the_successor_of_the_default_is_said(self, azure: AzureMLBackend, azure_home: Home) -> None:
+        choice = self.settle(azure, azure_home, compute="fresh-one")
+        assert choice.size.name == "Standard_NC4as_T4_v3"
+        assert choice.note
+        assert any("fresh-one" in line for line in self.told)
+        again = self.settle(azure, azure_home, compute="fresh-one")
+        assert (again.size, again.note) == (choice.size, None)
+
+    def test_where_that_is_not_offered_either_the_next_is_taken(
+        self, azure: AzureMLBackend, azure_home: Home, faults: Callable[..., None]
+    ) -> None:
+        faults(sizes_not_offered=["Standard_NC4as_T4_v3"])
+        assert self.settle(azure, azure_home, compute="next-one").size.name == "Standard_NC8as_T4_v3"
+        with pytest.raises(RefusedError, match="doesn't offer") as caught:
+            self.settle(azure, azure_home, compute="by-hand", vm_size="Standard_NC4as_T4_v3")
+        assert "--vm-size Standard_NC8as_T4_v3" in caught.value.hint
+
+    def test_a_cluster_of_another_size_is_not_taken(self, azure: AzureMLBackend, azure_home: Home) -> None:
+        self.settle(azure, azure_home, compute="cpus", vm_size="Standard_DS3_v2")
+        with pytest.raises(RefusedError, match="Standard_DS3_v2") as caught:
+            self.settle(azure, azure_home, compute="cpus", vm_size="Standard_NC4as_T4_v3")
+        assert "--compute cpus-2" in caught.value.hint
+
+    def test_refused_quota_is_a_refusal_that_names_quota(
+        self, azure: AzureMLBackend, azure_home: Home, faults: Callable[..., None]
+    ) -> None:
+        faults(refused_quota=True)
+        with pytest.raises(RefusedError) as caught:
+            self.settle(azure, azure_home, compute="no-quota")
+        assert caught.value.exit_code == 4
+        assert "uota" in caught.value.hint
+
+    def test_what_a_new_cluster_is_made_of(self, azure: AzureMLBackend, azure_home: Home, service: Endpoint) -> None:
+        self.settle(azure, azure_home, compute="scales", max_nodes=3, idle_minutes=7)
+        workspace = session.open_workspace(session.find_workspace(azure.options, azure_home))
+        scale = session.sdk("azureml.core.compute").ComputeTarget(workspace, "scales").scale_settings
+        assert (scale.minimum_node_count, scale.maximum_node_count) == (0, 3)
+        assert scale.idle_seconds_before_scaledown in (420, "PT420S")
+
+
+@pytest.mark.slow
+def test_twenty_submissions_at_once(azure: AzureMLBackend, azure_home: Home, tmp_path: Path) -> None:
+    prepared = [prepare(tiny(tmp_path / f"diary-{n}", 0.0, model_name="twenty"), azure_home) for n in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        runs = list(pool.map(lambda one: submit(one, azure, azure_home), prepared))
+        list(pool.map(completed, runs))
+    for number in range(20):
+        assert len((tmp_path / f"diary-{number}").read_text().splitlines()) == 1
+    versions = azure.store().versions("twenty")
+    assert sorted(version.version for version in versions) == list(range(1, 21))
+    assert {version.run_id for version in versions} == {run.run_id for run in runs}
+    for run in runs:
+        model = run.info().model
+        assert model
+        assert model.sha256 == next(version.sha256 for version in versions if version.version == model.version)

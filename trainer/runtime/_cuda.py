@@ -232,7 +232,7 @@ def _missing_library(error: BaseException, built_for: int | None) -> str:
     while current is not None:
         text = str(current)
         if re.search(r"cannot open|not found|could not|failure finding|no such file", text, re.IGNORECASE):
-            names = re.findall(r"lib[\w+-]+\.so[.\d]*\d|[\w-]+\.dll", text)
+            names: list[str] = re.findall(r"lib[\w+-]+\.so[.\d]*\d|[\w-]+\.dll", text)
             fitting = [name for name in names if name.endswith(f".so.{built_for}")]
             if names:
                 return (fitting or names)[0]

@@ -43,10 +43,12 @@ class WorkingSet:
 
 
 def _satisfies(installed: tuple[int, ...], clause: str) -> bool:
-    match = re.fullmatch(r"(==|!=|<=|>=|<|>)([\d.]+)\w*", clause)
+    match = re.fullmatch(r"(==|!=|<=|>=|<|>)(\d[\d.]*?)(?:(\.\*)|[a-z]\w*)?", clause)
     if match is None:
         raise ResolutionError(clause)
     wanted = version_tuple(match.group(2))
+    if match.group(3):  # "1.11.*": any version that starts so
+        installed = installed[: len(wanted)]
     length = max(len(installed), len(wanted))
     left, right = (version + (0,) * (length - len(version)) for version in (installed, wanted))
     return {

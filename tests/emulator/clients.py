@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,12 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
 import requests
 
 from azureml_emulator import Endpoint, Settings
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 PROGRAMS = Path(__file__).parent / "programs"
+
+
+def processes_of(run_id: str) -> list[psutil.Process]:
+    """Processes that work in a run's directory."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if run_id in process.cwd():
+                found.append(process)
+    return found
 
 
 class SdkError(Exception):

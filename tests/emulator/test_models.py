@@ -84,6 +84,7 @@ def test_long_lists_come_in_pages(sdk: Sdk, http: Http) -> None:
     assert len(sdk.models(name="many")) == 260
 
 
+@pytest.mark.slow
 def test_a_random_sweep(sdk: Sdk, job_source: str) -> None:
     sweep = sdk.sweep(source=job_source, arguments=["--epochs", 1], sampling="random", total=2)
     assert sdk.wait(run_id=sweep) == "Completed"
@@ -98,6 +99,7 @@ def test_a_random_sweep(sdk: Sdk, job_source: str) -> None:
     assert "Started" in sdk.log_text(run_id=sweep, name="azureml-logs/hyperdrive.txt")
 
 
+@pytest.mark.slow
 def test_bandit_stops_a_bad_run(sdk: Sdk, job_source: str) -> None:
     sweep = sdk.sweep(
         source=job_source,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.emulator.clients import Sdk, SdkError
+from tests.emulator.clients import Sdk, SdkError, processes_of
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +53,24 @@ def test_streaming_shows_the_output_as_it_comes(sdk: Sdk, job_source: str) -> No
 
 
 def test_cancel_stops_the_process_and_keeps_its_files(sdk: Sdk, tmp_path: Path) -> None:
-    marker = tmp_path / "late"
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "train.py").write_text(
-        "import os, pathlib, subprocess, sys, time\n"
+    (tmp_path / "train.py").write_text(
+        "import pathlib, subprocess, time\n"
         "from azureml.core import Run\n"
-        "os.makedirs('outputs', exist_ok=True)\n"
-        "open('outputs/partial.txt', 'w').write('kept')\n"
-        "subprocess.Popen([sys.executable, '-c',"
-        f"'import time, pathlib; time.sleep(8); pathlib.Path({str(marker)!r}).touch()'], start_new_session=True)\n"
+        "pathlib.Path('outputs/partial.txt').write_text('kept')\n"
+        "subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
         "run = Run.get_context(allow_offline=False)\n"
         "run.log('Ready', 1)\n"
         "time.sleep(300)\n"
     )
-    run_id = sdk.submit(source=str(source))
+    run_id = sdk.submit(source=str(tmp_path))
     sdk.wait_for_metric(run_id=run_id, name="Ready")
+    assert "sleep" in {process.name() for process in processes_of(run_id)}
     sdk.cancel(run_id=run_id)
     assert sdk.wait(run_id=run_id) == "Canceled"
     sdk.cancel(run_id=run_id)
     assert sdk.status(run_id=run_id) == "Canceled"
     assert "outputs/partial.txt" in sdk.files(run_id=run_id)
-    assert not marker.exists(), "a process that the script had started went on"
+    assert processes_of(run_id) == [], "a process that the script had started went on"
 
 
 def test_a_run_over_its_time_cap_is_cancelled(sdk: Sdk, job_source: str) -> None:
@@ -85,10 +81,10 @@ def test_a_run_over_its_time_cap_is_cancelled(sdk: Sdk, job_source: str) -> None
 
 def test_runs_queue_for_nodes(sdk: Sdk, job_source: str) -> None:
     sdk.create_cluster(name="single", max_nodes=1)
-    runs = [sdk.submit(source=job_source, target="single", arguments=["--epochs", 1]) for _ in range(2)]
+    runs = [sdk.submit(source=job_source, target="single", command=["sleep", "1"]) for _ in range(2)]
     assert [sdk.wait(run_id=run_id) for run_id in runs] == ["Completed", "Completed"]
     (_, first_end), (second_start, _) = (sdk.times(run_id=run_id) for run_id in runs)
-    assert first_end <= second_start or first_end[:19] == second_start[:19]
+    assert first_end <= second_start
 
 
 def test_more_nodes_than_the_cluster_has_are_refused(sdk: Sdk, job_source: str) -> None:
@@ -96,16 +92,14 @@ def test_more_nodes_than_the_cluster_has_are_refused(sdk: Sdk, job_source: str) 
         sdk.submit(source=job_source, nodes=9, mpi=1)
 
 
-@pytest.mark.parametrize(("nodes", "per_node"), [(2, 1), (2, 2)])
-def test_mpi_runs_every_rank(sdk: Sdk, job_source: str, nodes: int, per_node: int) -> None:
-    run_id = sdk.submit_estimator(source=job_source, nodes=nodes, per_node=per_node, arguments={"--flag": 3})
+@pytest.mark.slow
+def test_mpi_runs_every_rank(sdk: Sdk, job_source: str) -> None:
+    run_id = sdk.submit_estimator(source=job_source, nodes=2, per_node=2, arguments={"--flag": 3})
     assert sdk.wait(run_id=run_id) == "Completed"
-    size = nodes * per_node
-    total = size * (size + 1) // 2
-    assert sdk.metrics(run_id=run_id) == {"Total": total}
-    for rank in range(size):
+    assert sdk.metrics(run_id=run_id) == {"Total": 10}
+    for rank in range(4):
         text = sdk.log_text(run_id=run_id, name=f"user_logs/std_log_process_{rank}.txt")
-        assert f"rank {rank} of {size} total {total} arguments ['--flag', '3']" in text
+        assert f"rank {rank} of 4 total 10 arguments ['--flag', '3']" in text
 
 
 def test_snapshots_are_incremental(sdk: Sdk, tmp_path: Path) -> None:
@@ -113,20 +107,19 @@ def test_snapshots_are_incremental(sdk: Sdk, tmp_path: Path) -> None:
     (source / "package").mkdir(parents=True)
     (source / "package" / "__init__.py").write_text("")
     (source / "package" / "constant.py").write_text("VALUE = 41\n")
-    script = "from package.constant import VALUE\nprint('value', VALUE + {})\n"
-    (source / "train.py").write_text(script.format(1))
-    first = sdk.submit(source=str(source))
-    (source / "train.py").write_text(script.format(2))
-    second = sdk.submit(source=str(source))
-    (source / "package" / "constant.py").unlink()
+    show = ["cat", "train.py", "package/constant.py"]
+    (source / "train.py").write_text("one\n")
+    first = sdk.submit(source=str(source), command=show)
+    (source / "train.py").write_text("two\n")
+    second = sdk.submit(source=str(source), command=show)
     (source / "package" / "constant.py").write_text("VALUE = 50\n")
-    third = sdk.submit(source=str(source))
-    for run_id, value in ((first, 42), (second, 43), (third, 52)):
+    third = sdk.submit(source=str(source), command=show)
+    for run_id, text in ((first, "one\nVALUE = 41\n"), (second, "two\nVALUE = 41\n"), (third, "two\nVALUE = 50\n")):
         assert sdk.wait(run_id=run_id) == "Completed"
-        assert f"value {value}" in sdk.log_text(run_id=run_id)
+        assert sdk.log_text(run_id=run_id) == text
     archive = sdk.restore(run_id=second, target=str(tmp_path))
     shutil.unpack_archive(archive, tmp_path / "restored")
-    assert (tmp_path / "restored" / "train.py").read_text() == script.format(2)
+    assert (tmp_path / "restored" / "train.py").read_text() == "two\n"
 
 
 def test_interactive_runs(sdk: Sdk, tmp_path: Path) -> None:
@@ -181,6 +174,7 @@ def test_clusters(sdk: Sdk) -> None:
     assert "other" not in sdk.delete_cluster(name="other")
 
 
+@pytest.mark.slow
 def test_parallel_submissions_all_run(sdk: Sdk, tmp_path: Path) -> None:
     (tmp_path / "hello.txt").write_text("hello\n")
     runs = sdk.submit_many(source=str(tmp_path), count=20, command=["cat", "hello.txt"])

@@ -126,6 +126,8 @@ def wait_for_metric(run_id, name, timeout=60):
     while name not in (found := Run.get(workspace, run_id).get_metrics()):
         if time.monotonic() > deadline:
             raise TimeoutError(name)
+        if status(run_id) in FINAL:
+            raise RuntimeError(f"{status(run_id)} without {name}: {log_text(run_id)}")
         time.sleep(0.2)
     return found
 

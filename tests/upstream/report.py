@@ -91,7 +91,9 @@ def write_table(summary: Summary, *, layer: bool, minutes: float) -> str:
     hit = {entry: count for entry, count in summary.known.items() if count}
     if hit:
         lines += ["| known failures | number | fault of | cause |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{e.test}` | {n} | {e.fault} | {e.cause} |".replace("\\", "") for e, n in hit.items()]
+        for entry, count in hit.items():
+            pattern = entry.test.replace("\\", "").replace("|", "\\|")  # a bar would end the cell
+            lines.append(f"| `{pattern}` | {count} | {entry.fault} | {entry.cause} |")
         lines.append("")
     if summary.unknown:
         lines += ["Failures that are not in `known_failures.toml`:", ""]

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/upstream/run.py CHAINER [--output TABLE.md] [--jobs N] [--only TEXT] [--no-layer]
+    python tests/upstream/run.py CHAINER [--output TABLE.md] [--jobs N] [--only TEXT] [--no-layer] [--gpu]
 
 CHAINER is a checkout of https://github.com/chainer/chainer at tag v7.8.1 (the sdist on PyPI carries
 no tests). The interpreter needs chainer==7.8.1, numpy, pytest, scipy, h5py, matplotlib, and
@@ -26,8 +26,9 @@ from report import load_known, load_outcomes, summarise, write_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-# No GPU, no iDeep, no ChainerX; "slow" tests take hours.
-MARKERS = "not (gpu or cudnn or slow or ideep or chainerx or multi_gpu or theano)"
+# iDeep, ChainerX and Theano have no releases for these Pythons; "slow" tests take hours.
+CPU = "not (gpu or cudnn or slow or ideep or chainerx or multi_gpu or theano)"
+GPU = "gpu and not (cudnn or slow or ideep or chainerx or multi_gpu or theano)"
 INI = """\
 [pytest]
 filterwarnings = ignore
@@ -64,7 +65,7 @@ def main() -> int:
         ini.write_text(INI)
         command = [
             sys.executable, "-m", "pytest", "-c", str(ini), f"--rootdir={tests}", "-p", "plugin",
-            "-p", "no:cacheprovider", "-m", MARKERS, "-q", "--tb=short", "--no-header",
+            "-p", "no:cacheprovider", "-m", GPU if options.gpu else CPU, "-q", "--tb=short", "--no-header",
             "--continue-on-collection-errors", "--show-capture=no",
         ]  # fmt: skip
         if options.jobs > 1:
@@ -98,6 +99,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--outcomes", type=Path, help="keep the outcomes here, one JSON object a line")
     parser.add_argument("--jobs", type=int, default=1, help="processes (needs pytest-xdist)")
     parser.add_argument("--only", help="pytest's -k expression")
+    parser.add_argument("--gpu", action="store_true", help="the tests that need one GPU, in place of the others")
     parser.add_argument("--no-layer", action="store_true", help="leave Chainer as it is: the baseline")
     parser.add_argument("--full-grid", action="store_true", help="every combination of parameters, not pairwise")
     return parser.parse_args()

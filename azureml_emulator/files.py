@@ -13,11 +13,11 @@ from azureml_emulator.settings import Settings
 CLOUD_NAME = "AzureMLEmulator"
 
 
-def existing_ca_bundle(environment: Mapping[str, str]) -> Path:
-    """The bundle that requests would use without the emulator."""
+def existing_ca_bundle(environment: Mapping[str, str], but_not: Path) -> Path:
+    """The bundle that requests would use without the emulator, whose own bundle is ``but_not``."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         path = environment.get(name)
-        if path and Path(path).is_file():
+        if path and Path(path).is_file() and Path(path).resolve() != but_not.resolve():
             return Path(path)
     import certifi
 
@@ -30,10 +30,8 @@ def write_ca_bundle(state: StateDir, target: Path, environment: Mapping[str, str
     With the emulator's CA alone, a program's other HTTPS requests would fail.
     """
     own = state.ca.read_text()
-    base = existing_ca_bundle(environment)
-    # A bundle inherited from another emulator's client environment would bring in CAs that mean nothing any more.
-    content = base.read_text() if base.resolve() != target.resolve() else ""
-    write_atomically(target, content.rstrip() + "\n" + own, mode=0o644)
+    existing = existing_ca_bundle(environment, but_not=target).read_text()
+    write_atomically(target, existing.rstrip() + "\n" + own, mode=0o644)
 
 
 def cloud_description(base_url: str) -> str:

@@ -37,11 +37,12 @@ class StateDir:
         return cls(Path(path).expanduser().resolve())
 
     def create(self) -> None:
-        """Make the directories."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o700)
+        """Make the directories, for their owner only. A root that is there already keeps its mode."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.blobs, self.uploads, self.jobs, self.client, self.client_home):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+        for path in (self.database, self.log):
+            path.touch(mode=0o600)
 
     @property
     def lock(self) -> Path:

@@ -77,6 +77,10 @@ def run_server(
         ) from None
     try:
         _configure_logging(state)
+        for upload in state.uploads.iterdir():
+            # Left by requests that a killed emulator was receiving. Directories hold blocks, which are complete.
+            if upload.is_file():
+                upload.unlink()
         _, certificate, key = ensure_certificates(state.tls)
         _serve(state, port, settings, faults, on_ready, str(certificate), str(key))
     finally:

@@ -83,14 +83,15 @@ class Attempt:
         }
         # The environment holds the run's token, so the file is for its owner only.
         write_atomically(spec, json.dumps(content), mode=0o600)
-        return subprocess.Popen(
-            [sys.executable, "-I", str(SUPERVISOR), str(spec)],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.directory / "supervisor.log").open("ab"),
-            cwd=self.directory,
-        )
+        with (self.directory / "supervisor.log").open("ab") as problems:
+            return subprocess.Popen(
+                [sys.executable, "-I", str(SUPERVISOR), str(spec)],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=problems,
+                cwd=self.directory,
+            )
 
     def outcome(self) -> Outcome | None:
         """How it ended, if it has."""

@@ -223,6 +223,30 @@ def test_a_signature_is_for_one_blob_one_purpose_and_a_time(http: Http, urls: tu
     assert http("GET", f"{http.endpoint.url}/blobs/..%2F..%2Fsecret.key?{read}", token=None).status_code in (403, 501)
 
 
+def test_a_job_s_token_can_be_renewed(http: Http) -> None:
+    experiment = http("POST", EXPERIMENT.format(http.workspace)).json()["experimentId"]
+    base = f"/history/v1.0{http.workspace}"
+    assert http("PATCH", f"{base}/experiments/e/runs/renewing", json={"runId": "renewing"}).status_code == 200
+    for form in ("experiments/e", f"experimentids/{experiment}"):
+        answer = http("GET", f"{base}/{form}/runs/renewing/token").json()
+        assert answer["expiryTimeUtc"].endswith("Z")
+        assert http("GET", f"{base}/runs/renewing", token=answer["token"]).status_code == 200
+
+
+def test_a_write_url_can_be_renewed(http: Http) -> None:
+    url = f"/artifact/v2.0{http.workspace}/artifacts"
+    renewed = http("GET", f"{url}/write/ExperimentRun/c2/logs/a.txt").json()["contentUri"]
+    assert http("PUT", renewed.replace("emu.blob.local@", ""), token=None, data=b"x").status_code == 201
+    assert http("GET", f"{url}/contentinfo/ExperimentRun/c2/logs/a.txt").status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"values": [{"name": 1}]}', b"\xff"])
+def test_a_body_of_another_type_is_400(http: Http, body: bytes) -> None:
+    http("PATCH", f"/history/v1.0{http.workspace}/experiments/e/runs/typed", json={})
+    url = f"/metric/v2.0{http.workspace}/runs/typed/batch"
+    assert http("POST", url, data=body, headers={"Content-Type": "application/json"}).status_code == 400
+
+
 # Faults
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from azureml_emulator.api.run_filter import run_filter, sort_runs
 from azureml_emulator.durations import parse_duration
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultRule, Faults, FaultSwitchboard
+from azureml_emulator.jobs.collect import collect
 from azureml_emulator.jobs.environment import job_environment
 from azureml_emulator.jobs.nodes import NodePool
 from azureml_emulator.jobs.plan import JobPlan
-from azureml_emulator.layout import write_atomically
+from azureml_emulator.jobs.process import Attempt
+from azureml_emulator.layout import StateDir, write_atomically
 from azureml_emulator.settings import Settings
-from azureml_emulator.store.artifacts import normalise
+from azureml_emulator.store.artifacts import ArtifactStore, normalise
+from azureml_emulator.store.blobs import BlobStore
+from azureml_emulator.store.database import Database
 from azureml_emulator.sweeps.bandit import make_policy
 from azureml_emulator.sweeps.sampling import draw
 from azureml_emulator.tokens import Scope, TokenAuthority, TokenError
@@ -312,3 +317,65 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_atomically(target, "new")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_supervisor_that_comes_too_late_runs_nothing(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path)
+    attempt.create()
+    assert attempt.void()
+    marker = tmp_path / "ran"
+    process = attempt.start([["touch", str(marker)]], {}, log=tmp_path / "log", deadline=None, grace=1.0)
+    assert process.wait(30) == 0
+    assert not marker.exists()
+    assert attempt.outcome() is None
+    assert attempt.process() is None
+
+
+@pytest.mark.parametrize(
+    ("commands", "reason", "code"),
+    [
+        ([["true"], ["true"]], "exited", 0),
+        ([["sh", "-c", "exit 3"], ["touch", "never"]], "exited", 3),
+        ([["/no/such/program"]], "could not start", -1),
+    ],
+)
+def test_a_supervisor_writes_how_its_job_ended(
+    tmp_path: Path, commands: list[list[str]], reason: str, code: int
+) -> None:
+    attempt = Attempt(tmp_path)
+    attempt.create()
+    environment = {"PATH": os.environ["PATH"]}
+    attempt.start(commands, environment, log=tmp_path / "log", deadline=None, grace=1.0).wait(30)
+    outcome = attempt.outcome()
+    assert outcome is not None
+    assert outcome.reason.startswith(reason)
+    assert outcome.code == code
+    assert not (attempt.work / "never").exists()
+
+
+def test_collecting_takes_files_of_the_run_and_no_others(tmp_path: Path) -> None:
+    state = StateDir.at(tmp_path / "state")
+    state.create()
+    database = Database(state.database)
+    blobs = BlobStore(database, state)
+    artifacts = ArtifactStore(database, blobs)
+    work = tmp_path / "work"
+    for name in ("outputs/a.txt", "outputs/deep/b.txt", "logs/c.txt", "other/d.txt"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(name)
+    (work / "outputs" / "link").symlink_to("/etc/hostname")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    (work / "escape").symlink_to(tmp_path / "outside")
+    uploaded = artifacts.reserve("ExperimentRun", "c", "outputs/a.txt")
+    blobs.commit_bytes(uploaded.blob_key, b"as uploaded")
+    streamed = artifacts.reserve("ExperimentRun", "c", "logs/c.txt")
+    blobs.commit_bytes(streamed.blob_key, b"logs")
+    collect(work, ["outputs", "logs", "escape", "..", "."], "c", artifacts, blobs)
+    found = {item.path: artifacts.blob(item).path.read_bytes() for item in artifacts.list("ExperimentRun", "c")}
+    assert found == {
+        "outputs/a.txt": b"as uploaded",
+        "outputs/deep/b.txt": b"outputs/deep/b.txt",
+        "logs/c.txt": b"logs/c.txt",
+    }
+    database.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.emulator.clients import Sdk, SdkError, processes_of
+from tests.emulator.clients import PROGRAMS, Sdk, SdkError, processes_of
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,23 @@ def test_snapshots_are_incremental(sdk: Sdk, tmp_path: Path) -> None:
     archive = sdk.restore(run_id=second, target=str(tmp_path))
     shutil.unpack_archive(archive, tmp_path / "restored")
     assert (tmp_path / "restored" / "train.py").read_text() == "two\n"
+
+
+def test_a_submission_as_a_zip_file(sdk: Sdk, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "hello.txt").write_text("hello\n")
+    run_id = sdk.submit_as_zip(source=str(tmp_path), command=["cat", "folder/hello.txt"])
+    assert sdk.wait(run_id=run_id) == "Completed"
+    assert sdk.log_text(run_id=run_id) == "hello\n"
+
+
+def test_what_a_script_may_do_with_its_run(sdk: Sdk) -> None:
+    run_id = sdk.submit(source=str(PROGRAMS / "job"), script="inside.py")
+    assert sdk.wait(run_id=run_id) == "Completed", sdk.log_text(run_id=run_id)
+    assert "inside:1" in sdk.models(name="inside")
+    assert {"outputs/early.txt", "outputs/late.txt", "logs/live.txt"} <= set(sdk.files(run_id=run_id))
+    assert sdk.metrics(run_id=run_id) == {"Loss": 0.5}
+    assert len(sdk.children(run_id=run_id)) == 1
 
 
 def test_interactive_runs(sdk: Sdk, tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def submit(source, experiment="tests", tags=None, **arguments):
     return Experiment(workspace, experiment).submit(configure(source, **arguments), tags=tags).id
 
 
+def submit_as_zip(source, **arguments):
+    os.environ["AML_FORCE_EXECUTE_WITH_ZIP"] = "1"
+    try:
+        return submit(source, **arguments)
+    finally:
+        del os.environ["AML_FORCE_EXECUTE_WITH_ZIP"]
+
+
 def submit_many(source, count, **arguments):
     cluster()
     with ThreadPoolExecutor(count) as pool:
@@ -202,6 +210,10 @@ def child_runs():
     child.complete()
     run.fail("on purpose")
     return {"children": [item.id for item in run.get_children()], "child": child.id, "status": run.get_status()}
+
+
+def children(run_id):
+    return [child.id for child in Run.get(workspace, run_id).get_children()]
 
 
 def find_runs(experiment, **filters):

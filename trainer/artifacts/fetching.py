@@ -45,7 +45,7 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
         store: Where the model is registered.
         reference: As :func:`find_model` takes it.
         directory: Made if missing.
-        force: Replace a different ``model.npz``, and take a file whose SHA-256 was never recorded.
+        force: Replace a different ``model.npz``.
 
     Raises:
         UsageError: A different file is in the way, or the reference is unusable.
@@ -54,11 +54,6 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
         ConfigError: The directory can't be written.
     """
     model = find_model(store, reference)
-    if not model.sha256 and not force:
-        raise IntegrityError(
-            f"{model.reference} was registered without a SHA-256, so what is fetched can't be checked.",
-            "Fetch it all the same with --force, or register it again from its run.",
-        )
     target, record = directory / MODEL_FILE, directory / RECORD_FILE
     try:
         _make_way(target, record, model, force=force)
@@ -67,7 +62,7 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
         written = not target.is_file() or file_sha256(target) != model.sha256
         if written:
             with _fetching(directory) as staging:
-                model = _download(store, model, staging / MODEL_FILE)
+                _download(store, model, staging / MODEL_FILE)
                 _place(staging / MODEL_FILE, target, force=force)
         if read_record(target) != model:
             write_bytes(record, msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")
@@ -166,15 +161,15 @@ def _locked(directory: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> ModelVersion:
-    """Download to ``path`` and check it; returns the record, with the digest if it lacked one."""
+def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> None:
+    """Download to ``path`` and check it."""
     from trainer.npz import check_npz
 
     store.download(model, path)
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     sha256, size = file_sha256(path), path.stat().st_size
-    if model.sha256 and (sha256 != model.sha256 or size != model.size):
+    if (sha256, size) != (model.sha256, model.size):
         raise IntegrityError(
             f"{model.reference} came with SHA-256 {sha256[:12]}... and {size:,} bytes; "
             f"{model.sha256[:12]}... and {model.size:,} bytes were registered.",
@@ -184,7 +179,6 @@ def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> ModelVer
         check_npz(path)
     except IntegrityError as error:
         raise IntegrityError(error.message.replace(str(path), model.reference), error.hint) from error
-    return msgspec.structs.replace(model, sha256=sha256, size=size)
 
 
 def _place(source: Path, target: Path, *, force: bool) -> None:

@@ -24,7 +24,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The model's name.
         version: 1, 2, 3, ...; never reused after a deletion.
-        sha256: Of the npz file, in lower-case hexadecimal; empty if other software registered it without one.
+        sha256: Of the npz file, in lower-case hexadecimal.
         size: In bytes.
         run_id: The run that made it.
         backend: The backend it ran on.

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 from azureml_emulator.jobs.collect import collect
-from azureml_emulator.jobs.environment import job_environment
 from azureml_emulator.jobs.nodes import NodePool
 from azureml_emulator.jobs.plan import JobPlan
 from azureml_emulator.jobs.process import Attempt, Outcome
+from azureml_emulator.jobs.starting import start_job
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
 from azureml_emulator.store.jobs import Job, JobState
-from azureml_emulator.tokens import Scope
 from azureml_emulator.wire.compute import NodeStateCounts, ScaleSettings
-from azureml_emulator.wire.history import Run, RunStatus
+from azureml_emulator.wire.history import RunStatus
 
 TICK = 0.1
 CLAIM_TIMEOUT = 15.0
@@ -161,54 +158,12 @@ class Scheduler:
 
     def _launch(self, job: Job) -> None:
         try:
-            self._start_process(job)
+            self._supervisors[job.run_id] = start_job(self._service, job, self._attempt(job))
+            self._service.runs.set_status(job.run_id, RunStatus.RUNNING)
         except Exception as error:
             log.exception("starting %s failed", job.run_id)
             self._release_nodes(job)
             self._end(job, RunStatus.FAILED, "JobNotStarted", f"The job could not be started: {error}")
-
-    def _start_process(self, job: Job) -> None:
-        service = self._service
-        run = service.runs.get(job.run_id)
-        plan = JobPlan.from_wire(run.run_definition or {})
-        attempt = self._attempt(job)
-        attempt.create()
-        service.snapshots.extract(job.snapshot_id, attempt.work)
-        for name in plan.log_names():
-            path = attempt.logs / name
-            path.touch()
-            artifact = service.artifacts.reserve(RUN_ORIGIN, run.data_container_id, f"user_logs/{name}")
-            service.blobs.link(artifact.blob_key, path)
-        cap = plan.configuration.max_run_duration_seconds or service.settings.default_max_run_duration
-        supervisor = attempt.start(
-            plan.commands(attempt.logs),
-            self._environment(run, plan, attempt.home),
-            log=attempt.logs / plan.log_names()[0],
-            deadline=time.time() + cap if cap else None,
-            grace=service.settings.cancel_grace,
-        )
-        self._supervisors[job.run_id] = supervisor
-        service.runs.set_status(job.run_id, RunStatus.RUNNING)
-
-    def _environment(self, run: Run, plan: JobPlan, home: Path) -> dict[str, str]:
-        service = self._service
-        token, expiry = service.issue_token(Scope.RUN, run_id=run.run_id)
-        return job_environment(
-            service.settings,
-            inherited=os.environ,
-            requested=plan.environment_variables,
-            experiment=service.runs.experiment_by_id(run.experiment_id).name,
-            experiment_id=run.experiment_id,
-            run_id=run.run_id,
-            token=token,
-            token_expiry=expiry,
-            base_url=service.base_url,
-            discovery_url=service.discovery_url,
-            workspace_id=service.workspace_id,
-            ca_bundle=service.ca_bundle,
-            home=home,
-            distributed=plan.distributed,
-        )
 
     # Running
 

@@ -1,4 +1,4 @@
-"""A small convolutional network in Chainer on images of CIFAR's shape, filled with noise: only the time is of interest."""
+"""A small convolutional network in Chainer on noise of CIFAR's shape: only the time is of interest."""
 
 from __future__ import annotations
 

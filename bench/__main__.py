@@ -1,0 +1,68 @@
+"""``python -m bench``: this program beside its peers, as a Markdown page and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench import commands, epochs, machine, report, threads
+from bench.measuring import Samples
+
+PARTS = ("epoch", "command", "scripts", "threads")
+
+
+def main() -> None:
+    """Measures the parts asked for and writes ``measurements.md`` and ``measurements.png``."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's four gzipped IDX files")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default: 5)")
+    parser.add_argument("--epochs", type=int, default=10, help="of a whole command (default: 10)")
+    parser.add_argument("--output", type=Path, default=Path("docs/performance"), help="folder (default: %(default)s)")
+    args = parser.parse_args()
+    data = args.data.resolve()
+    parts = args.part or PARTS
+    blocks = [machine.describe()]
+    panels: dict[str, Mapping[str, Samples]] = {}
+
+    def add(title: str, samples: Mapping[str, Samples], reference: str, relation: str, notes: list[str]) -> None:
+        text = f"### {title}\n\n{report.table(samples, reference, relation)}"
+        blocks.append("\n\n".join([text, *notes]))
+        print(blocks[-1], file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "epoch" in parts:
+            for units, repeats in ((100, args.repeats), (1000, max(2, args.repeats // 2))):
+                samples, notes = epochs.measure(data, units, repeats)
+                title = f"Training part of an epoch, {units} units"
+                add(title, samples, epochs.FLOOR, "times the products", notes)
+                panels[title] = samples
+        if "command" in parts:
+            samples, notes = commands.measure_training(data, args.epochs, args.repeats, folder / "command")
+            title = f"Whole command, {args.epochs} epochs"
+            add(title, samples, commands.OURS, "times trainer run", notes)
+            panels[title] = samples
+        if "scripts" in parts:
+            for script, each in commands.measure_scripts(data, args.repeats, folder / "scripts").items():
+                add(f"Unmodified script: {script}", each, "through the launcher", "times the launcher", [])
+        if "threads" in parts:
+            cores = len(os.sched_getaffinity(0))
+            samples = threads.measure(data, args.repeats, folder / "threads", cores)
+            add("BLAS threads, one epoch", samples, "100 units, idle machine, 1 thread", "times the first row", [])
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    if panels and not report.picture(panels, args.output / "measurements.png"):
+        blocks.append("matplotlib is not installed: there is no picture.")
+    page = args.output / "measurements.md"
+    command = " ".join(["python -m bench", *sys.argv[1:]]).replace(str(args.data), "DIR")
+    page.write_text("\n\n".join([f"Made by `{command}`.", *blocks]) + "\n")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Interleaved measurements: every subject once, then every subject again, so that all share the machine's moods."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Samples:
+    """What was measured of one subject.
+
+    Attributes:
+        wall: seconds by the clock.
+        cpu: seconds of processor time, of all threads and child processes.
+        peak: largest resident set of any process in MiB; empty if it was not measured.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    peak: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Median of the wall times."""
+        return statistics.median(self.wall)
+
+    @property
+    def least(self) -> float:
+        """Least of the wall times: the one with the least of other people's work in it."""
+        return min(self.wall)
+
+    @property
+    def cpu_median(self) -> float:
+        """Median of the processor times."""
+        return statistics.median(self.cpu)
+
+
+def interleaved(subjects: Mapping[str, Callable[[], None]], repeats: int, warm_up: int = 1) -> dict[str, Samples]:
+    """Times functions in this process.
+
+    Args:
+        subjects: name to function.
+        repeats: how often each is timed.
+        warm_up: how often each is called before.
+    """
+    for function in subjects.values():
+        for _ in range(warm_up):
+            function()
+    samples = {name: Samples() for name in subjects}
+    for _ in range(repeats):
+        for name, function in subjects.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            function()
+            samples[name].wall.append(time.perf_counter() - wall)
+            samples[name].cpu.append(time.process_time() - cpu)
+    return samples
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line to time from start to end.
+
+    Attributes:
+        words: the command.
+        environment: added to this process's.
+    """
+
+    words: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def always(command: Command) -> Callable[[Path], Command]:
+    """A subject whose command does not depend on its working directory."""
+    return lambda _: command
+
+
+def interleaved_commands(
+    subjects: Mapping[str, Callable[[Path], Command]], repeats: int, folder: Path
+) -> dict[str, Samples]:
+    """Times command lines, each in an empty working directory of its own.
+
+    Args:
+        subjects: name to what makes the command, given that directory.
+        repeats: how often each is timed.
+        folder: where the directories are made.
+
+    Raises:
+        RuntimeError: a command failed; the message has the end of its output.
+    """
+    samples = {name: Samples() for name in subjects}
+    for number in range(repeats):
+        for index, (name, make) in enumerate(subjects.items()):
+            cwd = folder / f"{index}-{number}"
+            cwd.mkdir(parents=True)
+            _time_command(make(cwd), cwd, samples[name])
+    return samples
+
+
+def _time_command(command: Command, cwd: Path, samples: Samples) -> None:
+    with (cwd / "output.txt").open("wb") as output:
+        wall = time.perf_counter()
+        process = subprocess.Popen(
+            list(command.words), cwd=cwd, env={**os.environ, **command.environment}, stdout=output, stderr=output
+        )
+        # wait4 gives the processor time and peak memory of this child and those it waited for.
+        _, status, usage = os.wait4(process.pid, 0)
+        samples.wall.append(time.perf_counter() - wall)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        text = (cwd / "output.txt").read_text(errors="replace")
+        raise RuntimeError(f"{' '.join(command.words)} ended with {process.returncode}:\n{text[-2000:]}")
+    samples.cpu.append(usage.ru_utime + usage.ru_stime)
+    samples.peak.append(usage.ru_maxrss / 1024)

@@ -1,0 +1,1 @@
+"""Programs to compare with, as their users would write them."""

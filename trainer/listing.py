@@ -12,7 +12,7 @@ from trainer.backend import Backend, load_backend
 from trainer.errors import TrainerError
 from trainer.home import Home
 from trainer.run import Run, RunInfo
-from trainer.runfolder import RunFolder, find_run, list_runs
+from trainer.runfolder import RunFolder, find_run, run_ids
 
 _DECODER = msgspec.json.Decoder(RunInfo)
 
@@ -68,29 +68,29 @@ def list_infos(
     infos: list[RunInfo] = []
     problems: list[str] = []
     backends: dict[str, Backend] = {}
-    folders = list_runs(home.runs)
-    for folder in folders[:limit]:
+    known = run_ids(home.runs)
+    for run_id in known[:limit]:
         try:
-            info = _read(folder)
+            info = _read(f"{home.runs}/{run_id}/status.json")
         except FileNotFoundError:
             continue  # being made, or being removed
         except (OSError, msgspec.DecodeError) as error:
-            problems.append(f"{folder.path / 'status.json'} can't be read: {error}")
+            problems.append(f"{home.runs / run_id / 'status.json'} can't be read: {error}")
             continue
         if refresh and not info.status.terminal:
             try:
                 if info.backend not in backends:
                     backends[info.backend] = load(info.backend, home)
-                info = backends[info.backend].refresh(folder)
+                info = backends[info.backend].refresh(RunFolder(home.runs / run_id))
             except TrainerError as error:
                 problems.append(f"{info.run_id} is shown as last seen: {error.message}")
         infos.append(info)
-    return Listing(tuple(infos), tuple(problems), len(folders) - len(folders[:limit]))
+    return Listing(tuple(infos), tuple(problems), len(known) - len(known[:limit]))
 
 
-def _read(folder: RunFolder) -> RunInfo:
+def _read(path: str) -> RunInfo:
     # Not Path.read_bytes: with ten thousand runs its layers cost as much as the reading.
-    descriptor = os.open(f"{folder.path}/status.json", os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         return _DECODER.decode(os.read(descriptor, 1 << 20))
     finally:

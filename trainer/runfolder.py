@@ -253,13 +253,18 @@ def _no_such_run(run_id: str) -> NotFoundError:
     return NotFoundError(f"There is no run {run_id!r} here.", "See: trainer runs")
 
 
-def list_runs(runs: Path) -> list[RunFolder]:
-    """Every run's folder, newest first."""
+def run_ids(runs: Path) -> list[str]:
+    """Every run's id, newest first."""
     try:
-        names = [entry.name for entry in runs.iterdir() if RUN_ID.fullmatch(entry.name)]
+        # Not Path.iterdir: ten thousand Path objects take longer than everything else that listing does.
+        return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
     except FileNotFoundError:
         return []
-    return [RunFolder(runs / name) for name in sorted(names, reverse=True)]
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """Every run's folder, newest first."""
+    return [RunFolder(runs / run_id) for run_id in run_ids(runs)]
 
 
 def find_run(runs: Path, reference: str) -> RunFolder:
@@ -273,22 +278,16 @@ def find_run(runs: Path, reference: str) -> RunFolder:
         NotFoundError: No run fits.
         UsageError: More than one fits.
     """
-    folders = list_runs(runs)
+    known = run_ids(runs)
     if reference == "latest":
-        if not folders:
+        if not known:
             raise NotFoundError("There are no runs here.", "Start one: trainer run")
-        return folders[0]
-    exact = [folder for folder in folders if folder.run_id == reference]
-    if exact:
-        return exact[0]
-    fitting = [
-        folder
-        for folder in folders
-        if reference and (folder.run_id.startswith(reference) or folder.run_id.endswith(reference))
-    ]
+        return RunFolder(runs / known[0])
+    if reference in known:
+        return RunFolder(runs / reference)
+    fitting = [run_id for run_id in known if reference and (run_id.startswith(reference) or run_id.endswith(reference))]
     if not fitting:
         raise _no_such_run(reference)
     if len(fitting) > 1:
-        some = ", ".join(folder.run_id for folder in fitting[:3])
-        raise UsageError(f"{reference!r} fits {len(fitting)} runs: {some}.", "Give more of the id.")
-    return fitting[0]
+        raise UsageError(f"{reference!r} fits {len(fitting)} runs: {', '.join(fitting[:3])}.", "Give more of the id.")
+    return RunFolder(runs / fitting[0])

@@ -63,9 +63,9 @@ def full_parser(line: str = "") -> argparse.ArgumentParser:
 def run_ids(**_: Any) -> list[str]:
     """Ids of the newest runs."""
     from trainer.home import find_home
-    from trainer.runfolder import list_runs
+    from trainer.runfolder import run_ids as known
 
-    return ["latest", *(folder.run_id for folder in list_runs(find_home().runs)[:_MOST_RUNS])]
+    return ["latest", *known(find_home().runs)[:_MOST_RUNS]]
 
 
 def model_names(**_: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,8 @@ import pytest
 
 from backends import local
 from backends.local import LocalBackend
-from backends.local_support import supervisor as supervising
 from backends.local_support import workdir
-from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, worker
+from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from trainer.backend import load_backend
 from trainer.errors import ConfigError
 from trainer.home import Home
@@ -29,6 +29,17 @@ from pathlib import Path
 Path("outputs").mkdir(exist_ok=True)
 np.savez("outputs/model.npz", w=np.arange(3))
 """
+
+
+def supervise(home: Home, folder: RunFolder, minute: float = 60.0) -> None:
+    """Supervise in the foreground, with minutes as short as wanted; in a process whose children it may end."""
+    code = (
+        "import sys; from pathlib import Path; from trainer.runfolder import RunFolder;"
+        "from backends.local_store import LocalStore; from backends.local_support.supervisor import supervise;"
+        "supervise(RunFolder(Path(sys.argv[1])), LocalStore(Path(sys.argv[2])), minute=float(sys.argv[3]))"
+    )
+    words = [str(folder.path), str(home.models), str(minute)]
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
 
 
 class TestIndependence:
@@ -96,6 +107,12 @@ class TestIndependence:
         assert run.wait(SECONDS).status.terminal
         assert not [name for name in mapped if name.startswith(("_multiarray_umath", "libopenblas"))]
 
+    def test_a_job_whose_folder_is_removed_ends(self, home: Home, tmp_path: Path) -> None:
+        run = start(home, tmp_path / "job", SLEEP)
+        pids = [worker(run).pid, supervisor(run).pid]
+        shutil.rmtree(run.folder.path)
+        until(lambda: all(gone(pid) for pid in pids), "the end")
+
     def test_names_that_the_job_reads_are_the_runtimes(self) -> None:
         assert local.DECODED_DIR_VARIABLE == DECODED_DIR
 
@@ -148,18 +165,12 @@ class TestOutputs:
 
 class TestLimits:
     def test_a_run_is_stopped_at_its_cap(self, home: Home, tmp_path: Path) -> None:
-        # In this process, so that a minute can be shorter than one.
-        code = (
-            "import sys; from pathlib import Path; from trainer.runfolder import RunFolder;"
-            "from backends.local_store import LocalStore; from backends.local_support.supervisor import supervise;"
-            "supervise(RunFolder(Path(sys.argv[1])), LocalStore(Path(sys.argv[2])), minute=0.01)"
-        )
         (tmp_path / "job").mkdir()
         (tmp_path / "job" / "train.py").write_text(SLEEP)
         prepared = prepare(JobRequest(script=tmp_path / "job" / "train.py", max_minutes=3), home)
         folder = RunFolder.create(home.runs, prepared.job, backend="local", snapshot=prepared.snapshot.digest)
         prepared.snapshot.stage(folder.snapshot)
-        subprocess.run([sys.executable, "-c", code, str(folder.path), str(home.models)], check=True)
+        supervise(home, folder, minute=0.01)
         info = folder.info()
         assert info.status is RunStatus.FAILED
         assert info.failure is not None
@@ -177,8 +188,7 @@ class TestLimits:
     def test_a_working_directory_that_cannot_be_made(self, home: Home, tmp_path: Path) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
         workdir.working_directory(folder).write_text("in the way")
-        store = LocalBackend(home, {}).store()
-        supervising.supervise(folder, store)
+        supervise(home, folder)
         info = folder.info()
         assert info.status is RunStatus.FAILED
         assert info.failure is not None
@@ -195,7 +205,8 @@ class TestLimits:
         inside = (
             f"mount -t tmpfs -o size=6m tmpfs {disk} && exec {sys.executable} {script} {disk} {tmp_path / 'train.py'}"
         )
-        if subprocess.run(["unshare", "-rm", "true"], check=False, stderr=subprocess.DEVNULL).returncode:
+        trial = ["unshare", "-rm", "true"]
+        if not shutil.which("unshare") or subprocess.run(trial, check=False, stderr=subprocess.DEVNULL).returncode:
             pytest.skip("this system lets nobody mount a small disk")
         done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], stdout=subprocess.PIPE, check=True)
         found = json.loads(done.stdout)

@@ -34,7 +34,6 @@ from trainer.artifacts import (
 )
 from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
-from trainer.npz import check_npz
 from trainer.runfolder import RunFolder
 
 VERSION_FILE = "version.json"
@@ -246,6 +245,8 @@ def _copy(source: int, target: Path) -> tuple[str, int]:
 
 
 def _check_copy(copy: Path, source: Path) -> None:
+    from trainer.npz import check_npz  # listing models is to be quick and needs none of it
+
     try:
         check_npz(copy)
     except IntegrityError as error:

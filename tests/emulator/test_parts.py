@@ -305,6 +305,22 @@ def test_arguments_become_text_as_a_shell_would_have_them() -> None:
     assert plan.log_names() == ["std_log.txt"]
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param({"communicator": "Mpi", "nodeCount": 2, "mpi": {"processCountPerNode": 3}}, id="estimator"),
+        pytest.param({"communicator": "IntelMpi", "mpi": {"nodeCount": 2, "processCountPerNode": 3}}, id="config"),
+    ],
+)
+def test_mpi_has_a_rank_for_each_process_of_each_node(nodes: dict[str, Any], tmp_path: Path) -> None:
+    plan = JobPlan.from_wire({"script": "s.py", "target": "c", **nodes})
+    command, release = plan.commands(tmp_path)
+    assert command[1:3] == ["-n", "6"]
+    assert release[-1] == "release"
+    assert len(plan.log_names()) == 6
+    assert plan.nodes == 2
+
+
 def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "file"
     write_atomically(target, "old")

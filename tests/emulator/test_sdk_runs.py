@@ -94,12 +94,12 @@ def test_more_nodes_than_the_cluster_has_are_refused(sdk: Sdk, job_source: str) 
 
 @pytest.mark.slow
 def test_mpi_runs_every_rank(sdk: Sdk, job_source: str) -> None:
-    run_id = sdk.submit_estimator(source=job_source, nodes=2, per_node=2, arguments={"--flag": 3})
+    run_id = sdk.submit_estimator(source=job_source, nodes=2, per_node=1, arguments={"--flag": 3})
     assert sdk.wait(run_id=run_id) == "Completed"
-    assert sdk.metrics(run_id=run_id) == {"Total": 10}
-    for rank in range(4):
+    assert sdk.metrics(run_id=run_id) == {"Total": 3}
+    for rank in range(2):
         text = sdk.log_text(run_id=run_id, name=f"user_logs/std_log_process_{rank}.txt")
-        assert f"rank {rank} of 4 total 10 arguments ['--flag', '3']" in text
+        assert f"rank {rank} of 2 total 3 arguments ['--flag', '3']" in text
 
 
 def test_snapshots_are_incremental(sdk: Sdk, tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         device: chainer.backend.Device | None = None,
     ) -> None:
         device = device or chainer.get_device("@numpy")
+        self._device = device
+        # On a GPU an epoch's order is sent once, and batches take their part of it there.
+        self._order_stays = device.xp is not np
+        self._sent: tuple[Array, Array] | None = None
         self._random = np.random.RandomState(seed)
         self._images: Array = device.send(images.reshape(len(images), -1))
         self._labels: Array = device.send(labels.astype(np.int32))
@@ -59,18 +63,33 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
 
     def __next__(self) -> tuple[Array, Array]:
         self._previous_epoch_detail = self.epoch_detail
+        before = self._state
         self._state, indices = iterator_statemachine(
             self._state, self.batch_size, self.repeat, self.order_sampler, len(self.dataset)
         )
         if indices is None:
             raise StopIteration
+        if self._order_stays:
+            indices = self._indices_on_device(before, indices)
         return self._images.take(indices, axis=0), self._labels.take(indices)
 
     next = __next__
 
+    def _indices_on_device(self, before: IteratorState, indices: NDArray[np.intp]) -> Array:
+        if self._state.is_new_epoch:
+            # A batch of two orders, once an epoch.
+            return self._device.send(indices)
+        order = before.order
+        if self._sent is None or self._sent[0] is not order:
+            whole = np.arange(len(self.dataset)) if order is None else order
+            self._sent = (order, self._device.send(whole))
+        return self._sent[1][before.current_position : self._state.current_position]
+
     def serialize(self, serializer: AbstractSerializer) -> None:
         """Position, epoch and order, as ``SerialIterator``, and the state of the generator."""
         super().serialize(serializer)
+        # Loading fills the order in place.
+        self._sent = None
         _, keys, position, *_ = self._random.get_state()
         keys = serializer("random_keys", keys)
         position = serializer("random_position", position)

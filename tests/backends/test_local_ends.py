@@ -1,5 +1,6 @@
 """How a run on this machine can end before its script does: kills, of every process it has, and cancels."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -137,3 +138,16 @@ class TestCancel:
         worker(run)
         supervisor(run).send_signal(signal.SIGTERM)
         assert run.wait(SECONDS).status is RunStatus.CANCELED
+
+
+def test_killed_at_every_file_operation_of_a_runs_end(tmp_path: Path) -> None:
+    harness = Path(__file__).with_name("kill_finish.py")
+    done = subprocess.run(
+        [sys.executable, harness, tmp_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(harness.parents[2])},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30

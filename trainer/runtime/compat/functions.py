@@ -133,6 +133,10 @@ def _scipy_refuses_float16() -> bool:
         return False
 
 
+def _numpy_1_24() -> bool:
+    return numpy_at_least(1, 24)
+
+
 def _numpy_2() -> bool:
     return numpy_at_least(2)
 
@@ -151,7 +155,7 @@ PATCHES = (
         module="chainer.functions.array.resize_images",
         reason="F.resize_images uses numpy.float, which NumPy 1.24 removed",
         versions="NumPy >= 1.24",
-        needed=lambda: numpy_at_least(1, 24),
+        needed=_numpy_1_24,
         after=_resize_images,
     ),
     Patch(
@@ -167,10 +171,10 @@ PATCHES = (
         module="chainer.functions.array.pad_sequence",
         reason=(
             "F.pad_sequence(padding=-1) assigns -1 to an unsigned array, which NumPy 2 refuses with "
-            "an OverflowError; NumPy 1 wrapped it around"
+            "an OverflowError and NumPy 1.24 warns of; before, it wrapped around"
         ),
-        versions="NumPy >= 2",
-        needed=_numpy_2,
+        versions="NumPy >= 1.24",
+        needed=_numpy_1_24,
         after=_pad_sequence,
     ),
     Patch(

@@ -64,12 +64,7 @@ def _cudnn_is_known_to_be_absent(module: ModuleType) -> None:
 @contextlib.contextmanager
 def _without_optional_library_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        for message in (
-            r"(?s).*nccl.*could not be loaded",
-            r"(?s).*cudnn.*could not be loaded",
-            r"(?s).*cuDNN is not enabled",
-        ):
-            warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=r"(?s).*(nccl|cudnn) library could not be loaded")
         yield
 
 
@@ -97,8 +92,8 @@ PATCHES = (
         name="optional-library-warnings",
         module="chainer",
         reason=(
-            "warns on import about cuDNN and NCCL, which the examples run without and which "
-            "CuPy 14 no longer offers; trainer doctor reports on them"
+            "CuPy warns that the cuDNN and NCCL libraries could not be loaded when Chainer asks for "
+            "them on import; it gets on without, and trainer doctor reports on them"
         ),
         versions="any, where CuPy is installed",
         needed=_cupy_is_installed,
@@ -107,7 +102,7 @@ PATCHES = (
     Patch(
         name="cudnn-warning",
         module="chainer.backends.cuda",
-        reason="warns on the first use of a GPU that cuDNN is not enabled and to reinstall CuPy, which does not help",
+        reason="warns that cuDNN is not enabled and to reinstall CuPy, which does not help: CuPy 14 has none",
         versions="any, where CuPy is installed",
         needed=_cupy_is_installed,
         after=_cudnn_is_known_to_be_absent,

@@ -52,16 +52,16 @@ def _activate(module: str, function: str) -> None:
 def _run_shadowed_sitecustomize() -> None:
     # This file hides the sitecustomize that the interpreter would have found without it.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
-    own = sys.modules.pop("sitecustomize", None)
+    own = sys.modules.pop(__name__, None)
     try:
-        importlib.import_module("sitecustomize")
+        importlib.import_module(__name__)
     except ModuleNotFoundError as error:
-        if error.name != "sitecustomize":
+        if error.name != __name__:
             raise
     finally:
         # site.py expects the name to be there when the import is over.
         if own is not None:
-            sys.modules.setdefault("sitecustomize", own)
+            sys.modules.setdefault(__name__, own)
 
 
 sys.meta_path.insert(0, _Trigger())

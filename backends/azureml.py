@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from backends.azureml_support import environment, pins, vm_sizes
+from backends.azureml_support import environment, pins, record, vm_sizes
 from backends.azureml_support.options import OPTION_NAMES, read_options
 from backends.azureml_support.outcome import ServiceUnavailableError
 from backends.azureml_support.pace import Pace
@@ -45,7 +45,6 @@ _SYNC_LOCK = "azureml"
 _IN_FLIGHT_SECONDS = 60.0
 # Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
 _UNVOUCHED_SECONDS = 5.0
-_WORKSPACE, _SENT = "workspace", "sent"
 
 
 class AzureMLBackend:
@@ -121,16 +120,17 @@ class AzureMLBackend:
         choice = cluster.settle(workspace, self.options, self.tell)
         image = _environment(snapshot, choice.size)
         cap = job.max_minutes or self.options.max_minutes
+        self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submission.make_config(folder, image, self.options.compute, cap)
         detail = {
-            _WORKSPACE: msgspec.to_builtins(ref),
+            record.WORKSPACE: msgspec.to_builtins(ref),
             "run": folder.run_id,
             "compute": self.options.compute,
             "vm_size": choice.size.name,
             "environment": image.name,
             "image": image.image,
-            "max_minutes": cap,
-            _SENT: time.time(),
+            record.MAX_MINUTES: cap,
+            record.SENT: time.time(),
         }
         warnings = (*([choice.note] if choice.note else []), *_left_out(image))
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
@@ -157,7 +157,7 @@ class AzureMLBackend:
         pace = self._paces.setdefault(folder.run_id, _pace(info))
         if info.status.terminal or not pace.is_due():
             return info
-        if _WORKSPACE not in info.detail:
+        if record.WORKSPACE not in info.detail:
             return self._unsent(folder, info)
         try:
             with folder.locked(_SYNC_LOCK):
@@ -167,7 +167,7 @@ class AzureMLBackend:
                 run = self._run(folder, info)
                 if run is None:
                     return self._not_there(folder, info)
-                if info.detail.get(sync.CANCEL_ASKED) == "unsent":
+                if info.detail.get(record.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
                 found = sync.bring(run, folder, self._store(info))
         except (ServiceUnavailableError, SignInError):
@@ -180,19 +180,18 @@ class AzureMLBackend:
 
     def cancel(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.cancel`."""
-        from backends.azureml_support import sync
         from backends.azureml_support.outcome import explained, retried
 
         info = folder.info()
         if info.status.terminal:
             return
-        if _WORKSPACE not in info.detail:
+        if record.WORKSPACE not in info.detail:
             if not folder.is_locked(SUBMISSION_LOCK):
                 folder.update(status=RunStatus.CANCELED)
             return
         run = self._run(folder, info)
         asked = "unsent" if run is None else "sent"
-        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, sync.CANCEL_ASKED: asked}))
+        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, record.CANCEL_ASKED: asked}))
         if run is not None:
             with explained(f"cancel run {folder.run_id}"):
                 if retried(run.get_status) not in ("Completed", "Failed", "Canceled"):
@@ -240,9 +239,11 @@ class AzureMLBackend:
 
     def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
         """The service doesn't have the run, yet or at all."""
-        on_its_way = time.time() - float(info.detail.get(_SENT, 0.0)) < _IN_FLIGHT_SECONDS
+        on_its_way = time.time() - float(info.detail.get(record.SENT, 0.0)) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
+        if info.detail.get(record.CANCEL_ASKED):
+            return folder.update(status=RunStatus.CANCELED)
         return folder.update(status=RunStatus.FAILED, failure=_never_sent())
 
     def _where(self) -> str:
@@ -263,7 +264,7 @@ def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
 
 
 def _pace(info: RunInfo) -> Pace:
-    workspace = info.detail.get(_WORKSPACE)
+    workspace = info.detail.get(record.WORKSPACE)
     emulated = isinstance(workspace, dict) and workspace.get("emulator") is not None
     return Pace(0.3, 1.0) if emulated else Pace(1.0, 5.0)
 
@@ -278,7 +279,7 @@ def _workspace_ref(info: RunInfo) -> WorkspaceRef:
     from backends.azureml_support.session import WorkspaceRef
 
     try:
-        return msgspec.convert(info.detail[_WORKSPACE], WorkspaceRef)
+        return msgspec.convert(info.detail[record.WORKSPACE], WorkspaceRef)
     except msgspec.ValidationError as error:
         raise TrainerError(f"The record of run {info.run_id} is damaged: {error}.", "Restore status.json.") from error
 

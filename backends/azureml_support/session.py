@@ -38,11 +38,13 @@ _NOISE = re.compile(
     r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
     r"|Falling back to use azure cli login"
 )
-# A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.
-_RETRIES = {
+_SDK_SETTINGS = {
+    # A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.
     "AZUREML_DEFAULT_BACKOFF": "4",
     "AZUREML_DEFAULT_500_BACKOFF": "1",
     "AZUREML_DEFAULT_503_BACKOFF": "2",
+    # Run.cancel() starts a thread that looks every second for metrics to send. A client has none.
+    "AZUREML_METRICS_POLLING_INTERVAL": "86400",
 }
 _EMULATOR = "emulator"
 
@@ -169,7 +171,7 @@ def sdk(module: str) -> ModuleType:
         MissingExtraError: The SDK is not installed.
     """
     _keep_quiet()
-    for name, value in _RETRIES.items():
+    for name, value in _SDK_SETTINGS.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -94,10 +94,10 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
             try:
                 if find(workspace, folder.run_id) is not None:
                     return True
-            except Exception as unreachable:
-                if not is_passing(unreachable):
+            except Exception:
+                if not is_passing(error):
                     raise translate(error, doing) from error
-                return False
+                return False  # it may be running: whoever looks next will see
             if attempt == _ATTEMPTS or not is_passing(error):
                 raise translate(error, doing) from error
         time.sleep(_PAUSE_SECONDS * attempt)

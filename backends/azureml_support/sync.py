@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from backends.azureml_support import record
 from backends.azureml_support.outcome import (
     ServiceUnavailableError,
     explained,
@@ -56,7 +57,6 @@ _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
-CANCEL_ASKED = "cancel_asked"
 
 
 def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
@@ -86,7 +86,7 @@ def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
 def _end(folder: RunFolder, store: ArtifactStore, status: RunStatus, details: Mapping[str, Any]) -> RunInfo:
     info, job = folder.info(), folder.job()
     ended = _seconds(details.get("endTimeUtc"))
-    if status is RunStatus.CANCELED and info.detail.get(CANCEL_ASKED):
+    if status is RunStatus.CANCELED and info.detail.get(record.CANCEL_ASKED):
         return folder.update(status=status, ended=ended)
     if status is not RunStatus.COMPLETED:
         reason = _over_the_cap(info, job.max_minutes, ended) or (
@@ -108,7 +108,7 @@ def _end(folder: RunFolder, store: ArtifactStore, status: RunStatus, details: Ma
 
 
 def _over_the_cap(info: RunInfo, max_minutes: int | None, ended: float | None) -> RunFailure | None:
-    cap = info.detail.get("max_minutes", max_minutes)
+    cap = info.detail.get(record.MAX_MINUTES, max_minutes)
     if cap is None or info.started is None or ended is None:
         return None
     if ended - info.started < cap * 60 - _CAP_SLACK_SECONDS:

@@ -26,7 +26,7 @@ from chainer.training import extensions
 from trainer.runtime import datasets, devices, reporting, threads
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.training import npz
-from trainer.runtime.training.checkpoint import Checkpoint, resume
+from trainer.runtime.training.checkpoint import Checkpoint, checksum, resume
 from trainer.runtime.training.evaluation import ClassifierEvaluator
 from trainer.runtime.training.flags import fraction, positive_float, positive_int, seed
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
@@ -113,11 +113,15 @@ def main() -> None:
     updater = ReplayUpdater(train, optimizer, converter=unit_range, device=device)
     trainer = training.Trainer(updater, (args.epochs, "epoch"), out=args.output_dir)
 
-    identity = {"dataset": data.name, "training images": len(data.train_images), "batch size": args.batchsize}
     trainer.extend(ClassifierEvaluator(test, classifier, converter=unit_range, device=device))
     trainer.extend(extensions.LogReport())
     trainer.extend(Metrics(run, METRICS))
     trainer.extend(Progress(run, args.epochs))
+    identity = {
+        "dataset": data.name,
+        "checksum of the training set": checksum(data.train_images, data.train_labels),
+        "batch size": args.batchsize,
+    }
     trainer.extend(Checkpoint(identity))
     if args.resume:
         resume(args.resume, trainer, identity)
@@ -133,4 +137,7 @@ if __name__ == "__main__":
         main()
     except RuntimeFault as fault:
         print(f"error: {fault.message}\nhint: {fault.hint}", file=sys.stderr)
+        sys.exit(3)
+    except OSError as error:
+        print(f"error: {error}\nhint: free some space, or choose another --output_dir", file=sys.stderr)
         sys.exit(3)

@@ -169,6 +169,27 @@ def test_what_cannot_work_is_refused(tiny_data: Path, tmp_path: Path, arguments:
     assert not list(tmp_path.rglob("*.npz"))
 
 
+def test_an_unusable_output_folder_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = start("--dataset", tiny_data, "--output_dir", "file/outputs", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "error: [Errno 20] Not a directory: 'file/outputs'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_set_of_the_same_name_is_refused(run: Any, tiny_data: Path, tmp_path: Path) -> None:
+    folder, _ = run
+    other = tmp_path / "tiny"
+    shutil.copytree(tiny_data, other)
+    images = bytearray((other / "train-images-idx3-ubyte").read_bytes())
+    images[100] ^= 1
+    (other / "train-images-idx3-ubyte").write_bytes(images)
+    options = ("--dataset", other, "-b", 50, "--device", "cpu", "--epochs", 3)
+    done = start(*options, "--resume", folder / "outputs" / "checkpoint.npz", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "checksum of the training set" in done.stderr
+
+
 def test_a_full_disk_is_said_and_keeps_the_last_checkpoint(run: Any, tiny_data: Path, tmp_path: Path) -> None:
     """A file size limit stands for a full disk: the checkpoint does not fit, the log does."""
     folder, _ = run

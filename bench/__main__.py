@@ -7,6 +7,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from bench import commands, epochs, machine, report, threads
@@ -38,7 +40,9 @@ def main() -> None:
         folder = Path(name)
         if "epoch" in parts:
             for units, repeats in ((100, args.repeats), (1000, max(2, args.repeats // 2))):
-                samples, notes = epochs.measure(data, units, repeats)
+                # In a process of its own: commands started from a large one would be charged its memory.
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    samples, notes = pool.submit(epochs.measure, data, units, repeats).result()
                 title = f"Training part of an epoch, {units} units"
                 add(title, samples, epochs.FLOOR, "times the products", notes)
                 panels[title] = samples

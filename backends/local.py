@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
+    from trainer.runtime.devices import Selected
     from trainer.snapshot import Limits, Snapshot
 
 # Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
@@ -81,13 +82,14 @@ class LocalBackend:
         """See :meth:`trainer.backend.Backend.submit`.
 
         Raises:
-            ConfigError: The supervisor could not be started.
+            ConfigError: The device that the job asks for can't be used, or the supervisor not be started.
         """
         import subprocess
 
         from backends.local_support.supervisor import SUPERVISOR_LOG
         from trainer.data import decoded_dir
 
+        _check_device(folder.job())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
@@ -159,19 +161,38 @@ def _being_submitted(folder: RunFolder, info: RunInfo) -> bool:
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
-    """What the job will run on, for our own script's ``--device``; and what to warn of."""
-    from trainer.runtime.devices import select
+    """What the job will run on, and what to warn of."""
     from trainer.runtime.faults import RuntimeFault
+
+    try:
+        selected = _select(job)
+    except RuntimeFault as fault:
+        return "none", (f"{fault.message}; {fault.hint}",)
+    if selected is None:
+        return f"as {job.script} decides", ()
+    return selected.description + (f": {selected.reason}" if selected.reason else ""), ()
+
+
+def _select(job: TrainingJob) -> Selected | None:
+    """The device that our own script's ``--device`` means here; None for another script."""
+    from trainer.runtime.devices import select
     from trainer.snapshot import DEFAULT_SCRIPT
 
     if job.script != DEFAULT_SCRIPT:
-        return f"as {job.script} decides", ()
+        return None
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
-    try:
-        selected = select(words.get("--device", "auto"))
-    except RuntimeFault as fault:
-        return "none", (f"{fault.message}; {fault.hint}",)
-    return selected.description + (f": {selected.reason}" if selected.reason else ""), ()
+    return select(words.get("--device", "auto"))
+
+
+def _check_device(job: TrainingJob) -> None:
+    from trainer.runtime.faults import RuntimeFault
+
+    # "auto" always finds something, and asking costs: only a device that was named can be wrong.
+    if "--device" in job.arguments:
+        try:
+            _select(job)
+        except RuntimeFault as fault:
+            raise ConfigError(fault.message, fault.hint) from fault
 
 
 def _installed(name: str) -> str | None:

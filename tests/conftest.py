@@ -10,6 +10,8 @@ import pytest
 
 from trainer.home import Home
 
+pytest.register_assert_rewrite("tests.contract")
+
 _OURS = ("TRAINER_", "AZUREML_")
 
 

@@ -73,9 +73,12 @@ class MissingExtraError(ConfigError):
 def _pip_install(extra: str) -> str:
     """The pip command that brings an extra's packages, whether or not a package index knows this one."""
     import re
-    from importlib.metadata import requires
+    from importlib.metadata import PackageNotFoundError, requires
 
-    marked = [line.partition(";") for line in requires("trainer") or []]
+    try:
+        marked = [line.partition(";") for line in requires("trainer") or []]
+    except PackageNotFoundError:  # a checkout on the path, never installed
+        return f"pip install -e '.[{extra}]'"
     wanted = [name.strip() for name, _, marker in marked if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
     return " ".join(["pip install", *(f"'{name}'" for name in wanted)])
 

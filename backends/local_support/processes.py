@@ -57,12 +57,9 @@ def start(command: Sequence[str], directory: Path, log: Path, run_dir: Path) -> 
 
 
 def _job_environment(run_dir: Path) -> dict[str, str]:
-    from trainer.data import decoded_dir
-
     environment = os.environ | {
         RUN_DIR_VARIABLE: str(run_dir),
         RUN_ID_VARIABLE: run_dir.name,
-        "TRAINER_DECODED_DIR": decoded_dir(),
         "PYTHONUNBUFFERED": "1",
     }
     # Started from inside an Azure ML run, this job must not report as that one.

@@ -32,8 +32,10 @@ def evaluate_command(*, model: str, dataset: str | None, plot: Path | None, as_j
     from trainer.console.download import DownloadProgress
     from trainer.console.measured import print_evaluation
     from trainer.console.output import note, print_json
-    from trainer.modeluse import evaluate, open_model
+    from trainer.modeluse import check_picture, evaluate, open_model
 
+    if plot is not None:
+        check_picture(plot)
     found = evaluate(open_model(model, lambda: store_of(flags)), dataset, progress=DownloadProgress())
     if plot is not None:
         from trainer.modeluse import plot_confusion

@@ -132,7 +132,11 @@ def _locate(where: str | Path) -> tuple[Path, str]:
 def _resolve(where: str) -> tuple[Path, str]:
     # The client's side of the package, if this is the user's machine. It is looked up and not imported
     # at the top because this module travels to nodes, where it is absent.
-    if importlib.util.find_spec("trainer.data") is None:
+    try:
+        client = importlib.util.find_spec("trainer.data")
+    except ModuleNotFoundError:  # the script's own module named trainer has taken the package's place
+        client = None
+    if client is None:
         raise RuntimeFault(
             f"No data set travelled with this job, and {where!r} is no directory here.",
             "Submit with --dataset auto, or give the script a directory of IDX files.",

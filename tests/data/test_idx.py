@@ -98,7 +98,7 @@ def test_a_file_that_ends_too_early_is_refused(tmp_path: Path, where: int, compr
         (gzip.compress(HEADER + bytes(6), mtime=0), "bytes after its end"),
         (gzip.compress(HEADER + bytes(5), mtime=0)[:-4], "cut off"),
         (gzip.compress(HEADER + bytes(5), mtime=0)[:-8] + bytes(8), "damaged"),
-        (gzip.compress(b"\0\0\x08\x01\x70\0\0\0"), "can't hold", mtime=0),
+        (gzip.compress(b"\0\0\x08\x01\x70\0\0\0", mtime=0), "can't hold"),
     ],
 )
 def test_each_fault_is_named(tmp_path: Path, data: bytes, complaint: str) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "epoch" in parts:
-            for units, repeats in ((100, args.repeats), (1000, max(2, args.repeats // 2))):
+            for units, repeats in ((100, args.repeats), (1000, args.repeats)):
                 # In a process of its own: commands started from a large one would be charged its memory.
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     samples, notes = pool.submit(epochs.measure, data, units, repeats).result()

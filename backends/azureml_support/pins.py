@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 # The node's side of Run.get_context() is in azureml-core; NumPy and Chainer are every job's.
 _ALWAYS = ("numpy", "chainer", "azureml-core")
 # Chainer uses these where they are installed (PlotReport, image data sets, HDF5 snapshots, ChainerMN) and does
-# less, in silence, where they are not: a run on Azure must not differ from one here in that.
-_WHERE_INSTALLED = ("pillow", "matplotlib", "h5py", "mpi4py")
+# less, in silence, where they are not: a run on Azure must not differ from one here in that. The last is
+# a module that azureml-core imports and Python 3.13 left out.
+_WHERE_INSTALLED = ("pillow", "matplotlib", "h5py", "mpi4py", "standard-imghdr")
 # Modules that travel with the job, or that the base image or the GPU decides on.
 _NOT_FROM_IMPORTS = {"trainer", "cupy", "cupyx", "cupy_backends", "azureml", "chainermn", "chainer", "chainerx"}
 # What CuPy a machine without a GPU would have installed: the newest wheel that takes the NumPy here,

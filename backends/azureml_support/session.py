@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 # Where Workspace.from_config() looks, in this order, in a directory and then in each above it.
 _CONFIG_DIRS = (".azureml", "aml_config", "")
 _CONFIG_FILES = ("config.json", "project.json")
-# Said on every use, about the estimator that we are asked to use and parameters that we use as meant.
+# Said on every use, about the estimator that we are asked to use and parameters that we use as meant; or
+# what we say ourselves.
 _NOISE = re.compile(
     r"estimator is deprecated|will not install any framework related packages|framework_version is not specified"
     r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
-    r"|Falling back to use azure cli login"
+    r"|Falling back to use azure cli login|ModelNotFound: "
 )
 _SDK_SETTINGS = {
     # A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.

@@ -346,7 +346,7 @@ class TestOutcome:
                 raise failures.pop()
             return 7
 
-        assert outcome.retried(call, pause=0.0) == 7
+        assert outcome.retried(call, attempts=3, pause=0.0) == 7
         calls = []
         with pytest.raises(ValueError, match="no"):
             outcome.retried(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import platform
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -38,6 +39,9 @@ _CUPY = {
     ("11", 2): {"cupy-cuda11x": "13.6.0", "fastrlock": "0.8.4"},
     ("11", 1): {"cupy-cuda11x": "13.6.0", "fastrlock": "0.8.4"},
 }
+
+# Python 3.11's parser counts its recursion for all threads together, and fails when two parse at once.
+_parsing = threading.Lock()
 
 
 class Pins(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +96,8 @@ def imported_modules(sources: Iterable[Path]) -> set[str]:
     found: set[str] = set()
     for path in sources:
         try:
-            tree = ast.parse(path.read_bytes())
+            with _parsing:
+                tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):  # not for us to report; it may be a template or never be imported
             continue
         for node in ast.walk(tree):

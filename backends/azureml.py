@@ -25,7 +25,7 @@ from backends.azureml_support.outcome import ServiceUnavailableError
 from backends.azureml_support.pace import Pace
 from trainer.backend import Plan
 from trainer.errors import SignInError, TrainerError
-from trainer.run import RunFailure, RunInfo, RunStatus
+from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import AZURE_LIMITS, Snapshot, check_limits
 

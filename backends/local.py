@@ -20,7 +20,7 @@ import msgspec
 
 from trainer.backend import Plan
 from trainer.errors import ConfigError, UsageError
-from trainer.run import RunFailure, RunInfo, RunStatus
+from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 
 if TYPE_CHECKING:

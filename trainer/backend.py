@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainer.artifacts import ArtifactStore
     from trainer.home import Home
     from trainer.job import TrainingJob
-    from trainer.run import RunInfo
+    from trainer.records import RunInfo
     from trainer.runfolder import RunFolder
     from trainer.snapshot import Limits, Snapshot
 

@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Sequence
 
-from trainer.run import RunFailure
+from trainer.records import RunFailure
 
 _TRACEBACK = "Traceback (most recent call last):"
 # "ValueError: text", "package.module.Error: text", "KeyboardInterrupt"

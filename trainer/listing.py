@@ -11,7 +11,8 @@ import msgspec
 from trainer.backend import Backend, load_backend
 from trainer.errors import TrainerError
 from trainer.home import Home
-from trainer.run import Run, RunInfo
+from trainer.records import RunInfo
+from trainer.run import Run
 from trainer.runfolder import RunFolder, find_run, run_ids
 
 _DECODER = msgspec.json.Decoder(RunInfo)

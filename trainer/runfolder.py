@@ -26,7 +26,7 @@ import msgspec
 from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, NotFoundError, UsageError
 from trainer.job import TrainingJob
-from trainer.run import Metric, Progress, RunInfo, RunStatus
+from trainer.records import Metric, Progress, RunInfo, RunStatus
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 _T = TypeVar("_T")

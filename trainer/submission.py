@@ -18,8 +18,9 @@ import msgspec
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import TrainingJob
 from trainer.npz import check_npz
+from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
-from trainer.run import Run, RunFailure, RunInfo, RunStatus
+from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
 from trainer.snapshot import (

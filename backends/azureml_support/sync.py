@@ -26,7 +26,7 @@ from trainer.artifacts import MODEL_FILE
 from trainer.atomic import write_bytes
 from trainer.errors import IntegrityError, NotFoundError
 from trainer.failures import LINES, failure
-from trainer.run import Metric, ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.records import Metric, ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:

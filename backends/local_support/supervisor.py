@@ -20,7 +20,7 @@ from backends.local_support import processes, workdir
 from trainer.artifacts import MODEL_FILE, ArtifactStore
 from trainer.errors import TrainerError
 from trainer.failures import LINES, failure
-from trainer.run import ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
 
 SUPERVISOR_LOCK = "supervisor"

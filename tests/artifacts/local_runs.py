@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from trainer.job import TrainingJob
-from trainer.run import Metric, RunStatus
+from trainer.records import Metric, RunStatus
 from trainer.runfolder import RunFolder
 
 DIGEST = "5e" * 32

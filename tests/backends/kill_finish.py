@@ -14,7 +14,7 @@ from backends.local_support import supervisor, workdir
 from tests.artifacts.kill_everywhere import survives
 from trainer.home import Home
 from trainer.job import TrainingJob
-from trainer.run import RunStatus
+from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
 
 DONE = supervisor.Outcome(RunStatus.COMPLETED)

@@ -22,7 +22,8 @@ from backends.azureml_support.vm_sizes import Choice
 from tests.backends import sdk_warnings
 from trainer.errors import RefusedError
 from trainer.home import Home
-from trainer.run import Run, RunStatus
+from trainer.records import RunStatus
+from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, Prepared, prepare, submit
 

@@ -18,7 +18,7 @@ from azureml_emulator import Endpoint, FaultAction, FaultRule
 from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
 from trainer.home import Home
-from trainer.run import RunStatus
+from trainer.records import RunStatus
 from trainer.runfolder import RunFolder, list_runs
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow, pytest.mark.timeout(600)]

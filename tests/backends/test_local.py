@@ -18,7 +18,8 @@ from trainer.backend import load_backend
 from trainer.errors import ConfigError
 from trainer.home import Home
 from trainer.job import TrainingJob
-from trainer.run import Run, RunStatus
+from trainer.records import RunStatus
+from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.runtime.datasets.dataset import DECODED_DIR
 from trainer.submission import JobRequest, prepare, submit

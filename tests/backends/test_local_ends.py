@@ -16,7 +16,7 @@ from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, star
 from tests.contract.backend_contract import arrays
 from trainer.home import Home
 from trainer.job import TrainingJob
-from trainer.run import RunStatus
+from trainer.records import RunStatus
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.submission import JobRequest, prepare, resume, submit
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trainer.console import output
 from trainer.console.epochs import Clock, Epochs, ordered
 from trainer.console.text import printable
-from trainer.run import Metric, Progress, RunInfo, RunStatus
+from trainer.records import Metric, Progress, RunInfo, RunStatus
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -22,7 +22,8 @@ from trainer.backend import Backend
 from trainer.errors import RefusedError, UsageError
 from trainer.home import Home
 from trainer.listing import list_infos
-from trainer.run import Run, RunInfo, RunStatus
+from trainer.records import RunInfo, RunStatus
+from trainer.run import Run
 from trainer.snapshot import Snapshot
 from trainer.submission import JobRequest, prepare, resume, submit
 

@@ -13,7 +13,7 @@ from trainer.errors import ConfigError, NotFoundError, UsageError
 from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
-from trainer.run import Metric, Progress, RunFailure, RunInfo, RunStatus
+from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RUN_ID, RunFolder, find_run, list_runs, new_run_id
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)

@@ -10,7 +10,8 @@ import pytest
 
 from trainer.errors import IntegrityError, NotFoundError, RefusedError, UsageError
 from trainer.home import Home
-from trainer.run import Run, RunInfo, RunStatus
+from trainer.records import RunInfo, RunStatus
+from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder, list_runs
 from trainer.snapshot import Limits
 from trainer.submission import JobRequest, prepare, resume, submit

@@ -14,7 +14,7 @@ from PIL import Image
 from trainer.errors import MissingExtraError, UsageError
 from trainer.modeluse import ClassScore, Evaluation, check_picture, curves_text, plot_confusion, plot_curves
 from trainer.modeluse.series import number, panels, ticks
-from trainer.run import Metric
+from trainer.records import Metric
 
 LOSSES = [0.78, 0.29, 0.22, 0.18, 0.15]
 
@@ -171,7 +171,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
 
 def test_text_curves_need_neither_numpy_nor_matplotlib() -> None:
     script = (
-        "import sys; from trainer.modeluse import curves_text; from trainer.run import Metric\n"
+        "import sys; from trainer.modeluse import curves_text; from trainer.records import Metric\n"
         "assert curves_text([Metric(name='a', value=v, step=v) for v in (1.0, 2.0)])\n"
         "assert not {'numpy', 'matplotlib', 'PIL', 'chainer'} & set(sys.modules)\n"
     )

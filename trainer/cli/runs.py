@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trainer.cli.parsing import Parser, add_json, add_reference
 
 if TYPE_CHECKING:
-    from trainer.run import RunInfo
+    from trainer.records import RunInfo
 
 
 def add_runs(parser: Parser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.run import Metric, Progress, RunInfo
+from trainer.records import Metric, Progress, RunInfo
 
 Step = tuple[float, dict[str, float | None]]
 

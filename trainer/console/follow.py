@@ -11,7 +11,8 @@ from trainer.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from trainer.console.view import View
-    from trainer.run import Run, RunInfo, RunStatus
+    from trainer.records import RunInfo, RunStatus
+    from trainer.run import Run
 
 _POLL_SECONDS = 0.2
 # An observer must not slow down what it observes: it sleeps at least this many times as long as it looks.

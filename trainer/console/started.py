@@ -13,7 +13,7 @@ from trainer.console.output import note, print_json, say
 from trainer.console.summary import FLAGS, as_object, print_failure, print_summary
 from trainer.console.view import make_view
 from trainer.errors import InterruptedRunError, RunFailedError
-from trainer.run import RunStatus
+from trainer.records import RunStatus
 
 if TYPE_CHECKING:
     from trainer.run import Run

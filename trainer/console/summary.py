@@ -13,10 +13,11 @@ import msgspec
 from trainer.backend import DEFAULT_BACKEND
 from trainer.console.epochs import ordered
 from trainer.console.output import BOLD, GREEN, RED, YELLOW, duration, facts, moment, number, paint
-from trainer.run import RunStatus
+from trainer.records import RunStatus
 
 if TYPE_CHECKING:
-    from trainer.run import Run, RunInfo
+    from trainer.records import RunInfo
+    from trainer.run import Run
 
 # Options that a run's model is found with again, kept in its record for the commands shown below it.
 FLAGS = "flags"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from trainer.console.epochs import Clock, ordered
 from trainer.console.output import duration, note, number, warn
 from trainer.console.text import printable
-from trainer.run import Progress, RunInfo, RunStatus
+from trainer.records import Progress, RunInfo, RunStatus
 
 _PHASES = {
     RunStatus.NOT_STARTED: "submitted",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.modeluse.series import Panel, Series, number, panels, ticks
-from trainer.run import Metric
+from trainer.records import Metric
 
 # A braille letter is 2 x 4 dots; the bit of each, by row and column (Unicode 17.0, chapter 21.1).
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))

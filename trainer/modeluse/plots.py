@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, MissingExtraError, UsageError
 from trainer.modeluse.series import Panel, panels
-from trainer.run import Metric
+from trainer.records import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

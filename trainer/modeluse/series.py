@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.run import Metric
+from trainer.records import Metric
 
 PANELS_MAX = 6
 SERIES_MAX = 3

@@ -1,0 +1,107 @@
+"""What is known of a run: its status, its record, and what its script logged."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class RunStatus(StrEnum):
+    """Azure ML's own words, on every backend.
+
+    The documentation's phases map to them: preparing is Preparing, scaling is Queued, running is
+    Running, post-processing is Finalizing.
+    """
+
+    NOT_STARTED = "NotStarted"
+    PREPARING = "Preparing"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    FINALIZING = "Finalizing"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELED = "Canceled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELED)
+
+
+class RunFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run failed.
+
+    Attributes:
+        message: The reason in one line, for example the exception's last line.
+        log_tail: The last lines of the log.
+        exit_code: The process's exit status where there was one; negative for a signal.
+    """
+
+    message: str
+    log_tail: tuple[str, ...] = ()
+    exit_code: int | None = None
+
+
+class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model version a run registered."""
+
+    name: str
+    version: int
+    sha256: str
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run. Stored as ``status.json``; times are seconds since the epoch, UTC.
+
+    Attributes:
+        run_id: Sorts by time; letters, digits and hyphens.
+        backend: Name of the backend that runs it.
+        status: Where it stands.
+        experiment: The job's experiment.
+        snapshot: SHA-256 digest of the files that travelled.
+        dataset: Name of the data set that travelled, or None.
+        created: When it was submitted.
+        started: When the script started, or None.
+        ended: When the status became terminal, or None.
+        failure: Why it failed, or None.
+        model: The model version registered from it, or None.
+        resumed_from: The run whose checkpoint it continued, or None.
+        warnings: What the user should know though the run went on.
+        detail: The backend's own notes, such as a process id; secrets never.
+    """
+
+    run_id: str
+    backend: str
+    status: RunStatus
+    experiment: str
+    snapshot: str
+    dataset: str | None = None
+    created: float
+    started: float | None = None
+    ended: float | None = None
+    failure: RunFailure | None = None
+    model: ModelRef | None = None
+    resumed_from: str | None = None
+    warnings: tuple[str, ...] = ()
+    detail: dict[str, Any] = {}
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None."""
+
+    name: str
+    value: float | None
+    step: float | None = None
+    time: float = 0.0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running script is, at its own rate of reporting."""
+
+    epoch: float
+    epochs: float
+    images_per_second: float | None = None
+    loss: float | None = None
+    time: float = 0.0

@@ -103,6 +103,20 @@ class AzureMLBackend:
             warnings=(*snapshot.notes, *([choice.note] if choice.note else []), *_left_out(image)),
         )
 
+    def check(self, job: TrainingJob) -> None:  # noqa: ARG002  # nothing of a job is refused here
+        """See :meth:`trainer.backend.Backend.check`.
+
+        Raises:
+            RefusedError: The VM size given is retired or unknown.
+            ConfigError: There is no workspace, and no emulator is asked for.
+        """
+        from backends.azureml_support.session import find_workspace
+
+        if self.options.vm_size is not None:
+            vm_sizes.choose(self.options.vm_size)
+        if not self.options.emulator:
+            find_workspace(self.options, self.home)
+
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`."""
         from backends.azureml_support import cluster, submission
@@ -111,8 +125,6 @@ class AzureMLBackend:
 
         job, snapshot = folder.job(), Snapshot.load(folder.snapshot)
         check_limits(snapshot, AZURE_LIMITS)
-        if self.options.vm_size is not None:
-            vm_sizes.choose(self.options.vm_size)  # a retired size is refused before anything is asked
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
             self.tell(DOES_NOT_PROVE)

@@ -78,18 +78,32 @@ class LocalBackend:
             warnings=(*snapshot.notes, *warnings),
         )
 
+    def check(self, job: TrainingJob) -> None:
+        """See :meth:`trainer.backend.Backend.check`.
+
+        Raises:
+            ConfigError: The device that the job names can't be used.
+        """
+        from trainer.runtime.faults import RuntimeFault
+
+        # "auto" always finds something, and asking costs: only a device that was named can be wrong.
+        if "--device" in job.arguments:
+            try:
+                _select(job)
+            except RuntimeFault as fault:
+                raise ConfigError(fault.message, fault.hint) from fault
+
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`.
 
         Raises:
-            ConfigError: The device that the job asks for can't be used, or the supervisor not be started.
+            ConfigError: The supervisor could not be started.
         """
         import subprocess
 
         from backends.local_support.supervisor import SUPERVISOR_LOG
         from trainer.data import decoded_dir
 
-        _check_device(folder.job())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
@@ -182,17 +196,6 @@ def _select(job: TrainingJob) -> Selected | None:
         return None
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
     return select(words.get("--device", "auto"))
-
-
-def _check_device(job: TrainingJob) -> None:
-    from trainer.runtime.faults import RuntimeFault
-
-    # "auto" always finds something, and asking costs: only a device that was named can be wrong.
-    if "--device" in job.arguments:
-        try:
-            _select(job)
-        except RuntimeFault as fault:
-            raise ConfigError(fault.message, fault.hint) from fault
 
 
 def _installed(name: str) -> str | None:

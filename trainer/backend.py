@@ -78,6 +78,15 @@ class Backend(Protocol):
         """
         ...
 
+    def check(self, job: TrainingJob) -> None:
+        """Refuse what is already known not to work, before anything is written. Touches no network.
+
+        Raises:
+            RefusedError: The backend would not take the job.
+            ConfigError: Something that it needs is missing.
+        """
+        ...
+
     def submit(self, folder: RunFolder) -> None:
         """Start the run whose job and staged snapshot lie in ``folder``; return once it is under way.
 

@@ -132,11 +132,12 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """Give a prepared job a folder and start it.
 
     Raises:
-        RefusedError: The backend will not take it. Where its limits say so, nothing has been written.
+        RefusedError: The backend will not take it. Where its limits or its check say so, nothing has been written.
         TrainerError: It could not be started. The run's folder says why, with the status Failed.
     """
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
+    backend.check(prepared.job)
     folder = RunFolder.create(home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest)
     try:
         # Held so that whoever looks meanwhile doesn't take a run that nobody supervises yet for a dead one.

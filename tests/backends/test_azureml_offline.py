@@ -83,6 +83,17 @@ class TestVMSizes:
             vm_sizes.choose("Standard_NC24ads_A100_v4", [("Standard_NC4as_T4_v3", 1), ("Standard_DS2_v2", 0)])
         assert "--vm-size Standard_NC4as_T4_v3" in caught.value.hint
 
+    def test_a_retired_one_is_refused_before_anything_is_written(self, home: Home) -> None:
+        with pytest.raises(RefusedError, match="retired"):
+            AzureMLBackend(home, {"vm_size": "STANDARD_NC6", "emulator": True}).check(TrainingJob(script="train.py"))
+        assert not home.path.exists()
+
+    def test_a_missing_workspace_too(self, home: Home, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError) as caught:
+            AzureMLBackend(home, {"workspace_config": tmp_path}).check(TrainingJob(script="train.py"))
+        assert "--emulator" in caught.value.hint
+        assert not home.path.exists()
+
 
 class TestOptions:
     def test_defaults_are_the_tutorials(self) -> None:

@@ -164,6 +164,15 @@ class TestOutputs:
         assert "model.npz" in run.files()
 
 
+class TestCheck:
+    def test_a_named_device_that_cannot_be_used_writes_nothing(self, home: Home, tiny_data: Path) -> None:
+        # A card that does not exist, on a machine with any number of them.
+        prepared = prepare(JobRequest(dataset=str(tiny_data), device="cuda:99"), home)
+        with pytest.raises(ConfigError, match="cuda:99"):
+            submit(prepared, LocalBackend(home, {}), home)
+        assert not home.path.exists()
+
+
 class TestLimits:
     def test_a_run_is_stopped_at_its_cap(self, home: Home, tmp_path: Path) -> None:
         (tmp_path / "job").mkdir()

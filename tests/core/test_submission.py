@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.errors import IntegrityError, NotFoundError, RefusedError, UsageError
+from trainer.errors import IntegrityError, NotFoundError, RefusedError, TrainerError, UsageError
 from trainer.home import Home
+from trainer.job import TrainingJob
 from trainer.records import RunInfo, RunStatus
 from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder, list_runs
@@ -25,6 +26,11 @@ class Recorded:
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.submitted, self.canceled = error, [], []  # type: ignore[var-annotated]
+        self.refusal: TrainerError | None = None
+
+    def check(self, job: TrainingJob) -> None:
+        if self.refusal:
+            raise self.refusal
 
     def submit(self, folder: RunFolder) -> None:
         assert folder.is_locked(SUBMISSION_LOCK)
@@ -178,6 +184,13 @@ class TestSubmit:
         backend = Recorded()
         backend.limits = Limits("It", 1, 1)
         with pytest.raises(RefusedError):
+            submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
+        assert not home.path.exists()
+
+    def test_what_is_known_not_to_work_writes_nothing(self, home: Home, script: Path) -> None:
+        backend = Recorded()
+        backend.refusal = RefusedError("Retired.", "Take another.")
+        with pytest.raises(RefusedError, match="Retired"):
             submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
         assert not home.path.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 
 from chainer import Variable
@@ -11,6 +12,8 @@ from chainer.training import Extension, Trainer
 from trainer.runtime.reporting import Report
 
 _SECONDS_BETWEEN_REPORTS = 0.25
+# Speed is that of so long a time: shorter, and a checkpoint or an evaluation is most of it.
+_SECONDS_OF_SPEED = 2.0
 
 
 class Metrics(Extension):  # type: ignore[misc]
@@ -48,29 +51,32 @@ class Progress(Extension):  # type: ignore[misc]
         self._run = run
         self._epochs = epochs
         self.trigger = self._due
-        self._time = 0.0
-        self._iteration = 0
+        # Time and iteration of the latest reports, the first of them that long ago.
+        self._reports: deque[tuple[float, int]] = deque()
 
     def initialize(self, trainer: Trainer) -> None:
         """Starts the clock; called by the trainer."""
-        self._time = time.monotonic()
-        self._iteration = trainer.updater.iteration
+        self._reports.append((time.monotonic(), trainer.updater.iteration))
 
     def _due(self, trainer: Trainer) -> bool:
-        return time.monotonic() - self._time >= _SECONDS_BETWEEN_REPORTS or trainer.updater.is_new_epoch
+        last, _ = self._reports[-1]
+        return time.monotonic() - last >= _SECONDS_BETWEEN_REPORTS or trainer.updater.is_new_epoch
 
     def __call__(self, trainer: Trainer) -> None:
         """Reports; on a GPU, reading the loss waits for the batch."""
         updater = trainer.updater
         now = time.monotonic()
-        examples = (updater.iteration - self._iteration) * updater.get_iterator("main").batch_size
+        then, iteration = self._reports[0]
+        examples = (updater.iteration - iteration) * updater.get_iterator("main").batch_size
         loss = trainer.observation.get("main/loss")
         if isinstance(loss, Variable):
             loss = loss.array
         self._run.progress(
             epoch=updater.epoch_detail,
             epochs=self._epochs,
-            images_per_second=examples / max(now - self._time, 1e-9),
+            images_per_second=examples / max(now - then, 1e-9),
             loss=None if loss is None else float(loss),
         )
-        self._time, self._iteration = now, updater.iteration
+        self._reports.append((now, updater.iteration))
+        while self._reports[1][0] <= now - _SECONDS_OF_SPEED:
+            self._reports.popleft()

@@ -7,6 +7,8 @@
     flat        one parameter update over all parameters at once
     evaluation  accuracy and loss, exact for any set and batch size
     checkpoint  a trainer's whole state after every epoch, and resuming from it
+    metrics     metrics and progress for whoever watches the run
+    flags       argparse types whose messages say what is wrong
     npz         npz files: atomic, the same bytes for the same arrays, read without trust
 
 Everything falls back to Chainer's own code where it does not apply; ``docs/performance.md`` has the

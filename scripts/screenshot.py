@@ -73,7 +73,7 @@ def capture(arguments: list[str], folder: Path) -> tuple[list[str], list[str]]:
             break
         # A chunk may end inside a character or a sequence; lines and redraws end with these.
         pending += data
-        cut = max(pending.rfind(b"\n"), pending.rfind(b"\r"), pending.rfind(b"left") + 3) + 1
+        cut = max(pending.rfind(end) + len(end) if end in pending else 0 for end in (b"\n", b"\r", b"left"))
         screen.feed(pending[:cut].decode())
         pending = pending[cut:]
         if any("epoch 6/10" in line for line in screen.lines) and half_way == [""]:

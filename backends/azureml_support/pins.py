@@ -40,8 +40,9 @@ _CUPY = {
     ("11", 1): {"cupy-cuda11x": "13.6.0", "fastrlock": "0.8.4"},
 }
 
-# Python 3.11's parser counts its recursion for all threads together, and fails when two parse at once.
-_parsing = threading.Lock()
+# Python 3.11 counts the depth of syntax trees for all threads together, and fails when two build one at once. So does
+# the SDK, which parses the entry script when an estimator is made: that takes this lock too.
+PARSING = threading.Lock()
 
 
 class Pins(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +97,7 @@ def imported_modules(sources: Iterable[Path]) -> set[str]:
     found: set[str] = set()
     for path in sources:
         try:
-            with _parsing:
+            with PARSING:
                 tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):  # not for us to report; it may be a template or never be imported
             continue

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from backends.azureml_support.outcome import explained, is_passing, status_of, translate
+from backends.azureml_support.pins import PARSING
 from backends.azureml_support.session import sdk
 from trainer.runtime.jobdir import LAUNCHER
 
@@ -49,13 +50,15 @@ def make_config(folder: RunFolder, environment: Environment, compute: str, max_m
     Returns:
         An ``azureml.core.ScriptRunConfig``.
     """
-    estimator = sdk("azureml.train.dnn").Chainer(
-        source_directory=str(folder.snapshot),
-        entry_script=LAUNCHER,
-        compute_target=compute,
-        environment_definition=_definition(environment),
-        max_run_duration_seconds=None if max_minutes is None else max_minutes * 60,
-    )
+    chainer_estimator, definition = sdk("azureml.train.dnn").Chainer, _definition(environment)
+    with PARSING:  # the estimator parses the entry script
+        estimator = chainer_estimator(
+            source_directory=str(folder.snapshot),
+            entry_script=LAUNCHER,
+            compute_target=compute,
+            environment_definition=definition,
+            max_run_duration_seconds=None if max_minutes is None else max_minutes * 60,
+        )
     configuration = estimator.run_config
     # Not Environment.docker.enabled, which is deprecated and says so.
     configuration.docker = sdk("azureml.core.runconfig").DockerConfiguration(use_docker=True)

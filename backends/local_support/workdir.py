@@ -1,8 +1,10 @@
 """The job's working directory: made from the snapshot, and its ``./outputs`` kept when it goes.
 
-runs/<id>/work/            a copy of snapshot/, the job's working directory while it runs
-runs/<id>/work/outputs/    a real directory, so that scripts may remove and make it
-runs/<id>/outputs          meanwhile a link to it; afterwards the directory itself
+In the run's folder:
+
+    work/            a copy of snapshot/, the job's working directory while it runs
+    work/outputs/    a real directory, so that scripts may remove and make it
+    outputs          meanwhile a link to it; afterwards the directory itself
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ _CUPY = {
     ("11", 1): {"cupy-cuda11x": "13.6.0", "fastrlock": "0.8.4"},
 }
 
-# Python 3.11 counts the depth of syntax trees for all threads together, and fails when two build one at once. So does
-# the SDK, which parses the entry script when an estimator is made: that takes this lock too.
+# Python 3.11 counts the depth of syntax trees for all threads together, and fails when two build one at once. Reading
+# imports builds them, markers of requirements too, and the SDK, when an estimator is made: all take this lock.
 PARSING = threading.Lock()
 
 
@@ -75,6 +75,11 @@ def find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda 
         MissingExtraError: azureml-core is not installed here.
         ConfigError: NumPy or Chainer is not installed, or a requirement of theirs is missing.
     """
+    with PARSING:
+        return _find_pins(sources, local_modules, cuda)
+
+
+def _find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda | None) -> Pins:
     imported = imported_modules(sources) - set(local_modules) - _NOT_FROM_IMPORTS
     provided = metadata.packages_distributions()
     roots = {name for module in imported for name in provided.get(module, ())}
@@ -97,8 +102,7 @@ def imported_modules(sources: Iterable[Path]) -> set[str]:
     found: set[str] = set()
     for path in sources:
         try:
-            with PARSING:
-                tree = ast.parse(path.read_bytes())
+            tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):  # not for us to report; it may be a template or never be imported
             continue
         for node in ast.walk(tree):

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from azureml._restclient.exceptions import ServiceException
 from azureml.core import Experiment, Model, Run, ScriptRunConfig, Workspace
 from azureml.core.authentication import TokenAuthentication
 from azureml.core.compute import AmlCompute, ComputeTarget
@@ -119,13 +120,24 @@ def wait(run_id, timeout=120):
 
 
 def wait_for(run_id, statuses, timeout=60):
-    run = Run.get(workspace, run_id)
     deadline = time.monotonic() + timeout
+    run = existing(run_id, deadline)
     while run.get_status() not in statuses:
         if time.monotonic() > deadline or run.get_status() in FINAL:
             raise TimeoutError(run.get_status())
         time.sleep(0.1)
     return run.get_status()
+
+
+def existing(run_id, deadline):
+    # A sweep makes its children one after the other; until then the service has no such run.
+    while True:
+        try:
+            return Run.get(workspace, run_id)
+        except ServiceException as error:
+            if error.status_code != 404 or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def wait_for_metric(run_id, name, timeout=60):

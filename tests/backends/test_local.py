@@ -111,7 +111,13 @@ class TestIndependence:
     def test_a_job_whose_folder_is_removed_ends(self, home: Home, tmp_path: Path) -> None:
         run = start(home, tmp_path / "job", SLEEP)
         pids = [worker(run).pid, supervisor(run).pid]
-        shutil.rmtree(run.folder.path)
+
+        def removed() -> bool:
+            # The job writes into the folder meanwhile, so that one removal can find it filled again.
+            shutil.rmtree(run.folder.path, ignore_errors=True)
+            return not run.folder.path.exists()
+
+        until(removed, "the removal")
         until(lambda: all(gone(pid) for pid in pids), "the end")
 
     def test_names_that_the_job_reads_are_the_runtimes(self) -> None:

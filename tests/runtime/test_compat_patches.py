@@ -222,6 +222,12 @@ def test_with_all_patches_everything_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_scipy_that_cannot_be_imported_is_no_scipy(tmp_path: Path) -> None:
+    hidden = "import sys\nsys.modules['scipy'] = None\nimport chainer.functions.math.sparse_matmul as module\n"
+    done = run(hidden + "assert not module._scipy_available", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 @pytest.mark.parametrize("name", NEED_CUPY)
 def test_warnings_with_cupy(name: str, tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ def _summary_in_float64(module: ModuleType) -> None:
 
 
 def _sparse_matmul(module: ModuleType) -> None:
+    if not hasattr(module, "sparse"):  # SciPy is installed but can't be imported: Chainer goes on without
+        return
+
     def coo_matrix(arguments: tuple[Any, Any], **options: Any) -> Any:
         data, indices = arguments
         # As in Chainer's GPU code. SciPy multiplied float16 in float32 while it took it.

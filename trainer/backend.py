@@ -81,6 +81,8 @@ class Backend(Protocol):
     def check(self, job: TrainingJob) -> None:
         """Refuse what is already known not to work, before anything is written. Touches no network.
 
+        Asked more than once: the first time the job's data set is not known yet.
+
         Raises:
             RefusedError: The backend would not take the job.
             ConfigError: Something that it needs is missing.

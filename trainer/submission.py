@@ -54,17 +54,26 @@ class Prepared:
     snapshot: Snapshot
 
 
-def prepare(request: JobRequest, home: Home, progress: Progress | None = None, *, offline: bool = False) -> Prepared:
+def prepare(
+    request: JobRequest,
+    home: Home,
+    progress: Progress | None = None,
+    *,
+    backend: Backend | None = None,
+    offline: bool = False,
+) -> Prepared:
     """Check a request and freeze it.
 
     Args:
         request: What is wanted.
         home: Where runs are kept; what lies there never travels.
         progress: Shows a download.
+        backend: Asked whether it takes the job before any data is looked for, which can take a while.
         offline: Ask no mirror for a data set that is not in the cache.
 
     Raises:
         UsageError: Something in the request is unusable; nothing has been done.
+        RefusedError, ConfigError: The backend would not take the job.
         TrainerError: The data can't be had.
     """
     script = request.script or default_script()
@@ -72,21 +81,21 @@ def prepare(request: JobRequest, home: Home, progress: Progress | None = None, *
     name = script_path(script, request.source)
     # First without data: a faulty source directory must not cost a download.
     snapshot = build_snapshot(script, source=request.source, exclude=(home.path,))
-    data = _dataset(request, script, snapshot, progress, offline=offline)
-    if data is not None:
-        snapshot = snapshot.with_dataset(data.name, data.files)
     job = TrainingJob(
         script=name,
         arguments=_arguments(request, script),
         experiment=request.experiment,
         model_name=request.model_name,
-        dataset=data.name if data else None,
-        dataset_digest=data.digest if data else None,
-        dataset_note=data.note if data else None,
         max_minutes=request.max_minutes,
         tags=dict(request.tags),
     )
-    return Prepared(job, snapshot)
+    if backend is not None:
+        backend.check(job)
+    data = _dataset(request, script, snapshot, progress, offline=offline)
+    if data is None:
+        return Prepared(job, snapshot)
+    job = msgspec.structs.replace(job, dataset=data.name, dataset_digest=data.digest, dataset_note=data.note)
+    return Prepared(job, snapshot.with_dataset(data.name, data.files))
 
 
 def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:

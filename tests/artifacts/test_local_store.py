@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +14,9 @@ import pytest
 
 from backends.local_store import LocalStore
 from tests.artifacts.local_runs import ENVIRONMENT, make_local_run
-from tests.contract.store_contract import MakeRun, StoreContract, npz_bytes
+from tests.contract.store_contract import MakeRun, RegisterCommand, StoreContract, npz_bytes
 from trainer.artifacts import ModelVersion
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
-from trainer.runfolder import RunFolder
 
 HERE = Path(__file__).parent
 ONES = npz_bytes(a=np.ones(3))
@@ -46,28 +44,8 @@ class TestLocalStore(StoreContract):
         return make_run
 
     @pytest.fixture
-    def register_at_once(self, store: LocalStore) -> Callable[[Sequence[RunFolder], str], list[ModelVersion]]:
-        def register(folders: Sequence[RunFolder], name: str) -> list[ModelVersion]:
-            processes = [
-                subprocess.Popen(
-                    [sys.executable, HERE / "register_at_once.py", store.models, folder.path, name],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                )
-                for folder in folders
-            ]
-            for process in processes:
-                assert process.stdout
-                assert process.stdout.readline() == b"ready\n"
-            for process in processes:
-                assert process.stdin
-                process.stdin.close()
-                process.stdin = None
-            printed = [process.communicate()[0] for process in processes]
-            assert [process.returncode for process in processes] == [0] * len(processes)
-            return [msgspec.json.decode(line, type=ModelVersion) for line in printed]
-
-        return register
+    def register_command(self, store: LocalStore) -> RegisterCommand:
+        return lambda folder, name: [HERE / "register_at_once.py", store.models, folder.path, name]
 
 
 def test_files_are_plain_and_readable(store: LocalStore, make_run: MakeRun) -> None:

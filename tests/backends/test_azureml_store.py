@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -18,11 +14,9 @@ from backends.azureml_support.registry import AzureMLStore
 from backends.azureml_support.session import sdk
 from tests.artifacts.local_runs import make_local_run
 from tests.backends import sdk_warnings
-from tests.contract.store_contract import MakeRun, StoreContract, npz_bytes
-from trainer.artifacts import ModelVersion
+from tests.contract.store_contract import MakeRun, RegisterCommand, StoreContract, npz_bytes
 from trainer.errors import NotFoundError
 from trainer.home import Home
-from trainer.runfolder import RunFolder
 
 pytestmark = sdk_warnings.IGNORED
 SCRIPT = Path(__file__).parent / "azureml_register_at_once.py"
@@ -50,28 +44,8 @@ class TestAzureMLStore(StoreContract):
         return make_run
 
     @pytest.fixture
-    def register_at_once(self, azure_home: Home) -> Callable[[Sequence[RunFolder], str], list[ModelVersion]]:
-        def register(folders: Sequence[RunFolder], name: str) -> list[ModelVersion]:
-            processes = [
-                subprocess.Popen(
-                    [sys.executable, SCRIPT, azure_home.path, folder.path, name],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                )
-                for folder in folders
-            ]
-            for process in processes:
-                assert process.stdout
-                assert process.stdout.readline() == b"ready\n"
-            for process in processes:
-                assert process.stdin
-                process.stdin.close()
-                process.stdin = None
-            printed = [process.communicate()[0] for process in processes]
-            assert [process.returncode for process in processes] == [0] * len(processes)
-            return [msgspec.json.decode(line, type=ModelVersion) for line in printed]
-
-        return register
+    def register_command(self, azure_home: Home) -> RegisterCommand:
+        return lambda folder, name: [SCRIPT, azure_home.path, folder.path, name]
 
 
 def test_a_registration_whose_answer_was_lost_is_one_version(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -51,6 +54,19 @@ class MakeRun(Protocol):
         metrics: Mapping[str, Sequence[float]] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> RunFolder: ...
+
+
+class RegisterCommand(Protocol):
+    """The arguments for Python of a program that registers a run's model.
+
+    It writes ``ready`` and a line end, waits for the end of its standard input, registers, and writes the
+    :class:`ModelVersion` as JSON.
+    """
+
+    def __call__(self, folder: RunFolder, name: str) -> Sequence[str | Path]: ...
+
+
+RegisterAtOnce = Callable[[Sequence[RunFolder], str], list[ModelVersion]]
 
 
 class Exploit:
@@ -100,9 +116,32 @@ class StoreContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def register_at_once(self) -> Callable[[Sequence[RunFolder], str], list[ModelVersion]]:
-        """Registers each of the runs in a process of its own, all at once."""
+    def register_command(self) -> RegisterCommand:
         raise NotImplementedError
+
+    @pytest.fixture
+    def register_at_once(self, register_command: RegisterCommand) -> RegisterAtOnce:
+        """Registers each of the runs in a process of its own, all at once."""
+
+        def register(folders: Sequence[RunFolder], name: str) -> list[ModelVersion]:
+            processes = [
+                subprocess.Popen(
+                    [sys.executable, *register_command(folder, name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+                for folder in folders
+            ]
+            for process in processes:
+                assert process.stdout
+                assert process.stdout.readline() == b"ready\n"
+            for process in processes:
+                assert process.stdin
+                process.stdin.close()
+                process.stdin = None
+            printed = [process.communicate()[0] for process in processes]
+            assert [process.returncode for process in processes] == [0] * len(processes)
+            return [msgspec.json.decode(line, type=ModelVersion) for line in printed]
+
+        return register
 
     @pytest.fixture
     def name(self, request: pytest.FixtureRequest) -> str:
@@ -234,7 +273,7 @@ class StoreContract:
         store: ArtifactStore,
         make_run: MakeRun,
         name: str,
-        register_at_once: Callable[[Sequence[RunFolder], str], list[ModelVersion]],
+        register_at_once: RegisterAtOnce,
     ) -> None:
         folders = [make_run(npz_bytes(a=np.full(100, n))) for n in range(self.registrations)]
         versions = register_at_once(folders, name)
@@ -247,7 +286,7 @@ class StoreContract:
         store: ArtifactStore,
         make_run: MakeRun,
         name: str,
-        register_at_once: Callable[[Sequence[RunFolder], str], list[ModelVersion]],
+        register_at_once: RegisterAtOnce,
     ) -> None:
         folder = make_run(npz_bytes(a=np.ones(100)))
         versions = register_at_once([folder] * self.registrations, name)

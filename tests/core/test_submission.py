@@ -194,6 +194,15 @@ class TestSubmit:
             submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
         assert not home.path.exists()
 
+    def test_is_said_before_any_data_is_looked_for(self, home: Home) -> None:
+        backend = Recorded()
+        backend.refusal = RefusedError("Retired.", "Take another.")
+        with pytest.raises(RefusedError, match="Retired"):
+            prepare(JobRequest(dataset="no-such-set"), home, backend=backend)  # type: ignore[arg-type]
+        backend.refusal = None
+        with pytest.raises(UsageError, match="no-such-set"):
+            prepare(JobRequest(dataset="no-such-set"), home, backend=backend)  # type: ignore[arg-type]
+
 
 class TestResume:
     def ended(self, home: Home, request: JobRequest, status: RunStatus = RunStatus.FAILED) -> Run:

@@ -62,7 +62,10 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     home, config = configured(options)
     backend = backend_of(home, config)
     request = _request(config, script_args, dict(tags or ()), register=not no_register)
-    prepared = prepare(request, home, progress=DownloadProgress(), offline=following["dry_run"])
+    dry_run = following["dry_run"]
+    prepared = prepare(
+        request, home, progress=DownloadProgress(), backend=None if dry_run else backend, offline=dry_run
+    )
     return _start(prepared, backend, home, as_json=as_json, flags=config.flags("backend"), **following)
 
 

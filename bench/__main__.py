@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import commands, epochs, machine, report, threads
+from bench import commands, epochs, gpu, machine, report, startup, threads
 from bench.measuring import Samples
 
-PARTS = ("epoch", "command", "scripts", "threads")
+PARTS = ("epoch", "command", "scripts", "threads", "startup", "gpu")
 
 
 def main() -> None:
@@ -58,6 +58,19 @@ def main() -> None:
             cores = len(os.sched_getaffinity(0))
             samples = threads.measure(data, args.repeats, folder / "threads", cores)
             add("BLAS threads, one epoch", samples, "100 units, idle machine, 1 thread", "times the first row", [])
+        if "startup" in parts:
+            samples = startup.measure(args.repeats, folder / "startup")
+            add("Start-up", samples, startup.NOTHING, f"times {startup.NOTHING}", [])
+        if "gpu" in parts:
+            for units in (100, 1000):
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    samples, notes = pool.submit(gpu.measure, data, units, args.repeats).result()
+                if not samples:
+                    blocks.extend(notes)
+                    break
+                title = f"Training part of an epoch on a GPU, {units} units"
+                add(title, samples, epochs.OURS, f"times {epochs.OURS}", [*notes, gpu.images_per_second(samples)])
+                panels[title] = samples
 
     args.output.mkdir(parents=True, exist_ok=True)
     if panels and not report.picture(panels, args.output / "measurements.png"):

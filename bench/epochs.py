@@ -18,6 +18,7 @@ from bench.measuring import Samples, interleaved
 
 FLOOR = "matrix products alone"
 OURS = "this program"
+TRAINER = "Chainer, Trainer"
 BATCH = 128
 
 
@@ -53,8 +54,8 @@ def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], l
     except ImportError:
         notes.append("PyTorch is not installed: its row is left out (pip install torch).")
     subjects["Chainer, loop by hand"] = _chainer_loop(floats, labels, units)
-    subjects["Chainer, Trainer"] = _chainer_trainer(floats, labels, units)
-    subjects[OURS] = _ours(found.train_images, found.train_labels, units)
+    subjects[TRAINER] = chainer_trainer(floats, labels, units)
+    subjects[OURS] = ours(found.train_images, found.train_labels, units)
     gc.collect()
     return interleaved(subjects, repeats), notes
 
@@ -137,11 +138,7 @@ def _torch(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable
     images, labels = torch.from_numpy(x), torch.from_numpy(t.astype(np.int64))
     model = torch_mnist.make(units)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    return lambda: _ignore(torch_mnist.train_epoch(model, optimizer, images, labels, BATCH))
-
-
-def _ignore(_: object) -> None:
-    return None
+    return torch_mnist.eager(model, optimizer, images, labels, BATCH)
 
 
 def _chainer_loop(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable[[], None]:
@@ -181,7 +178,20 @@ def _trainer_epoch(updater: Any) -> Callable[[], None]:  # noqa: ANN401  # Chain
     return epoch
 
 
-def _chainer_trainer(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable[[], None]:
+def chainer_trainer(
+    x: NDArray[np.float32],
+    t: NDArray[np.int32],
+    units: int,
+    device: Any = "@numpy",  # noqa: ANN401
+) -> Callable[[], None]:
+    """One epoch of Chainer's own Trainer, updater and iterator.
+
+    Args:
+        x: images, shape (N, 784).
+        t: labels, shape (N,).
+        units: units a hidden layer.
+        device: Chainer's device, or its name.
+    """
     import chainer
     import chainer.links as L  # noqa: N812
 
@@ -189,12 +199,26 @@ def _chainer_trainer(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -
 
     np.random.seed(0)
     model = L.Classifier(MLP(units))
+    model.to_device(device)
     optimizer = chainer.optimizers.MomentumSGD().setup(model)
     iterator = chainer.iterators.SerialIterator(chainer.datasets.TupleDataset(x, t), BATCH)
-    return _trainer_epoch(chainer.training.updaters.StandardUpdater(iterator, optimizer))
+    return _trainer_epoch(chainer.training.updaters.StandardUpdater(iterator, optimizer, device=device))
 
 
-def _ours(images: NDArray[np.uint8], labels: NDArray[np.uint8], units: int) -> Callable[[], None]:
+def ours(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    units: int,
+    device: Any = "@numpy",  # noqa: ANN401
+) -> Callable[[], None]:
+    """One epoch as ``chainer_mnist.py`` trains it.
+
+    Args:
+        images: shape (N, 28, 28).
+        labels: shape (N,).
+        units: units a hidden layer.
+        device: Chainer's device, or its name.
+    """
     import chainer
     import chainer.links as L  # noqa: N812
 
@@ -203,7 +227,9 @@ def _ours(images: NDArray[np.uint8], labels: NDArray[np.uint8], units: int) -> C
     from trainer.runtime.training.updater import ReplayUpdater
 
     np.random.seed(0)
+    device = chainer.get_device(device)
     model = L.Classifier(MLP(units))
+    model.to_device(device)
     optimizer = chainer.optimizers.MomentumSGD().setup(model)
-    updater = ReplayUpdater(ArrayIterator(images, labels, BATCH), optimizer, converter=unit_range)
-    return _trainer_epoch(updater)
+    train = ArrayIterator(images, labels, BATCH, device=device)
+    return _trainer_epoch(ReplayUpdater(train, optimizer, converter=unit_range, device=device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,9 @@ def train_epoch(
     labels: torch.Tensor,
     batch_size: int,
 ) -> float:
-    """One pass in random order; returns the mean loss."""
-    order = torch.randperm(len(images))
-    total = torch.zeros(())
+    """One pass in random order, on the device that the images are on; returns the mean loss."""
+    order = torch.randperm(len(images), device=images.device)
+    total = torch.zeros((), device=images.device)
     for start in range(0, len(images), batch_size):
         batch = order[start : start + batch_size]
         optimizer.zero_grad(set_to_none=True)
@@ -52,6 +53,62 @@ def train_epoch(
         optimizer.step()
         total += loss.detach() * len(batch)
     return float(total) / len(images)
+
+
+def eager(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    batch_size: int,
+) -> Callable[[], None]:
+    """:func:`train_epoch` as a function without arguments and result."""
+
+    def epoch() -> None:
+        train_epoch(model, optimizer, images, labels, batch_size)
+
+    return epoch
+
+
+def graphed(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    batch_size: int,
+) -> Callable[[], None]:
+    """The same with the step captured in a CUDA graph, as PyTorch's notes on CUDA graphs do it; whole batches only."""
+    x, t = images[:batch_size].clone(), labels[:batch_size].clone()
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(model(x), t)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def epoch() -> None:
+        order = torch.randperm(len(images), device=images.device)
+        total = torch.zeros((), device=images.device)
+        for start in range(0, len(images) - batch_size + 1, batch_size):
+            batch = order[start : start + batch_size]
+            x.copy_(images[batch])
+            t.copy_(labels[batch])
+            graph.replay()
+            total += loss
+        float(total)
+
+    return epoch
 
 
 def main() -> None:

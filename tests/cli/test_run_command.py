@@ -29,10 +29,12 @@ for epoch in range(600):
 def wait_for_line(process: "subprocess.Popen[str]", pattern: str) -> str:
     """Read standard error until a line fits; the test's own time-out ends a wait in vain."""
     assert process.stderr is not None
+    seen = []
     for line in process.stderr:
+        seen.append(line)
         if re.search(pattern, line):
             return line
-    raise AssertionError(f"no line fits {pattern!r}")
+    raise AssertionError(f"no line fits {pattern!r} in:\n{''.join(seen)}")
 
 
 def test_json_is_one_object_and_nothing_else(trained_once: Project) -> None:

@@ -113,7 +113,7 @@ def _over_the_cap(info: RunInfo, max_minutes: int | None, ended: float | None) -
         return None
     if ended - info.started < cap * 60 - _CAP_SLACK_SECONDS:
         return None
-    return RunFailure(message=f"It was stopped after {cap} minutes, the cap that it was submitted with.")
+    return RunFailure(message=f"It was stopped after {cap} min, the cap that it was submitted with.")
 
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:

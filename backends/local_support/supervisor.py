@@ -120,7 +120,7 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
             return Outcome(RunStatus.CANCELED)
         if deadline is not None and time.monotonic() > deadline:
             processes.stop_children()
-            message = f"It was stopped after {job.max_minutes} minutes, the cap that it was submitted with."
+            message = f"It was stopped after {job.max_minutes} min, the cap that it was submitted with."
             return Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
     processes.stop_children()

@@ -137,7 +137,7 @@ def test_a_run_over_its_cap_fails_and_says_so(
     info = start(600.0, max_minutes=1).wait(timeout=SECONDS)
     assert info.status is RunStatus.FAILED
     assert info.failure
-    assert info.failure.message == "It was stopped after 1 minutes, the cap that it was submitted with."
+    assert info.failure.message == "It was stopped after 1 min, the cap that it was submitted with."
 
 
 def test_a_submission_that_was_never_sent_fails_and_can_be_canceled(azure: AzureMLBackend, azure_home: Home) -> None:

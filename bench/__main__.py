@@ -77,7 +77,7 @@ def main() -> None:
         blocks.append("matplotlib is not installed: there is no picture.")
     page = args.output / "measurements.md"
     command = " ".join(["python -m bench", *sys.argv[1:]]).replace(str(args.data), "DIR")
-    page.write_text("\n\n".join([f"Made by `{command}`.", *blocks]) + "\n")
+    page.write_text("\n\n".join(["# Measurements", f"Made by `{command}`.", *blocks]) + "\n")
     print(page)
 
 

@@ -190,7 +190,7 @@ class TestLimits:
         info = folder.info()
         assert info.status is RunStatus.FAILED
         assert info.failure is not None
-        assert "3 minutes" in info.failure.message
+        assert "3 min" in info.failure.message
         assert gone(info.detail["pid"])
 
     def test_a_home_that_cannot_be_written(self, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ import threading
 import traceback
 from pathlib import Path
 
+UPLOAD_GRACE = 30.0
+"""Seconds that the SDK has after a script's end to upload what the script wrote into watched folders."""
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
 
@@ -35,7 +37,32 @@ def run_script(directories: str, script: str, arguments: list[str]) -> None:
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
     with context:
-        runpy.run_path(script, run_name="__main__")
+        try:
+            runpy.run_path(script, run_name="__main__")
+        finally:
+            limit_upload(UPLOAD_GRACE)
+
+
+def limit_upload(seconds: float) -> None:
+    """Let the SDK's file watcher go on for so long, and no longer.
+
+    The SDK waits at the end until everything is uploaded, and never again uploads a file whose upload and whose
+    request for a new link have both failed: once the service has been away for a minute, a job would not end. What
+    is not uploaded, the emulator picks up from the working directory.
+    """
+    from azureml._run_impl.file_watcher import FileWatcher
+
+    def give_up(*_: object) -> None:
+        sys.exit()  # ends the thread that calls it, and says nothing
+
+    def stop() -> None:
+        for thread in threading.enumerate():
+            if isinstance(thread, FileWatcher):
+                thread.walk_files = give_up
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
 
 
 def release() -> None:

@@ -31,6 +31,20 @@ run.log("Done", 1)
 pathlib.Path("outputs/result.txt").write_text("result")
 """
 
+STREAMING = """\
+import pathlib, sys, time
+
+log = pathlib.Path("logs/a.txt")
+log.write_text("first")
+pathlib.Path(sys.argv[1]).write_text("attempt\\n")
+while not pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.1)
+    with log.open("a") as stream:
+        stream.write(".")
+with log.open("a") as stream:
+    stream.write("last")
+"""
+
 
 class Lab:
     """An emulator that can be killed and started again, a client, and a job that waits to be let go."""
@@ -42,6 +56,7 @@ class Lab:
         self.source = directory / "source"
         self.source.mkdir()
         (self.source / "train.py").write_text(WAITING)
+        (self.source / "stream.py").write_text(STREAMING)
         client = directory / "client"
         client.mkdir()
         self.endpoint = self.start()
@@ -107,6 +122,28 @@ def test_a_job_that_outlives_its_emulator_is_adopted(lab: Lab) -> None:
     assert lab.sdk.metrics(run_id=run_id) == {"Ready": 1, "Done": 1}
     assert "outputs/result.txt" in lab.sdk.files(run_id=run_id)
     assert lab.attempts.read_text() == "attempt\n"
+
+
+def test_a_job_whose_log_could_not_be_streamed_ends(lab: Lab) -> None:
+    # The SDK gives a file up without noticing when a new link is refused too, and then waits for its upload.
+    run_id = lab.submit(use_sdk=True, script="stream.py")
+    deadline = time.monotonic() + 60
+    while "logs/a.txt" not in lab.sdk.files(run_id=run_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lab.endpoint.set_faults(
+        rules=[{"route": "PUT */blobs/*", "status": 403}, {"route": "GET */artifacts/write/*", "status": 403}]
+    )
+    lab.endpoint.clear_requests()
+    while not any("/artifacts/write/" in item.path for item in lab.endpoint.recorded_requests()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lab.endpoint.clear_faults()
+    lab.go.touch()
+    assert lab.sdk.wait(run_id=run_id) == "Completed"
+    content = lab.sdk.log_text(run_id=run_id, name="logs/a.txt")
+    assert content.startswith("first.")
+    assert content.endswith(".last")
 
 
 def test_a_job_that_ended_while_there_was_no_emulator(lab: Lab) -> None:

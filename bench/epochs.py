@@ -8,13 +8,17 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.measuring import Samples, interleaved
+
+if TYPE_CHECKING:
+    from trainer.runtime.datasets import Dataset
 
 FLOOR = "matrix products alone"
 OURS = "this program"
@@ -37,14 +41,8 @@ def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], l
 
     compat.apply()
     threads.limit(1)
-    from trainer.runtime import datasets
-
-    found = datasets.read_directory(data)
-    images = found.train_images.reshape(len(found.train_images), -1)
-    floats = images.astype(np.float32)
-    floats *= 1 / 255
-    labels = found.train_labels.astype(np.int32)
-    subjects: dict[str, Callable[[], None]] = {
+    found, floats, labels = load(data)
+    subjects: dict[str, Callable[[], object]] = {
         FLOOR: _products(floats, units),
         "NumPy by hand": _numpy(floats, labels, units),
     }
@@ -58,6 +56,20 @@ def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], l
     subjects[OURS] = ours(found.train_images, found.train_labels, units)
     gc.collect()
     return interleaved(subjects, repeats), notes
+
+
+def load(data: Path) -> tuple[Dataset, NDArray[np.float32], NDArray[np.int32]]:
+    """The training set as it is, and as the peers take it: floats of shape (N, 784) between 0 and 1, and labels.
+
+    Args:
+        data: folder of the four IDX files.
+    """
+    from trainer.runtime import datasets
+
+    found = datasets.read_directory(data)
+    floats = found.train_images.reshape(len(found.train_images), -1).astype(np.float32)
+    floats *= 1 / 255
+    return found, floats, found.train_labels.astype(np.int32)
 
 
 def _weights(units: int) -> list[NDArray[np.float32]]:
@@ -128,7 +140,7 @@ def _numpy(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable
     return epoch
 
 
-def _torch(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable[[], None]:
+def _torch(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable[[], object]:
     import torch
 
     from bench.peers import torch_mnist
@@ -138,7 +150,7 @@ def _torch(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable
     images, labels = torch.from_numpy(x), torch.from_numpy(t.astype(np.int64))
     model = torch_mnist.make(units)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    return torch_mnist.eager(model, optimizer, images, labels, BATCH)
+    return partial(torch_mnist.train_epoch, model, optimizer, images, labels, BATCH)
 
 
 def _chainer_loop(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> Callable[[], None]:
@@ -161,6 +173,19 @@ def _chainer_loop(x: NDArray[np.float32], t: NDArray[np.int32], units: int) -> C
             optimizer.update()
 
     return epoch
+
+
+def _optimizer(units: int, device: Any) -> Any:  # noqa: ANN401  # Chainer's
+    """The tutorial's optimizer, set up on its classifier."""
+    import chainer
+    import chainer.links as L  # noqa: N812
+
+    from bench.peers.chainer_mnist_trainer import MLP
+
+    np.random.seed(0)
+    model = L.Classifier(MLP(units))
+    model.to_device(device)
+    return chainer.optimizers.MomentumSGD().setup(model)
 
 
 def _trainer_epoch(updater: Any) -> Callable[[], None]:  # noqa: ANN401  # Chainer's updaters
@@ -193,14 +218,8 @@ def chainer_trainer(
         device: Chainer's device, or its name.
     """
     import chainer
-    import chainer.links as L  # noqa: N812
 
-    from bench.peers.chainer_mnist_trainer import MLP
-
-    np.random.seed(0)
-    model = L.Classifier(MLP(units))
-    model.to_device(device)
-    optimizer = chainer.optimizers.MomentumSGD().setup(model)
+    optimizer = _optimizer(units, device)
     iterator = chainer.iterators.SerialIterator(chainer.datasets.TupleDataset(x, t), BATCH)
     return _trainer_epoch(chainer.training.updaters.StandardUpdater(iterator, optimizer, device=device))
 
@@ -220,16 +239,10 @@ def ours(
         device: Chainer's device, or its name.
     """
     import chainer
-    import chainer.links as L  # noqa: N812
 
-    from bench.peers.chainer_mnist_trainer import MLP
     from trainer.runtime.training.iterator import ArrayIterator, unit_range
     from trainer.runtime.training.updater import ReplayUpdater
 
-    np.random.seed(0)
     device = chainer.get_device(device)
-    model = L.Classifier(MLP(units))
-    model.to_device(device)
-    optimizer = chainer.optimizers.MomentumSGD().setup(model)
     train = ArrayIterator(images, labels, BATCH, device=device)
-    return _trainer_epoch(ReplayUpdater(train, optimizer, converter=unit_range, device=device))
+    return _trainer_epoch(ReplayUpdater(train, _optimizer(units, device), converter=unit_range, device=device))

@@ -6,18 +6,19 @@ All but Chainer's Trainer keep the whole set on the card. Each waits for the car
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.epochs import BATCH, OURS, TRAINER, chainer_trainer, ours
+from bench.epochs import BATCH, OURS, TRAINER, chainer_trainer, load, ours
 from bench.measuring import Samples, interleaved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EAGER = "PyTorch, eager"
+EAGER, GRAPH = "PyTorch, eager", "PyTorch, CUDA graph"
 
 
 def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], list[str]]:
@@ -42,16 +43,10 @@ def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], l
     import chainer
     import cupy
 
-    from trainer.runtime import datasets
-
     device = chainer.get_device(selected.chainer_name)
     device.use()
-    found = datasets.read_directory(data)
-    images = found.train_images.reshape(len(found.train_images), -1)
-    floats = images.astype(np.float32)
-    floats *= 1 / 255
-    labels = found.train_labels.astype(np.int32)
-    subjects: dict[str, Callable[[], None]] = {}
+    found, floats, labels = load(data)
+    subjects: dict[str, Callable[[], object]] = {}
     try:
         subjects |= _torch(floats, labels, units, selected.index)
     except ImportError:
@@ -78,7 +73,7 @@ def images_per_second(samples: Mapping[str, Samples], images: int = 60_000) -> s
 
 def _torch(
     floats: NDArray[np.float32], labels: NDArray[np.int32], units: int, index: int
-) -> dict[str, Callable[[], None]]:
+) -> dict[str, Callable[[], object]]:
     import torch
 
     from bench.peers import torch_mnist
@@ -87,12 +82,13 @@ def _torch(
         return {}
     device = torch.device("cuda", index)
     images, targets = torch.from_numpy(floats).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
-    subjects: dict[str, Callable[[], None]] = {}
-    for name, make_epoch in ((EAGER, torch_mnist.eager), ("PyTorch, CUDA graph", torch_mnist.graphed)):
+    subjects: dict[str, Callable[[], object]] = {}
+    for name in (EAGER, GRAPH):
         torch.manual_seed(0)
         model = torch_mnist.make(units).to(device)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        epoch = make_epoch(model, optimizer, images, targets, BATCH)
+        work = (model, optimizer, images, targets, BATCH)
+        epoch = torch_mnist.graphed(*work) if name == GRAPH else partial(torch_mnist.train_epoch, *work)
         subjects[name] = _then(epoch, lambda: torch.cuda.synchronize(device))
     return subjects
 

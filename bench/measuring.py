@@ -45,7 +45,7 @@ class Samples:
         return statistics.median(self.cpu)
 
 
-def interleaved(subjects: Mapping[str, Callable[[], None]], repeats: int, warm_up: int = 1) -> dict[str, Samples]:
+def interleaved(subjects: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, Samples]:
     """Times functions in this process.
 
     Args:

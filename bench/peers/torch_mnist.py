@@ -55,21 +55,6 @@ def train_epoch(
     return float(total) / len(images)
 
 
-def eager(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    batch_size: int,
-) -> Callable[[], None]:
-    """:func:`train_epoch` as a function without arguments and result."""
-
-    def epoch() -> None:
-        train_epoch(model, optimizer, images, labels, batch_size)
-
-    return epoch
-
-
 def graphed(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -77,7 +62,7 @@ def graphed(
     labels: torch.Tensor,
     batch_size: int,
 ) -> Callable[[], None]:
-    """The same with the step captured in a CUDA graph, as PyTorch's notes on CUDA graphs do it; whole batches only."""
+    """Make the same with the step in a CUDA graph, as PyTorch's notes on CUDA graphs do it; whole batches only."""
     x, t = images[:batch_size].clone(), labels[:batch_size].clone()
 
     def step() -> torch.Tensor:

@@ -15,19 +15,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from backends.azureml_support import environment, pins, record, vm_sizes
-from backends.azureml_support.options import OPTION_NAMES, read_options
+from backends.azureml_support.options import AzureOptions
 from backends.azureml_support.outcome import ServiceUnavailableError
 from backends.azureml_support.pace import Pace
-from trainer.backend import Plan
+from trainer.backend import Backend, Plan
 from trainer.errors import SignInError, TrainerError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
-from trainer.snapshot import AZURE_LIMITS, Snapshot, check_limits
+from trainer.snapshot import Limits, Snapshot, check_limits
 
 if TYPE_CHECKING:
     from backends.azureml_support.environment import Environment
@@ -38,34 +38,35 @@ if TYPE_CHECKING:
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
-    from trainer.snapshot import Limits
 
 _SYNC_LOCK = "azureml"
+# azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
+SNAPSHOT_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
 # A submission that its client did not live to see answered may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
 # Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
 _UNVOUCHED_SECONDS = 5.0
 
 
-class AzureMLBackend:
+class AzureMLBackend(Backend):
     """Runs jobs on Azure ML.
 
     Args:
         home: Where runs are kept, and an emulator's state.
-        options: See :class:`backends.azureml_support.options.Options`.
+        options: Values for :class:`backends.azureml_support.options.AzureOptions`.
 
     Raises:
         UsageError: An option is unknown or unusable.
     """
 
     name = "azureml"
-    option_names = OPTION_NAMES
-    on_interrupt: Literal["cancel", "detach"] = "detach"
-    limits: Limits | None = AZURE_LIMITS
+    remote = True
+    limits = SNAPSHOT_LIMITS
+    options_type = AzureOptions
+    options: AzureOptions
 
-    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
-        self.home = home
-        self.options = read_options(options)
+    def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(home, options)
         self.tell: Callable[[str], None] = _tell
         self._runs: dict[str, Run] = {}
         self._paces: dict[str, Pace] = {}
@@ -76,14 +77,14 @@ class AzureMLBackend:
         Raises:
             MissingExtraError: The SDK is not installed, so there is no version of it to pin.
         """
-        check_limits(snapshot, AZURE_LIMITS)
+        check_limits(snapshot, SNAPSHOT_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes or self.options.max_minutes
+        cap = job.max_minutes
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
-            "vm size": f"{choice.size}, where the cluster has to be created",
+            "VM size": f"{choice.size}, where the cluster has to be created",
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
             "time cap": f"{cap} minutes" if cap else "none",
@@ -124,14 +125,14 @@ class AzureMLBackend:
         from backends.azureml_support.session import find_workspace
 
         job, snapshot = folder.job(), Snapshot.load(folder.snapshot)
-        check_limits(snapshot, AZURE_LIMITS)
+        check_limits(snapshot, SNAPSHOT_LIMITS)
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
             self.tell(DOES_NOT_PROVE)
         workspace = self._open(ref)
         choice = cluster.settle(workspace, self.options, self.tell)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes or self.options.max_minutes
+        cap = job.max_minutes
         self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submission.make_config(folder, image, self.options.compute, cap)
         detail = {

@@ -12,24 +12,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer.backend import Plan
-from trainer.errors import ConfigError, UsageError
+from trainer.backend import Backend, Plan
+from trainer.errors import ConfigError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
-    from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
     from trainer.runtime.devices import Selected
-    from trainer.snapshot import Limits, Snapshot
+    from trainer.snapshot import Snapshot
 
 # Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
 _UNVOUCHED_SECONDS = 5.0
@@ -39,27 +37,10 @@ DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
-class LocalBackend:
-    """Runs jobs on this machine.
-
-    Args:
-        home: Where runs and models are kept.
-        options: There are none.
-
-    Raises:
-        UsageError: An option was given.
-    """
+class LocalBackend(Backend):
+    """Runs jobs on this machine. It has no options."""
 
     name = "local"
-    on_interrupt: Literal["cancel", "detach"] = "cancel"
-    limits: Limits | None = None
-    option_names: frozenset[str] = frozenset()
-
-    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
-        if options:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-            raise UsageError(f"The local backend has no option {flags}.", "Leave it out, or use --backend azureml.")
-        self.home = home
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`."""

@@ -212,13 +212,16 @@ def _extras() -> Iterator[Finding]:
 
 
 def _configuration(home: Home) -> Iterator[Finding]:
+    from trainer.backend import backend_names
     from trainer.config import config_files, load_config
 
-    try:
-        load_config(home)
-    except TrainerError as error:
-        yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
-        return
+    for backend in backend_names():
+        try:
+            load_config(home, {"backend": backend})
+        except TrainerError as error:
+            name = f"settings for {backend}"
+            yield Finding(area="configuration", name=name, state="fault", found=error.message, fix=error.hint)
+            return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
 

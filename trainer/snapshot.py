@@ -55,10 +55,6 @@ class Limits:
     size: int
 
 
-# azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
-AZURE_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The files of a job, sorted by path, and what the choice of them left to say.
@@ -212,7 +208,7 @@ def is_default_script(script: Path) -> bool:
     return script.resolve() == default_script()
 
 
-def check_limits(snapshot: Snapshot, limits: Limits = AZURE_LIMITS) -> None:
+def check_limits(snapshot: Snapshot, limits: Limits) -> None:
     """Refuse a snapshot that a service would not take, naming what fills it.
 
     Raises:

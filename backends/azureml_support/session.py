@@ -25,7 +25,7 @@ from backends.azureml_support.outcome import explained, retried
 from trainer.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from backends.azureml_support.options import Options
+    from backends.azureml_support.options import AzureOptions
     from backends.azureml_support.sdk import Auth, Workspace
     from trainer.home import Home
 
@@ -75,7 +75,7 @@ class WorkspaceRef(msgspec.Struct, frozen=True, kw_only=True):
         return self.emulator is not None
 
 
-def find_workspace(options: Options, home: Home) -> WorkspaceRef:
+def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
     """The workspace that new runs go to. Reads a file; an emulator is started if there is none.
 
     Raises:

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from backends.azureml import AzureMLBackend
 from backends.azureml_support import environment, outcome, pins, session, signin, submission, vm_sizes
-from backends.azureml_support.options import read_options
 from backends.azureml_support.pace import Pace
 from tests.backends import sdk_warnings
 from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError, UsageError
@@ -96,8 +95,8 @@ class TestVMSizes:
 
 
 class TestOptions:
-    def test_defaults_are_the_tutorials(self) -> None:
-        options = read_options({"vm_size": None})
+    def test_defaults_are_the_tutorials(self, home: Home) -> None:
+        options = AzureMLBackend(home, {"vm_size": None}).options
         assert (options.compute, options.vm_size, options.max_nodes) == ("gpu-cluster", None, 4)
 
     @pytest.mark.parametrize(
@@ -113,9 +112,9 @@ class TestOptions:
             {"emulator": "yes"},
         ],
     )
-    def test_unusable_ones_are_refused(self, given: dict[str, object]) -> None:
+    def test_unusable_ones_are_refused(self, home: Home, given: dict[str, object]) -> None:
         with pytest.raises(UsageError) as caught:
-            read_options(given)
+            AzureMLBackend(home, given)
         assert caught.value.hint
 
 
@@ -442,7 +441,7 @@ class TestPlan:
         assert "numpy==" in details["pins"]
         assert "openmpi" in details["image"]
         assert details["time cap"] == "30 minutes"
-        assert "Standard_NC4as_T4_v3" in details["vm size"]
+        assert "Standard_NC4as_T4_v3" in details["VM size"]
         assert any("2023-08-31" in warning for warning in found["warnings"])
 
     def test_a_cpu_size_plans_a_cpu_image(self, home: Home) -> None:

@@ -173,7 +173,7 @@ class TestOutputs:
 class TestCheck:
     def test_a_named_device_that_cannot_be_used_writes_nothing(self, home: Home, tiny_data: Path) -> None:
         # A card that does not exist, on a machine with any number of them.
-        prepared = prepare(JobRequest(dataset=str(tiny_data), device="cuda:99"), home)
+        prepared = prepare(JobRequest(dataset=str(tiny_data), training={"device": "cuda:99"}), home)
         with pytest.raises(ConfigError, match="cuda:99"):
             submit(prepared, LocalBackend(home, {}), home)
         assert not home.path.exists()

@@ -81,7 +81,9 @@ class TestDeaths:
         self, home: Home, tmp_path: Path, tiny_data: Path
     ) -> None:
         backend = LocalBackend(home, {})
-        request = JobRequest(epochs=200, batchsize=64, units=20, device="cpu", seed=3, dataset=str(tiny_data))
+        request = JobRequest(
+            training={"epochs": 200, "batchsize": 64, "units": 20, "device": "cpu", "seed": 3}, dataset=str(tiny_data)
+        )
         killed = submit(prepare(request, home), backend, home)
         until((killed.folder.outputs / "checkpoint.npz").exists, "the first checkpoint")
         worker(killed).kill()

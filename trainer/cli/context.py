@@ -26,8 +26,7 @@ def backend_of(home: Home, config: Config) -> Backend:
     """The backend that the configuration names, with its options."""
     from trainer.backend import load_backend
 
-    given, all_of_them = config.flags("backend"), config.of_kind("backend")
-    return load_backend(config["backend"], home, given, all_of_them)
+    return load_backend(config["backend"], home, config.options())
 
 
 def store_of(flags: Mapping[str, Any]) -> ArtifactStore:
@@ -43,16 +42,9 @@ def open_run(reference: str) -> Run:
         NotFoundError: No run fits.
         UsageError: More than one fits.
     """
-    from trainer.backend import load_backend
-    from trainer.config import load_config
-    from trainer.run import Run
-    from trainer.runfolder import find_run
+    from trainer import listing
 
-    home = find_home()
-    folder = find_run(home.runs, reference)
-    name = folder.info().backend
-    config = load_config(home, {"backend": name})
-    return Run(folder, load_backend(name, home, {}, config.of_kind("backend")))
+    return listing.open_run(find_home(), reference)
 
 
 def local_only(name: str, home: Home) -> Backend:
@@ -61,10 +53,9 @@ def local_only(name: str, home: Home) -> Backend:
     Raises:
         TrainerError: Its runs are elsewhere, and asking takes seconds and a network.
     """
-    from trainer.backend import load_backend
+    from trainer.backend import backend_type, load_backend
     from trainer.errors import TrainerError
 
-    backend = load_backend(name, home)
-    if backend.on_interrupt == "detach":
+    if backend_type(name).remote:
         raise TrainerError("it runs elsewhere; to ask there: trainer show RUN")
-    return backend
+    return load_backend(name, home)

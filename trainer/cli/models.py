@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.cli.parsing import Parser, add_backend, add_backend_options, add_json, complete_with
+from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
 
 if TYPE_CHECKING:
     pass
@@ -110,5 +110,4 @@ def delete_command(*, model: str, as_json: bool, **flags: Any) -> None:
 
 
 def _add_registry(parser: Parser) -> None:
-    add_backend(parser, "Whose registry")
-    add_backend_options(parser, registry=True)
+    add_backend(parser, "Whose registry", registry=True)

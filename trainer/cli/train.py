@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.cli.parsing import (
     Parser,
     add_backend,
-    add_backend_options,
     add_dataset,
-    add_device,
     add_json,
     add_reference,
+    add_training,
     tag,
 )
 
@@ -32,7 +30,6 @@ def add_run(parser: Parser) -> None:
     """Declare ``trainer run``."""
     _add_job(parser)
     _add_following(parser)
-    add_backend_options(parser)
     parser.pass_on_rest()
 
 
@@ -41,12 +38,12 @@ def add_resume(parser: Parser) -> None:
     add_reference(parser, "to continue")
     add_backend(parser, "Where it goes on", default="where it was")
     _add_following(parser)
-    add_backend_options(parser)
     parser.pass_on_rest()
 
 
 def add_package(parser: Parser) -> None:
     """Declare ``trainer package``."""
+    add_backend(parser, "Whose limits are shown")
     _add_what(parser)
     add_json(parser)
 
@@ -66,7 +63,7 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     prepared = prepare(
         request, home, progress=DownloadProgress(), backend=None if dry_run else backend, offline=dry_run
     )
-    return _start(prepared, backend, home, as_json=as_json, flags=config.flags("backend"), **following)
+    return _start(prepared, backend, home, as_json=as_json, registry_flags=config.registry_flags(), **following)
 
 
 def resume_command(
@@ -96,19 +93,20 @@ def resume_command(
         dry_run=dry_run,
         logs=logs,
         as_json=as_json,
-        flags=config.flags("backend"),
+        registry_flags=config.registry_flags(),
     )
 
 
 def package_command(*, as_json: bool, **options: Any) -> None:
     """Show what would travel."""
-    from trainer.cli.context import configured
+    from trainer.cli.context import backend_of, configured
     from trainer.console.download import DownloadProgress
     from trainer.console.package import print_package
     from trainer.submission import prepare
 
     home, config = configured(options)
-    print_package(prepare(_request(config), home, progress=DownloadProgress(), offline=True), as_json=as_json)
+    prepared = prepare(_request(config), home, progress=DownloadProgress(), offline=True)
+    print_package(prepared, backend_of(home, config).limits, as_json=as_json)
 
 
 def _start(
@@ -120,7 +118,7 @@ def _start(
     dry_run: bool,
     logs: bool | None,
     as_json: bool,
-    flags: dict[str, Any],
+    registry_flags: list[str],
 ) -> int:
     from trainer.console.output import warn
     from trainer.console.package import print_plan
@@ -133,7 +131,7 @@ def _start(
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
         return 0
     run = submit(prepared, backend, home)
-    remember_flags(run, flags)
+    remember_flags(run, registry_flags)
     if detach:
         print_detached(run, as_json=as_json)
         return 0
@@ -145,19 +143,17 @@ def _request(
 ) -> JobRequest:
     from trainer.submission import JobRequest
 
-    script, source = (Path(config[name]) if config[name] else None for name in ("script", "source"))
-    # Flags of our script that a file or a variable sets are not meant for another script.
-    training = config.flags("training") if script else config.of_kind("training")
     return JobRequest(
-        script=script,
-        source=source,
+        script=config["script"],
+        source=config["source"],
         script_args=script_args,
+        # Flags of our script that a file or a variable sets are not meant for another script.
+        training=config.training(flags_only=config["script"] is not None),
         dataset=config["dataset"],
         experiment=config["experiment"],
         model_name=config["model_name"] if register else None,
         tags=tags or {},
         max_minutes=config["max_minutes"],
-        **training,
     )
 
 
@@ -172,17 +168,8 @@ def _add_job(parser: Parser) -> None:
     add_backend(parser, "Where it runs")
     _add_what(parser)
     training = parser.add_argument_group("training, with the script that is included")
-    training.add_argument("--epochs", metavar="N", type=int, help="Passes over the training set (default: 10).")
-    training.add_argument("--batchsize", metavar="N", type=int, help="Images in a minibatch (default: 128).")
-    training.add_argument("--units", metavar="N", type=int, help="Units in each hidden layer (default: 100).")
-    training.add_argument("--lr", metavar="X", type=float, help="Learning rate (default: 0.01).")
-    training.add_argument("--momentum", metavar="X", type=float, help="Momentum (default: 0.9).")
-    training.add_argument("--seed", metavar="N", type=int, help="Seed of every random number (default: 0).")
-    add_device(training)
-    training.add_argument(
-        "--threads", metavar="N", type=int, help="CPU threads (default: 1; docs/performance.md says why)."
-    )
-    training.add_argument("--max-minutes", metavar="N", type=int, help="Stop after so long (default: no cap).")
+    add_training(training)
+    training.add_argument("--max-minutes", metavar="N", help="Stop after so long (default: no cap).")
     record = parser.add_argument_group("what is recorded")
     record.add_argument("--experiment", metavar="NAME", help="Groups runs (default: chainer-mnist).")
     record.add_argument("--model-name", metavar="NAME", help="Register the model so (default: chainer-dnn-mnist).")

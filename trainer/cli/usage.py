@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.cli.parsing import Parser, add_backend, add_backend_options, add_dataset, add_json, complete_with
+from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 
 
 def add_evaluate(parser: Parser) -> None:
@@ -70,6 +70,5 @@ def _add_model(parser: Parser, doing: str) -> None:
 
 
 def _add_rest(parser: Parser) -> None:
-    add_backend(parser, "Whose registry")
-    add_backend_options(parser, registry=True)
+    add_backend(parser, "Whose registry", registry=True)
     add_json(parser)

@@ -88,7 +88,7 @@ class _Log:
 
 
 def _interrupted(run: Run) -> InterruptedRunError:
-    if run.backend.on_interrupt == "detach":
+    if run.backend.remote:
         return InterruptedRunError(
             f"Detached. Run {run.run_id} goes on.",
             f"Follow it: trainer attach {run.run_id}    Stop it: trainer cancel {run.run_id}",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -58,17 +57,13 @@ def follow_to_the_end(run: Run, *, logs: bool | None, as_json: bool) -> int:
     return failure.exit_code
 
 
-def remember_flags(run: Run, flags: Mapping[str, Any]) -> None:
-    """Keep in the run's record the options that its model is found with again.
+def remember_flags(run: Run, words: list[str]) -> None:
+    """Keep in the run's record the words that its model is found with again.
 
     Args:
         run: The run.
-        flags: The backend's options that were given.
+        words: :meth:`trainer.config.Config.registry_flags`.
     """
-    words = []
-    for name in ("workspace_config", "emulator"):
-        if flags.get(name):
-            words += [f"--{name.replace('_', '-')}", *([] if flags[name] is True else [str(flags[name])])]
     if words:
         run.folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: words}))
 

@@ -112,7 +112,7 @@ TRAINING = (
         "device",
         str,
         "auto",
-        "auto, cpu, cuda or cuda:N",
+        "where it runs: auto, cpu, cuda or cuda:N",
         metavar="D",
         pattern=r"auto|cpu|cuda(:[0-9]{1,3})?",
         forms="auto, cpu, cuda or cuda:N",

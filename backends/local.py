@@ -19,6 +19,7 @@ import msgspec
 
 from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError
+from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 
@@ -88,12 +89,11 @@ class LocalBackend(Backend):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
-        # -P: a module in the working directory must not take the place of one of ours.
-        module = ["-P", "-m", "backends.local_support.supervisor"]
+        supervisor = own_module("backends.local_support.supervisor")
         try:
             with log.open("wb") as stream:
                 started = subprocess.run(
-                    [sys.executable, *module, str(folder.path), str(self.home.models)],
+                    [*supervisor, str(folder.path), str(self.home.models)],
                     cwd=folder.path,
                     env=environment,
                     stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
+from trainer.interpreter import TOP
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -33,6 +34,8 @@ _EXTRAS = {
 }
 _LEAST_SPACE = 500 * 1000 * 1000
 _PROBE = """
+import sys
+sys.path.insert(0, sys.argv[1])
 from trainer.runtime import compat, threads
 compat.apply()
 import chainer, numpy
@@ -115,7 +118,7 @@ def _chainer() -> Iterator[Finding]:
     # In a process of its own: a broken NumPy can end an interpreter, and importing Chainer changes this one.
     try:
         ran = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-P", "-c", _PROBE, str(TOP)], capture_output=True, text=True, timeout=120, check=False
         )
         problem = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1] if ran.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -219,8 +222,7 @@ def _configuration(home: Home) -> Iterator[Finding]:
         try:
             load_config(home, {"backend": backend})
         except TrainerError as error:
-            name = f"settings for {backend}"
-            yield Finding(area="configuration", name=name, state="fault", found=error.message, fix=error.hint)
+            yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
             return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")

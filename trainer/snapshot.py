@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trainer
 from trainer.errors import ConfigError, RefusedError, UsageError
+from trainer.interpreter import TOP
 from trainer.runtime.jobdir import DATA_DIR, JOB_DIR, RESUME_DIR
 from trainer.sourcefiles import SourceFiles, check_name, source_files
 
@@ -143,7 +144,7 @@ def default_script() -> Path:
         ConfigError: It is missing.
     """
     # Beside the package in a clone and in site-packages alike.
-    script = Path(trainer.__file__).resolve().parent.parent / DEFAULT_SCRIPT
+    script = TOP / DEFAULT_SCRIPT
     if not script.is_file():
         raise ConfigError(f"{DEFAULT_SCRIPT} is missing beside the trainer package.", "Install the package again.")
     return script

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from msgspec import Meta
 
 from trainer.backend import DEFAULT_BACKEND, backend_names, backend_options, bundled_names
-from trainer.errors import ConfigError, TrainerError, UsageError
+from trainer.errors import ConfigError, TrainerError, UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING, Flag
@@ -184,8 +184,8 @@ def _from_flags(given: Mapping[str, Any], known: Mapping[str, Option | Flag], ba
         setting = known[name]
         try:
             checked = setting.parse(value) if isinstance(value, str) else setting.check(value)
-        except ValueError as error:
-            raise UsageError(f"--{name.replace('_', '-')}: {error}.", f"Give {setting.expected}.") from None
+        except ValueError:
+            raise UsageError(must_be(f"--{name.replace('_', '-')}", setting.expected, value), "Give another.") from None
         found[name] = Value(checked, "flag")
     return found
 
@@ -216,8 +216,8 @@ def _from_environment(
             if text:
                 try:
                     found[name] = Value(setting.parse(text), variable)
-                except ValueError as error:
-                    raise ConfigError(f"{variable}: {error}.", f"Set it to {setting.expected}, or unset it.") from None
+                except ValueError:
+                    raise ConfigError(must_be(variable, setting.expected, text), "Change it, or unset it.") from None
                 break
     return found
 
@@ -264,8 +264,9 @@ class _File(NamedTuple):
         """A key's value, checked; a path counts from where the file lies."""
         try:
             checked = setting.check(value)
-        except ValueError as error:
-            raise ConfigError(f"{where}: {key}: {error}.", f"Set it to {setting.expected}.") from None
+        except ValueError:
+            message = must_be(f"{where}: {key}", setting.expected, value)
+            raise ConfigError(message, f"Edit {self.path}.") from None
         if isinstance(setting, Option) and setting.is_path:
             checked = self.path.parent / checked
         return Value(checked, str(self.path))

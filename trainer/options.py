@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from trainer.errors import UsageError
+from trainer.errors import UsageError, must_be
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -163,8 +163,8 @@ def read_options(kind: type[Options], given: Mapping[str, Any], whose: str) -> O
         if value is not None:
             try:
                 values[name] = known[name].check(value)
-            except ValueError as error:
-                raise UsageError(f"{known[name].flag}: {error}.", f"Give {known[name].expected}.") from None
+            except ValueError:
+                raise UsageError(must_be(known[name].flag, known[name].expected, value), "Give another.") from None
     return kind(**values)
 
 

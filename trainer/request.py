@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.artifacts import check_model_name
-from trainer.errors import UsageError
+from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.runtime.flags import TRAINING
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
@@ -69,7 +69,7 @@ def check_request(request: JobRequest, script: Path) -> None:
         raise UsageError(f"{DEFAULT_SCRIPT} needs a data set.", "Leave out --dataset, or name one.")
     _check_training(request.training)
     if request.max_minutes is not None and request.max_minutes < 1:
-        raise UsageError(f"--max-minutes: {request.max_minutes} is not a whole number of at least 1.", "Give one.")
+        raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
         raise UsageError(
             f"{request.experiment[:60]!r} can't name an experiment.",
@@ -88,5 +88,5 @@ def _check_training(values: Mapping[str, Any]) -> None:
             raise UsageError(f"{DEFAULT_SCRIPT} has no flag --{name}.", f"It has: {', '.join(known)}.")
         try:
             known[name].check(value)
-        except ValueError as error:
-            raise UsageError(f"--{name}: {error}.", f"Give {known[name].expected}.") from None
+        except ValueError:
+            raise UsageError(must_be(f"--{name}", known[name].expected, value), "Give another.") from None

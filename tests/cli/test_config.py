@@ -71,14 +71,14 @@ def test_paths_in_a_file_count_from_the_file(place: Home) -> None:
     [
         ("epoch = 3", ["unknown key 'epoch'", "Did you mean 'epochs'?"]),
         ("qqq = 3", ["unknown key 'qqq'", "Known keys: backend,"]),
-        ('epochs = "3"', ["epochs: '3' is not a whole number of at least 1"]),
-        ("epochs = 0", ["epochs: 0 is not a whole number of at least 1"]),
-        ("max-minutes = 0", ["max-minutes: 0 is not a whole number of at least 1"]),
-        ("backend = 'azureml'\nemulator = 1", ["emulator: 1 is not true or false"]),
-        ("backend = 'azureml'\n[azureml]\nmax-nodes = 0", ["azureml: max-nodes: 0 is not a whole number from 1 to"]),
+        ('epochs = "3"', ["epochs must be a whole number of at least 1, not '3'."]),
+        ("epochs = 0", ["epochs must be a whole number of at least 1, not 0."]),
+        ("max-minutes = 0", ["max-minutes must be a whole number of at least 1"]),
+        ("backend = 'azureml'\nemulator = 1", ["emulator must be true or false, not 1."]),
+        ("backend = 'azureml'\n[azureml]\nmax-nodes = 0", ["azureml: max-nodes must be a whole number from 1 to"]),
         ("backend = 'azureml'\n[azureml]\nvm-sise = 'a'", ["azureml: unknown key 'vm-sise'", "'vm-size'?"]),
-        ("backend = 3", ["backend: 3 is not a text"]),
-        ("experiment = ''", ["experiment: '' is not a text that is not empty"]),
+        ("backend = 3", ["backend must be a text"]),
+        ("experiment = ''", ["experiment must be a text that is not empty"]),
         ("vm-size = 'a'\nvm_size = 'b'", ["given twice"]),
         ("epochs = ", ["is not TOML"]),
         ("[nowhere]\nepochs = 1", ["no backend 'nowhere'", "azureml, local"]),
@@ -98,7 +98,7 @@ def test_a_wrong_project_file_is_named_with_its_table(place: Home) -> None:
     path = project_file(place, "[tool.trainer]\nepochs = true\n")
     with pytest.raises(ConfigError) as caught:
         load_config(place, {}, {})
-    assert caught.value.message == f"{path}, [tool.trainer]: epochs: True is not a whole number of at least 1."
+    assert caught.value.message == f"{path}, [tool.trainer]: epochs must be a whole number of at least 1, not True."
 
 
 def test_a_wrong_variable_is_named(place: Home) -> None:
@@ -108,7 +108,7 @@ def test_a_wrong_variable_is_named(place: Home) -> None:
         ("TRAINER_LR", "fast"),
         ("TRAINER_AZUREML_MAX_NODES", "0"),
     ):
-        with pytest.raises(ConfigError, match=f"{variable}: '{value}' is not"):
+        with pytest.raises(ConfigError, match=f"{variable} must be .*, not '{value}'"):
             load_config(place, {"backend": "azureml"}, {variable: value})
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from backends.azureml_support import environment, pins, record, vm_sizes
-from backends.azureml_support.options import OPTION_NAMES, read_options
-from backends.azureml_support.outcome import ServiceUnavailableError
-from backends.azureml_support.pace import Pace
+from backends.azure import environment, pins, record, vm_sizes
+from backends.azure.errors import ServiceUnavailableError
+from backends.azure.options import OPTION_NAMES, read_options
+from backends.azure.pace import Pace
 from trainer.backend import Plan
 from trainer.errors import SignInError, TrainerError
 from trainer.records import RunFailure, RunInfo, RunStatus
@@ -30,11 +30,11 @@ from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import AZURE_LIMITS, Snapshot, check_limits
 
 if TYPE_CHECKING:
-    from backends.azureml_support.environment import Environment
-    from backends.azureml_support.registry import AzureMLStore
-    from backends.azureml_support.sdk import Run, Workspace
-    from backends.azureml_support.session import WorkspaceRef
-    from backends.azureml_support.vm_sizes import VMSize
+    from backends.azure.environment import Environment
+    from backends.azure.sdk import Run, Workspace
+    from backends.azure.session import WorkspaceRef
+    from backends.azure.store import AzureMLStore
+    from backends.azure.vm_sizes import VMSize
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
@@ -52,7 +52,7 @@ class AzureMLBackend:
 
     Args:
         home: Where runs are kept, and an emulator's state.
-        options: See :class:`backends.azureml_support.options.Options`.
+        options: See :class:`backends.azure.options.Options`.
 
     Raises:
         UsageError: An option is unknown or unusable.
@@ -110,7 +110,7 @@ class AzureMLBackend:
             RefusedError: The VM size given is retired or unknown.
             ConfigError: There is no workspace, and no emulator is asked for.
         """
-        from backends.azureml_support.session import find_workspace
+        from backends.azure.session import find_workspace
 
         if self.options.vm_size is not None:
             vm_sizes.choose(self.options.vm_size)
@@ -119,9 +119,9 @@ class AzureMLBackend:
 
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`."""
-        from backends.azureml_support import cluster, submission
-        from backends.azureml_support.emulator import DOES_NOT_PROVE
-        from backends.azureml_support.session import find_workspace
+        from backends.azure import cluster, submit
+        from backends.azure.emulator import DOES_NOT_PROVE
+        from backends.azure.session import find_workspace
 
         job, snapshot = folder.job(), Snapshot.load(folder.snapshot)
         check_limits(snapshot, AZURE_LIMITS)
@@ -133,7 +133,7 @@ class AzureMLBackend:
         image = _environment(snapshot, choice.size)
         cap = job.max_minutes or self.options.max_minutes
         self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
-        config = submission.make_config(folder, image, self.options.compute, cap)
+        config = submit.make_config(folder, image, self.options.compute, cap)
         detail = {
             record.WORKSPACE: msgspec.to_builtins(ref),
             "run": folder.run_id,
@@ -152,8 +152,8 @@ class AzureMLBackend:
             )
         )
         self.tell(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
-        if submission.submit_once(workspace, folder, config):
-            submission.describe(workspace, folder, job)
+        if submit.submit_once(workspace, folder, config):
+            submit.describe(workspace, folder, job)
         else:
             folder.update(warnings=(*folder.info().warnings, "The answer to the submission was lost; looking for it."))
 
@@ -163,7 +163,7 @@ class AzureMLBackend:
         Looks at the service every one to five seconds, however often it is called. A follower rides out minutes
         in which the service doesn't answer; the first look of a process says so.
         """
-        from backends.azureml_support import sync
+        from backends.azure import sync
 
         info = folder.info()
         pace = self._paces.setdefault(folder.run_id, _pace(info))
@@ -192,7 +192,7 @@ class AzureMLBackend:
 
     def cancel(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.cancel`."""
-        from backends.azureml_support.outcome import explained, retried
+        from backends.azure.errors import explained, retried
 
         info = folder.info()
         if info.status.terminal:
@@ -211,34 +211,34 @@ class AzureMLBackend:
 
     def store(self) -> AzureMLStore:
         """The model registry of the workspace that the options name."""
-        from backends.azureml_support.registry import AzureMLStore
-        from backends.azureml_support.session import find_workspace
+        from backends.azure.session import find_workspace
+        from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(find_workspace(self.options, self.home)))
 
     def _store(self, info: RunInfo) -> AzureMLStore:
         """The registry of the workspace that a run is in, which may not be the one of the options."""
-        from backends.azureml_support.registry import AzureMLStore
+        from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(_workspace_ref(info)))
 
     def _open(self, ref: WorkspaceRef) -> Workspace:
-        from backends.azureml_support.session import open_workspace
+        from backends.azure.session import open_workspace
 
         return open_workspace(ref)
 
     def _run(self, folder: RunFolder, info: RunInfo) -> Run | None:
-        from backends.azureml_support import submission
+        from backends.azure import submit
 
         if folder.run_id not in self._runs:
-            found = submission.find(self._open(_workspace_ref(info)), folder.run_id)
+            found = submit.find(self._open(_workspace_ref(info)), folder.run_id)
             if found is None:
                 return None
             self._runs[folder.run_id] = found
         return self._runs[folder.run_id]
 
     def _forget(self, folder: RunFolder) -> None:
-        from backends.azureml_support.session import forget_workspaces
+        from backends.azure.session import forget_workspaces
 
         self._runs.pop(folder.run_id, None)
         forget_workspaces()
@@ -259,7 +259,7 @@ class AzureMLBackend:
         return folder.update(status=RunStatus.FAILED, failure=_never_sent())
 
     def _where(self) -> str:
-        from backends.azureml_support.session import find_config, read_config
+        from backends.azure.session import find_config, read_config
 
         if self.options.emulator:
             return f"the emulator of this project, {self.home.path / 'emulator'}"
@@ -288,7 +288,7 @@ def _left_out(image: Environment) -> list[str]:
 
 
 def _workspace_ref(info: RunInfo) -> WorkspaceRef:
-    from backends.azureml_support.session import WorkspaceRef
+    from backends.azure.session import WorkspaceRef
 
     try:
         return msgspec.convert(info.detail[record.WORKSPACE], WorkspaceRef)

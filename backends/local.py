@@ -101,14 +101,14 @@ class LocalBackend:
         """
         import subprocess
 
-        from backends.local_support.supervisor import SUPERVISOR_LOG
+        from backends.local_supervisor import SUPERVISOR_LOG
         from trainer.data import decoded_dir
 
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
         # -P: a module in the working directory must not take the place of one of ours.
-        module = ["-P", "-m", "backends.local_support.supervisor"]
+        module = ["-P", "-m", "backends.local_supervisor"]
         try:
             with log.open("wb") as stream:
                 started = subprocess.run(
@@ -129,7 +129,7 @@ class LocalBackend:
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
-        from backends.local_support.supervisor import SUPERVISOR_LOCK, take_over
+        from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
         info = folder.info()
         if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or _being_submitted(folder, info):
@@ -150,7 +150,7 @@ class LocalBackend:
         Raises:
             ConfigError: The run's folder can't be written.
         """
-        from backends.local_support.supervisor import cancel_flag
+        from backends.local_supervisor import cancel_flag
 
         if self.refresh(folder).status.terminal:
             return

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from backends import local_supervisor as supervisor
+from backends import local_workdir as workdir
 from backends.local import LocalBackend
-from backends.local_support import supervisor, workdir
 from tests.artifacts.kill_everywhere import survives
 from trainer.home import Home
 from trainer.job import TrainingJob

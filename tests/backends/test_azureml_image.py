@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.azureml_support import environment, pins
+from backends.azure import environment, pins
 from tests.backends.test_azureml_offline import instructions
 from trainer.snapshot import Snapshot, build_snapshot, default_script
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.azure import environment, errors, pins, session, signin, submit, vm_sizes
+from backends.azure.options import read_options
+from backends.azure.pace import Pace
 from backends.azureml import AzureMLBackend
-from backends.azureml_support import environment, outcome, pins, session, signin, submission, vm_sizes
-from backends.azureml_support.options import read_options
-from backends.azureml_support.pace import Pace
 from tests.backends import sdk_warnings
 from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError, UsageError
 from trainer.home import Home
@@ -327,25 +327,25 @@ class TestOutcome:
 
         error = RuntimeError("the SDK says so")
         error.__cause__ = requests.ConnectionError("refused")
-        assert outcome.is_passing(error)
-        assert isinstance(outcome.translate(error, "x"), outcome.ServiceUnavailableError)
+        assert errors.is_passing(error)
+        assert isinstance(errors.translate(error, "x"), errors.ServiceUnavailableError)
 
     @pytest.mark.parametrize(("status", "kind"), [(401, SignInError), (403, SignInError), (404, NotFoundError)])
     def test_the_status_decides(self, status: int, kind: type[Exception]) -> None:
         error = RuntimeError(f"Received bad response:\nResponse Code: {status}\nHeaders: {{}}\nContent: b'{{}}'")
-        assert outcome.status_of(error) == status
-        assert isinstance(outcome.translate(error, "x"), kind)
+        assert errors.status_of(error) == status
+        assert isinstance(errors.translate(error, "x"), kind)
 
     def test_the_services_own_message_is_dug_out(self) -> None:
         body = '{"error": {"code": "Quota", "message": "You have 0 cores of quota.\\nAsk."}}'
         error = RuntimeError(f"Received bad response:\nResponse Code: 400\nHeaders: {{'a': 'b'}}\nContent: b'{body}'")
-        found = outcome.translate(error, "create the cluster")
+        found = errors.translate(error, "create the cluster")
         assert found.message == "Azure ML could not create the cluster: You have 0 cores of quota."
         assert "--vm-size" in found.hint
 
     @given(st.text(), st.integers(100, 599))
     def test_any_error_becomes_one_line(self, text: str, status: int) -> None:
-        found = outcome.translate(RuntimeError(f"{text} StatusCode: {status}"), "do it")
+        found = errors.translate(RuntimeError(f"{text} StatusCode: {status}"), "do it")
         assert "\n" not in found.message
         assert found.hint
 
@@ -357,10 +357,10 @@ class TestOutcome:
                 raise failures.pop()
             return 7
 
-        assert outcome.retried(call, attempts=3, pause=0.0) == 7
+        assert errors.retried(call, attempts=3, pause=0.0) == 7
         calls = []
         with pytest.raises(ValueError, match="no"):
-            outcome.retried(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
+            errors.retried(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
         assert len(calls) == 1
 
 
@@ -408,7 +408,7 @@ class TestGitRemote:
         subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", url], check=True)
         registry = session.sdk("azureml._base_sdk_common.tracking").global_tracking_info_registry
         assert "secret" in json.dumps(registry.gather_all(str(tmp_path)))
-        with submission._without_credentials(tmp_path):
+        with submit._without_credentials(tmp_path):
             found = registry.gather_all(str(tmp_path))
         assert found["azureml.git.repository_uri"] == "https://example.invalid/x.git"
         assert "AZUREML_GIT_REPOSITORY_URI" not in os.environ

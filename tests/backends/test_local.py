@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from backends import local
+from backends import local_workdir as workdir
 from backends.local import LocalBackend
-from backends.local_support import workdir
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from trainer.backend import load_backend
 from trainer.errors import ConfigError
@@ -36,7 +36,7 @@ def supervise(home: Home, folder: RunFolder, minute: float = 60.0) -> None:
     """Supervise in the foreground, with minutes as short as wanted; in a process whose children it may end."""
     code = (
         "import sys; from pathlib import Path; from trainer.runfolder import RunFolder;"
-        "from backends.local_store import LocalStore; from backends.local_support.supervisor import supervise;"
+        "from backends.local_store import LocalStore; from backends.local_supervisor import supervise;"
         "supervise(RunFolder(Path(sys.argv[1])), LocalStore(Path(sys.argv[2])), minute=float(sys.argv[3]))"
     )
     words = [str(folder.path), str(home.models), str(minute)]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backends import local_workdir as workdir
 from backends.local import LocalBackend
-from backends.local_support import workdir
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from tests.contract.backend_contract import arrays
 from trainer.home import Home

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azureml_support import record
-from backends.azureml_support.outcome import (
+from backends.azure import record
+from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
     first_line,
@@ -30,7 +30,7 @@ from trainer.records import Metric, ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
-    from backends.azureml_support.sdk import Run
+    from backends.azure.sdk import Run
     from trainer.artifacts import ArtifactStore
     from trainer.runfolder import RunFolder
 

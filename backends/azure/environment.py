@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from backends.azureml_support.pins import Pins
+from backends.azure.pins import Pins
 
 if TYPE_CHECKING:
-    from backends.azureml_support.vm_sizes import Cuda
+    from backends.azure.vm_sizes import Cuda
 
 # From Azure/AzureML-Containers (list of 2026-03-16). The CUDA images hold the toolkit, so CuPy needs no
 # wheels of it; CUDA 12.4 asks less of the node's driver than the newer ones do. The CUDA 11 image gets

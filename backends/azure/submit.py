@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from backends.azureml_support.outcome import explained, is_passing, status_of, translate
-from backends.azureml_support.pins import PARSING
-from backends.azureml_support.session import sdk
+from backends.azure.errors import explained, is_passing, status_of, translate
+from backends.azure.pins import PARSING
+from backends.azure.session import sdk
 from trainer.runtime.jobdir import LAUNCHER
 
 if TYPE_CHECKING:
-    from backends.azureml_support.environment import Environment
-    from backends.azureml_support.sdk import Run, Workspace
+    from backends.azure.environment import Environment
+    from backends.azure.sdk import Run, Workspace
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 

@@ -21,7 +21,7 @@ import msgspec
 from trainer.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from backends.azureml_support.vm_sizes import Cuda
+    from backends.azure.vm_sizes import Cuda
 
 # The node's side of Run.get_context() is in azureml-core; NumPy and Chainer are every job's.
 _ALWAYS = ("numpy", "chainer", "azureml-core")

@@ -7,14 +7,14 @@
     signin        who we are
     session       the SDK, imported quietly and once, and a workspace
     emulator      a loopback service instead of Azure
-    outcome       the SDK's errors in this project's words
+    errors        the SDK's errors in this project's words
     cluster       the AmlCompute cluster, reused or created
-    submission    the estimator, and a submit that can't run a job twice
+    submit        the estimator, and a submit that can't run a job twice
     sync          a run's status, log, metrics and outputs, brought home
     record        what a run's record keeps of it
     pace          how often to look
     sdk           what is used of the SDK, as types
-    registry      the workspace's model registry
+    store         the workspace's model registry
 
 Nothing here is imported before the backend is used, and nothing at all imports azureml at its top level: it
 takes seconds, and most commands end without it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 WORKSPACE = "workspace"
-"""A :class:`~backends.azureml_support.session.WorkspaceRef`: where the run is. There as soon as it is being sent."""
+"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. There as soon as it is being sent."""
 
 SENT = "sent"
 """When it was sent, in seconds since the epoch."""

@@ -15,8 +15,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends import local_processes as processes
+from backends import local_workdir as workdir
 from backends.local_store import LocalStore
-from backends.local_support import processes, workdir
 from trainer.artifacts import MODEL_FILE, ArtifactStore
 from trainer.errors import TrainerError
 from trainer.failures import LINES, failure

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from backends.azure import environment, pins, record, vm_sizes
+from backends.azure import sync, vm_sizes
 from backends.azure.errors import ServiceUnavailableError
+from backends.azure.image import find_pins, make_environment
 from backends.azure.options import OPTION_NAMES, read_options
-from backends.azure.pace import Pace
+from backends.azure.sync import Pace
 from trainer.backend import Plan
 from trainer.errors import SignInError, TrainerError
 from trainer.records import RunFailure, RunInfo, RunStatus
@@ -30,7 +31,7 @@ from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import AZURE_LIMITS, Snapshot, check_limits
 
 if TYPE_CHECKING:
-    from backends.azure.environment import Environment
+    from backends.azure.image import Environment
     from backends.azure.sdk import Run, Workspace
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
@@ -135,14 +136,14 @@ class AzureMLBackend:
         self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submit.make_config(folder, image, self.options.compute, cap)
         detail = {
-            record.WORKSPACE: msgspec.to_builtins(ref),
+            sync.WORKSPACE: msgspec.to_builtins(ref),
             "run": folder.run_id,
             "compute": self.options.compute,
             "vm_size": choice.size.name,
             "environment": image.name,
             "image": image.image,
-            record.MAX_MINUTES: cap,
-            record.SENT: time.time(),
+            sync.MAX_MINUTES: cap,
+            sync.SENT: time.time(),
         }
         warnings = (*([choice.note] if choice.note else []), *_left_out(image))
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
@@ -163,13 +164,11 @@ class AzureMLBackend:
         Looks at the service every one to five seconds, however often it is called. A follower rides out minutes
         in which the service doesn't answer; the first look of a process says so.
         """
-        from backends.azure import sync
-
         info = folder.info()
         pace = self._paces.setdefault(folder.run_id, _pace(info))
         if info.status.terminal or not pace.is_due():
             return info
-        if record.WORKSPACE not in info.detail:
+        if sync.WORKSPACE not in info.detail:
             return self._unsent(folder, info)
         try:
             with folder.locked(_SYNC_LOCK):
@@ -179,7 +178,7 @@ class AzureMLBackend:
                 run = self._run(folder, info)
                 if run is None:
                     return self._not_there(folder, info)
-                if info.detail.get(record.CANCEL_ASKED) == "unsent":
+                if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
                 found = sync.bring(run, folder, self._store(info))
         except (ServiceUnavailableError, SignInError):
@@ -197,13 +196,13 @@ class AzureMLBackend:
         info = folder.info()
         if info.status.terminal:
             return
-        if record.WORKSPACE not in info.detail:
+        if sync.WORKSPACE not in info.detail:
             if not folder.is_locked(SUBMISSION_LOCK):
                 folder.update(status=RunStatus.CANCELED)
             return
         run = self._run(folder, info)
         asked = "unsent" if run is None else "sent"
-        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, record.CANCEL_ASKED: asked}))
+        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, sync.CANCEL_ASKED: asked}))
         if run is not None:
             with explained(f"cancel run {folder.run_id}"):
                 if retried(run.get_status) not in ("Completed", "Failed", "Canceled"):
@@ -251,10 +250,10 @@ class AzureMLBackend:
 
     def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
         """The service doesn't have the run, yet or at all."""
-        on_its_way = time.time() - float(info.detail.get(record.SENT, 0.0)) < _IN_FLIGHT_SECONDS
+        on_its_way = time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
-        if info.detail.get(record.CANCEL_ASKED):
+        if info.detail.get(sync.CANCEL_ASKED):
             return folder.update(status=RunStatus.CANCELED)
         return folder.update(status=RunStatus.FAILED, failure=_never_sent())
 
@@ -272,11 +271,11 @@ def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
-    return environment.make_environment(pins.find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
+    return make_environment(find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
 
 
 def _pace(info: RunInfo) -> Pace:
-    workspace = info.detail.get(record.WORKSPACE)
+    workspace = info.detail.get(sync.WORKSPACE)
     emulated = isinstance(workspace, dict) and workspace.get("emulator") is not None
     return Pace(0.3, 1.0) if emulated else Pace(1.0, 5.0)
 
@@ -291,7 +290,7 @@ def _workspace_ref(info: RunInfo) -> WorkspaceRef:
     from backends.azure.session import WorkspaceRef
 
     try:
-        return msgspec.convert(info.detail[record.WORKSPACE], WorkspaceRef)
+        return msgspec.convert(info.detail[sync.WORKSPACE], WorkspaceRef)
     except msgspec.ValidationError as error:
         raise TrainerError(f"The record of run {info.run_id} is damaged: {error}.", "Restore status.json.") from error
 

@@ -3,11 +3,18 @@
 It detaches from whoever submitted the run and holds the run's ``supervisor`` lock for as long as it lives. The
 kernel frees that lock when it dies, however it dies, so a run that is under way and whose lock is free has
 lost its supervisor. Whoever notices takes the lock and ends the run with :func:`take_over`.
+
+The job works on a copy of the snapshot, in the run's folder:
+
+    work/            a copy of snapshot/, the job's working directory while it runs
+    work/outputs/    a real directory, so that scripts may remove and make it
+    outputs          meanwhile a link to it; afterwards the directory itself
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -16,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends import local_processes as processes
-from backends import local_workdir as workdir
 from backends.local_store import LocalStore
 from trainer.artifacts import MODEL_FILE, ArtifactStore
 from trainer.errors import TrainerError
@@ -27,6 +33,7 @@ from trainer.runfolder import RunFolder
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself has to say, a traceback at worst.
 SUPERVISOR_LOG = "supervisor_log.txt"
+OUTPUTS = "outputs"
 _POLL_SECONDS = 0.2
 _MINUTE = 60.0
 
@@ -91,7 +98,7 @@ def finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo
     try:
         if outcome.status is RunStatus.COMPLETED:
             folder.update(status=RunStatus.FINALIZING)
-        workdir.collect(folder)
+        collect_outputs(folder)
     except OSError as error:
         # The job's own failure is the better reason.
         outcome = Outcome(RunStatus.FAILED, outcome.failure or _lost(folder, "outputs could not be kept", error))
@@ -107,7 +114,7 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
     job = folder.job()
     host = socket.gethostname()
     folder.update(status=RunStatus.PREPARING, detail={"host": host, "supervisor_pid": os.getpid()})
-    work = workdir.make(folder)
+    work = make_workdir(folder)
     if _unwanted(folder):
         return Outcome(RunStatus.CANCELED)
     process = processes.start(job.command(sys.executable), work, folder.log_path, folder.path)
@@ -153,6 +160,76 @@ def _lost(folder: RunFolder, what: str, error: OSError | TrainerError) -> RunFai
 
 def _words(error: OSError) -> str:
     return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def working_directory(folder: RunFolder) -> Path:
+    """Where the run's job works."""
+    return folder.path / "work"
+
+
+def make_workdir(folder: RunFolder) -> Path:
+    """Copy the snapshot and show its outputs in the run's folder.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    work = working_directory(folder)
+    shutil.copytree(folder.snapshot, work)
+    (work / OUTPUTS).mkdir()
+    folder.outputs.rmdir()
+    folder.outputs.symlink_to(Path(work.name) / OUTPUTS)
+    return work
+
+
+def collect_outputs(folder: RunFolder) -> None:
+    """Move the outputs into the run's folder and remove the rest. Again after a kill: it goes on where it was.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    work, outputs = working_directory(folder), folder.outputs
+    made = work / OUTPUTS
+    if made.is_dir() and not made.is_symlink():
+        _keep_link_targets(made, work)
+    if outputs.is_symlink():
+        outputs.unlink()
+    if made.is_symlink() or made.is_file():
+        # The script put something else in the directory's place.
+        outputs.mkdir(exist_ok=True)
+        if made.is_dir():
+            shutil.copytree(made, outputs, symlinks=True, dirs_exist_ok=True)
+        elif made.is_file():
+            shutil.copy2(made, outputs / OUTPUTS)
+    elif made.is_dir():
+        made.replace(outputs)
+    outputs.mkdir(exist_ok=True)
+    _remove_workdir(folder)
+
+
+def _remove_workdir(folder: RunFolder) -> None:
+    """Remove the working directory, also where the script took away its own permissions."""
+    work = working_directory(folder)
+    if not work.exists():
+        return
+    for directory, _, _ in os.walk(work):
+        Path(directory).chmod(0o700)
+    shutil.rmtree(work)
+
+
+def _keep_link_targets(outputs: Path, work: Path) -> None:
+    """Links among the outputs survive the move; what they show from outside the outputs becomes a copy."""
+    root = outputs.resolve()
+    for path in sorted(outputs.rglob("*")):
+        if not path.is_symlink():
+            continue
+        target = path.resolve()
+        if target.is_relative_to(root):
+            if path.readlink().is_absolute():
+                path.unlink()
+                path.symlink_to(os.path.relpath(target, path.parent.resolve()))
+        elif target.is_file() and target.is_relative_to(work.resolve()):
+            path.unlink()
+            shutil.copy2(target, path)
 
 
 def main(run_dir: str, models: str) -> None:

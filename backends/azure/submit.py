@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from backends.azure.errors import explained, is_passing, status_of, translate
-from backends.azure.pins import PARSING
+from backends.azure.image import PARSING
 from backends.azure.session import sdk
 from trainer.runtime.jobdir import LAUNCHER
 
 if TYPE_CHECKING:
-    from backends.azure.environment import Environment
+    from backends.azure.image import Environment
     from backends.azure.sdk import Run, Workspace
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder

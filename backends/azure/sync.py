@@ -1,4 +1,7 @@
-"""Brings a run on Azure ML home into its folder: status, log, metrics, and at the end everything it made."""
+"""Bring a run on Azure ML into its folder: status, log, metrics, and at the end its outputs and model.
+
+How often to look is decided by :class:`Pace`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -13,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azure import record
 from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
@@ -33,6 +36,19 @@ if TYPE_CHECKING:
     from backends.azure.sdk import Run
     from trainer.artifacts import ArtifactStore
     from trainer.runfolder import RunFolder
+
+# Keys of what this backend keeps in RunInfo.detail.
+WORKSPACE = "workspace"
+"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. There as soon as it is being sent."""
+
+SENT = "sent"
+"""When it was sent, in seconds since the epoch."""
+
+MAX_MINUTES = "max_minutes"
+"""The time cap it was submitted with, or None."""
+
+CANCEL_ASKED = "cancel_asked"
+"""There once somebody wanted it stopped: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
 
 # Azure ML has more words than the documentation's phases.
 _STATUSES = {
@@ -57,6 +73,49 @@ _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
+_GROWTH = 1.25
+_PATIENCE_SECONDS = 300.0
+
+
+class Pace:
+    """When to look at one run again.
+
+    Whoever follows a run calls several times a second; the service is asked less often the longer nothing
+    changes, and soon again when something has.
+
+    Args:
+        shortest: Seconds between two looks at first.
+        longest: And in the end.
+    """
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest, self._longest = shortest, longest
+        self._interval = shortest
+        self._next = 0.0
+        self._answered: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() >= self._next
+
+    def looked(self, *, changed: bool) -> None:
+        """The service has answered.
+
+        Args:
+            changed: Whether with something new.
+        """
+        self._answered = time.monotonic()
+        self._interval = self._shortest if changed else min(self._longest, self._interval * _GROWTH)
+        self._next = self._answered + self._interval
+
+    def may_ride_out(self) -> bool:
+        """Whether to go on without an answer: it has answered within the last five minutes.
+
+        The next look is put off either way.
+        """
+        self._interval = min(self._longest, self._interval * _GROWTH)
+        self._next = time.monotonic() + self._interval
+        return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
 
 
 def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
@@ -86,7 +145,7 @@ def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
 def _end(folder: RunFolder, store: ArtifactStore, status: RunStatus, details: Mapping[str, Any]) -> RunInfo:
     info, job = folder.info(), folder.job()
     ended = _seconds(details.get("endTimeUtc"))
-    if status is RunStatus.CANCELED and info.detail.get(record.CANCEL_ASKED):
+    if status is RunStatus.CANCELED and info.detail.get(CANCEL_ASKED):
         return folder.update(status=status, ended=ended)
     if status is not RunStatus.COMPLETED:
         reason = _over_the_cap(info, job.max_minutes, ended) or (
@@ -108,7 +167,7 @@ def _end(folder: RunFolder, store: ArtifactStore, status: RunStatus, details: Ma
 
 
 def _over_the_cap(info: RunInfo, max_minutes: int | None, ended: float | None) -> RunFailure | None:
-    cap = info.detail.get(record.MAX_MINUTES, max_minutes)
+    cap = info.detail.get(MAX_MINUTES, max_minutes)
     if cap is None or info.started is None or ended is None:
         return None
     if ended - info.started < cap * 60 - _CAP_SLACK_SECONDS:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from backends import local_supervisor as supervisor
-from backends import local_workdir as workdir
 from backends.local import LocalBackend
+from backends.local_supervisor import make_workdir, working_directory
 from tests.artifacts.kill_everywhere import survives
 from trainer.home import Home
 from trainer.job import TrainingJob
@@ -24,7 +24,7 @@ DONE = supervisor.Outcome(RunStatus.COMPLETED)
 def ended_job(home: Home) -> RunFolder:
     """A run whose script has just ended well."""
     folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
-    made = workdir.make(folder) / "outputs"
+    made = make_workdir(folder) / "outputs"
     np.savez(made / "model.npz", w=np.arange(3))
     (made / "more").mkdir()
     (made / "more" / "x").touch()
@@ -42,7 +42,7 @@ def check(home: Home, folder: RunFolder) -> None:
     assert not folder.outputs.is_symlink()
     kept = sorted(path.relative_to(folder.outputs).as_posix() for path in folder.outputs.rglob("*"))
     assert kept == ["model.npz", "more", "more/x"], kept
-    assert not workdir.working_directory(folder).exists()
+    assert not working_directory(folder).exists()
     assert backend.refresh(folder) == info
 
 

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.azure import environment, errors, pins, session, signin, submit, vm_sizes
+from backends.azure import errors, session, signin, submit, vm_sizes
+from backends.azure.image import find_pins, imported_modules, make_environment
 from backends.azure.options import read_options
-from backends.azure.pace import Pace
+from backends.azure.sync import Pace
 from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
 from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError, UsageError
@@ -121,14 +122,14 @@ class TestOptions:
 
 class TestPins:
     def test_they_are_what_is_installed_here(self) -> None:
-        found = pins.find_pins([], [], None)
+        found = find_pins([], [], None)
         for name in ("numpy", "chainer", "azureml-core"):
             assert found.packages[name] == metadata.version(name)
         assert found.python == ".".join(map(str, sys.version_info[:3]))
         assert not any(name.startswith(("azureml-train", "cupy")) for name in found.packages)
 
     def test_they_are_closed_under_requirements(self) -> None:
-        found = pins.find_pins([], [], None)
+        found = find_pins([], [], None)
         for name in found.packages:
             for requirement in _required(name):
                 assert requirement in found.packages, f"{name} requires {requirement}"
@@ -136,9 +137,9 @@ class TestPins:
     def test_what_the_script_imports_is_pinned(self, tmp_path: Path) -> None:
         (tmp_path / "train.py").write_text("import json, helper\n\ndef late():\n    from hypothesis import given\n")
         (tmp_path / "broken.py").write_text("def :\n")
-        found = pins.find_pins(sorted(tmp_path.glob("*.py")), ["helper"], None)
+        found = find_pins(sorted(tmp_path.glob("*.py")), ["helper"], None)
         assert found.packages["hypothesis"] == metadata.version("hypothesis")
-        assert "hypothesis" not in pins.find_pins([], [], None).packages
+        assert "hypothesis" not in find_pins([], [], None).packages
 
     def test_what_no_index_has_is_left_out_and_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         site = tmp_path / "site"
@@ -149,20 +150,20 @@ class TestPins:
         monkeypatch.syspath_prepend(str(site))
         script = tmp_path / "train.py"
         script.write_text("import ours\n")
-        found = pins.find_pins([script], [], None)
+        found = find_pins([script], [], None)
         assert "ours" not in found.packages
         assert "1.0+local" in found.left_out["ours"]
 
     @pytest.mark.parametrize(("cuda", "wheel"), [("12", "cupy-cuda12x"), ("11", "cupy-cuda11x")])
     def test_a_gpu_gets_the_cupy_of_its_cuda(self, cuda: vm_sizes.Cuda, wheel: str) -> None:
-        names = {name for name in pins.find_pins([], [], cuda).packages if name.startswith("cupy")}
+        names = {name for name in find_pins([], [], cuda).packages if name.startswith("cupy")}
         assert names == {wheel}
 
     @given(st.text())
     def test_any_text_can_be_a_source(self, tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
         path = tmp_path_factory.getbasetemp() / "source.py"
         path.write_text(text, encoding="utf-8", errors="replace")
-        assert all(isinstance(name, str) for name in pins.imported_modules([path]))
+        assert all(isinstance(name, str) for name in imported_modules([path]))
 
 
 def _required(name: str) -> Iterator[str]:
@@ -177,8 +178,8 @@ def _required(name: str) -> Iterator[str]:
 
 class TestDockerfile:
     def test_every_package_is_pinned_exactly(self) -> None:
-        found = pins.find_pins([], [], None)
-        text = environment.make_environment(found, None).dockerfile
+        found = find_pins([], [], None)
+        text = make_environment(found, None).dockerfile
         words = [word for line in instructions(text, "RUN") for word in shlex.split(line)]
         requirements = {word for word in words if "==" in word}
         assert set(found.requirements()) <= requirements
@@ -186,15 +187,15 @@ class TestDockerfile:
         assert not any(sign in word for word in words for sign in (">=", "<=", "~=", "*"))
 
     def test_equal_environments_have_one_name(self) -> None:
-        found = pins.find_pins([], [], None)
-        first = environment.make_environment(found, None)
-        assert environment.make_environment(found, None) == first
+        found = find_pins([], [], None)
+        first = make_environment(found, None)
+        assert make_environment(found, None) == first
         other = msgspec.structs.replace(found, packages={**found.packages, "numpy": "1.26.4"})
-        assert environment.make_environment(other, None).name != first.name
+        assert make_environment(other, None).name != first.name
 
     @pytest.mark.parametrize(("cuda", "part"), [(None, "ubuntu22.04"), ("12", "cuda12"), ("11", "cuda11")])
     def test_the_base_image_fits_the_gpu(self, cuda: vm_sizes.Cuda | None, part: str) -> None:
-        image = environment.make_environment(pins.find_pins([], [], cuda), cuda)
+        image = make_environment(find_pins([], [], cuda), cuda)
         assert instructions(image.dockerfile, "FROM") == [image.image]
         assert part in image.image
 

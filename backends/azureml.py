@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 _SYNC_LOCK = "azureml"
 # A submission that its client did not live to see answered may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
-# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
-_UNVOUCHED_SECONDS = 5.0
 
 
 class AzureMLBackend:
@@ -80,7 +78,7 @@ class AzureMLBackend:
         check_limits(snapshot, AZURE_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes or self.options.max_minutes
+        cap = job.max_minutes
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
@@ -132,7 +130,7 @@ class AzureMLBackend:
         workspace = self._open(ref)
         choice = cluster.settle(workspace, self.options, self.tell)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes or self.options.max_minutes
+        cap = job.max_minutes
         self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submit.make_config(folder, image, self.options.compute, cap)
         detail = {
@@ -142,7 +140,6 @@ class AzureMLBackend:
             "vm_size": choice.size.name,
             "environment": image.name,
             "image": image.image,
-            sync.MAX_MINUTES: cap,
             sync.SENT: time.time(),
         }
         warnings = (*([choice.note] if choice.note else []), *_left_out(image))
@@ -169,7 +166,7 @@ class AzureMLBackend:
         if info.status.terminal or not pace.is_due():
             return info
         if sync.WORKSPACE not in info.detail:
-            return self._unsent(folder, info)
+            return self._unsent(folder)
         try:
             with folder.locked(_SYNC_LOCK):
                 info = folder.info()  # another client may have brought everything home while we waited
@@ -180,7 +177,7 @@ class AzureMLBackend:
                     return self._not_there(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                found = sync.bring(run, folder, self._store(info))
+                found = sync.bring(run, folder, lambda: self._store(info))
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
             if not pace.may_ride_out():
@@ -242,11 +239,12 @@ class AzureMLBackend:
         self._runs.pop(folder.run_id, None)
         forget_workspaces()
 
-    def _unsent(self, folder: RunFolder, info: RunInfo) -> RunInfo:
-        """A run that was never sent: it is being submitted, or its client was killed before."""
-        if folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS:
-            return info
-        return folder.update(status=RunStatus.FAILED, failure=_never_sent())
+    def _unsent(self, folder: RunFolder) -> RunInfo:
+        """A run that was not sent: it is being submitted, or its client was killed before."""
+        if folder.being_submitted():
+            return folder.info()
+        # What is on disk now decides: a client may have sent the run while we looked.
+        return folder.update(lambda info: info if sync.WORKSPACE in info.detail else _never_sent(info))
 
     def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
         """The service doesn't have the run, yet or at all."""
@@ -255,7 +253,7 @@ class AzureMLBackend:
             return info
         if info.detail.get(sync.CANCEL_ASKED):
             return folder.update(status=RunStatus.CANCELED)
-        return folder.update(status=RunStatus.FAILED, failure=_never_sent())
+        return folder.update(_never_sent)
 
     def _where(self) -> str:
         from backends.azure.session import find_config, read_config
@@ -295,8 +293,9 @@ def _workspace_ref(info: RunInfo) -> WorkspaceRef:
         raise TrainerError(f"The record of run {info.run_id} is damaged: {error}.", "Restore status.json.") from error
 
 
-def _never_sent() -> RunFailure:
-    return RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+def _never_sent(info: RunInfo) -> RunInfo:
+    failure = RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+    return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
 
 def _tell(line: str) -> None:

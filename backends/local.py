@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +20,6 @@ import msgspec
 from trainer.backend import Plan
 from trainer.errors import ConfigError, UsageError
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.runfolder import SUBMISSION_LOCK
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from trainer.runtime.devices import Selected
     from trainer.snapshot import Limits, Snapshot
 
-# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
-_UNVOUCHED_SECONDS = 5.0
 _START_SECONDS = 60.0
 # trainer.runtime.datasets.dataset.DECODED_DIR, whose module loads NumPy.
 DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
@@ -132,7 +128,7 @@ class LocalBackend:
         from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
         info = folder.info()
-        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or _being_submitted(folder, info):
+        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
@@ -166,12 +162,6 @@ class LocalBackend:
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
-
-
-def _being_submitted(folder: RunFolder, info: RunInfo) -> bool:
-    if info.status is not RunStatus.NOT_STARTED:
-        return False
-    return folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:

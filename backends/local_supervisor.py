@@ -19,15 +19,14 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from backends import local_processes as processes
 from backends.local_store import LocalStore
-from trainer.artifacts import MODEL_FILE, ArtifactStore
-from trainer.errors import TrainerError
-from trainer.failures import LINES, failure
-from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.artifacts import ArtifactStore
+from trainer.failures import reason
+from trainer.finish import Outcome, finish
+from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
 
 SUPERVISOR_LOCK = "supervisor"
@@ -36,14 +35,6 @@ SUPERVISOR_LOG = "supervisor_log.txt"
 OUTPUTS = "outputs"
 _POLL_SECONDS = 0.2
 _MINUTE = 60.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended."""
-
-    status: RunStatus
-    failure: RunFailure | None = None
 
 
 def cancel_flag(folder: RunFolder) -> Path:
@@ -65,8 +56,8 @@ def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUT
         outcome = _run_job(folder, minute)
     except OSError as error:
         processes.stop_children()
-        outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {_words(error)}."))
-    finish(folder, store, outcome)
+        outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {reason(error)}"))
+    _finish(folder, store, outcome)
 
 
 def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
@@ -86,28 +77,12 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
     else:
         message = "The process that supervised the run died: it was killed, or this machine was restarted."
         outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
-    return finish(folder, store, outcome)
+    return _finish(folder, store, outcome)
 
 
-def finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo:
-    """Collect the outputs, register the model of a job that succeeded, and write the last word.
-
-    Collecting removes the working directory, so on a disk that the job has filled there is room for that word.
-    """
-    model, warnings = None, folder.info().warnings
-    try:
-        if outcome.status is RunStatus.COMPLETED:
-            folder.update(status=RunStatus.FINALIZING)
-        collect_outputs(folder)
-    except OSError as error:
-        # The job's own failure is the better reason.
-        outcome = Outcome(RunStatus.FAILED, outcome.failure or _lost(folder, "outputs could not be kept", error))
-    if outcome.status is RunStatus.COMPLETED:
-        try:
-            model, warnings = _register(folder, store, warnings)
-        except (OSError, TrainerError) as error:
-            outcome = Outcome(RunStatus.FAILED, _lost(folder, "model could not be registered", error))
-    return folder.update(status=outcome.status, failure=outcome.failure, model=model, warnings=warnings)
+def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo:
+    # Collecting removes the working directory, which makes room for the record on a disk that the job has filled.
+    return finish(folder, lambda: store, outcome, collect=lambda: collect_outputs(folder))
 
 
 def _run_job(folder: RunFolder, minute: float) -> Outcome:
@@ -128,38 +103,14 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
             return Outcome(RunStatus.CANCELED)
         if deadline is not None and time.monotonic() > deadline:
             processes.stop_children()
-            message = f"It was stopped after {job.max_minutes} min, the cap that it was submitted with."
-            return Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
+            return Outcome.over_cap(folder)
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
     processes.stop_children()
-    if exit_code == 0:
-        return Outcome(RunStatus.COMPLETED)
-    return Outcome(RunStatus.FAILED, failure(exit_code, folder.log_tail(LINES)))
+    return Outcome.from_exit_code(folder, exit_code)
 
 
 def _unwanted(folder: RunFolder) -> bool:
     return cancel_flag(folder).exists() or not folder.path.is_dir()
-
-
-def _register(
-    folder: RunFolder, store: ArtifactStore, warnings: tuple[str, ...]
-) -> tuple[ModelRef | None, tuple[str, ...]]:
-    name = folder.job().model_name
-    if name is None:
-        return None, warnings
-    if not (folder.outputs / MODEL_FILE).is_file():
-        return None, (*warnings, f"The script left no outputs/{MODEL_FILE}, so no model was registered.")
-    model = store.register(folder, name)
-    return ModelRef(name=model.name, version=model.version, sha256=model.sha256), warnings
-
-
-def _lost(folder: RunFolder, what: str, error: OSError | TrainerError) -> RunFailure:
-    words = error.message if isinstance(error, TrainerError) else f"{_words(error)}."
-    return RunFailure(message=f"The job succeeded, but its {what}: {words}", log_tail=folder.log_tail())
-
-
-def _words(error: OSError) -> str:
-    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
 
 
 def working_directory(folder: RunFolder) -> Path:

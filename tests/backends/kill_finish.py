@@ -13,12 +13,13 @@ from backends import local_supervisor as supervisor
 from backends.local import LocalBackend
 from backends.local_supervisor import make_workdir, working_directory
 from tests.artifacts.kill_everywhere import survives
+from trainer.finish import Outcome
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
 
-DONE = supervisor.Outcome(RunStatus.COMPLETED)
+DONE = Outcome(RunStatus.COMPLETED)
 
 
 def ended_job(home: Home) -> RunFolder:
@@ -53,7 +54,7 @@ def main(scratch: Path) -> int:
         home = Home(scratch / "home", scratch)
         folder = ended_job(home)
         store = LocalBackend(home, {}).store()
-        through = survives(lambda: supervisor.finish(folder, store, DONE), count)  # noqa: B023  # called at once
+        through = survives(lambda: supervisor._finish(folder, store, DONE), count)  # noqa: B023  # called at once
         if not through:
             survives(lambda: supervisor.take_over(folder, store), 1 + count // 2)  # noqa: B023
         check(home, folder)

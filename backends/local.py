@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError
 from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.runfolder import SUBMISSION_LOCK
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from trainer.runtime.devices import Selected
     from trainer.snapshot import Snapshot
 
-# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
-_UNVOUCHED_SECONDS = 5.0
 _START_SECONDS = 60.0
 # trainer.runtime.datasets.dataset.DECODED_DIR, whose module loads NumPy.
 DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
@@ -83,13 +79,13 @@ class LocalBackend(Backend):
         """
         import subprocess
 
-        from backends.local_support.supervisor import SUPERVISOR_LOG
+        from backends.local_supervisor import SUPERVISOR_LOG
         from trainer.data import decoded_dir
 
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
-        supervisor = own_module("backends.local_support.supervisor")
+        supervisor = own_module("backends.local_supervisor")
         try:
             with log.open("wb") as stream:
                 started = subprocess.run(
@@ -110,10 +106,10 @@ class LocalBackend(Backend):
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
-        from backends.local_support.supervisor import SUPERVISOR_LOCK, take_over
+        from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
         info = folder.info()
-        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or _being_submitted(folder, info):
+        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
@@ -131,7 +127,7 @@ class LocalBackend(Backend):
         Raises:
             ConfigError: The run's folder can't be written.
         """
-        from backends.local_support.supervisor import cancel_flag
+        from backends.local_supervisor import cancel_flag
 
         if self.refresh(folder).status.terminal:
             return
@@ -147,12 +143,6 @@ class LocalBackend(Backend):
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
-
-
-def _being_submitted(folder: RunFolder, info: RunInfo) -> bool:
-    if info.status is not RunStatus.NOT_STARTED:
-        return False
-    return folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:

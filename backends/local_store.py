@@ -34,6 +34,7 @@ from trainer.artifacts import (
 )
 from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
+from trainer.locks import locked
 from trainer.runfolder import RunFolder
 
 VERSION_FILE = "version.json"
@@ -136,9 +137,7 @@ class LocalStore(ArtifactStore):
     @contextmanager
     def _changing(self, directory: Path) -> Iterator[None]:
         """Hold the model's lock, with what killed processes left behind cleaned away."""
-        import filelock
-
-        with filelock.FileLock(directory / ".lock"):
+        with locked(directory / ".lock"):
             _clean(directory)
             yield
 

@@ -105,7 +105,7 @@ def test_azureml_is_imported_in_one_place() -> None:
     for name, path in MODULES.items():
         reporting = within(name, "trainer.runtime")  # the script's side: Run.get_context()
         emulator = within(name, "azureml_emulator")  # the job's side of the service: the SDK's history context
-        backend = name.startswith("backends.azureml")
+        backend = name.startswith("backends.azure")
         if not (reporting or emulator or backend):
             assert not [target for target in imports(name, path) if within(target, "azureml")], name
 
@@ -114,7 +114,7 @@ def test_core_imports_nothing_heavy_at_its_top_level() -> None:
     for name, path in MODULES.items():
         if part(name) in ("trainer", "backends"):
             heavy = {target.partition(".")[0] for target in imports(name, path, top_level_only=True)} & HEAVY
-            assert not heavy or name.startswith(("backends.azureml", "trainer.modeluse")), f"{name} imports {heavy}"
+            assert not heavy or name.startswith(("backends.azure", "trainer.modeluse")), f"{name} imports {heavy}"
 
 
 def test_core_names_no_backend() -> None:

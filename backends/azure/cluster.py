@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from backends.azureml_support import vm_sizes
-from backends.azureml_support.outcome import explained, first_line, retried
-from backends.azureml_support.session import sdk
+from backends.azure import vm_sizes
+from backends.azure.errors import explained, first_line, retried
+from backends.azure.session import sdk
 from trainer.errors import RefusedError
 
 if TYPE_CHECKING:
-    from backends.azureml_support.options import AzureOptions
-    from backends.azureml_support.sdk import Cluster, Workspace
-    from backends.azureml_support.vm_sizes import Choice
+    from backends.azure.options import AzureOptions
+    from backends.azure.sdk import Cluster, Workspace
+    from backends.azure.vm_sizes import Choice
 
 _POLL_SECONDS = 2.0
 # Without nodes to start (we ask for none), Azure makes a cluster within a minute or two.

@@ -22,6 +22,7 @@ from trainer.backend import Plan
 from trainer.errors import ConfigError, UsageError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
+from trainer.runtime.layout import DECODED_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 # Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
 _UNVOUCHED_SECONDS = 5.0
 _START_SECONDS = 60.0
-# trainer.runtime.datasets.dataset.DECODED_DIR, whose module loads NumPy.
-DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 

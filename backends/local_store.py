@@ -25,7 +25,6 @@ from pathlib import Path
 import msgspec
 
 from trainer.artifacts import (
-    MODEL_FILE,
     ArtifactStore,
     ModelVersion,
     check_model_name,
@@ -35,6 +34,7 @@ from trainer.artifacts import (
 from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
 from trainer.runfolder import RunFolder
+from trainer.runtime.layout import MODEL_FILE
 
 VERSION_FILE = "version.json"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")

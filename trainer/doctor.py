@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
+from trainer.runtime.layout import THREADS_VARIABLE
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -121,7 +122,7 @@ def _chainer() -> Iterator[Finding]:
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
     if problem:
-        thread_number = "TRAINER_THREADS" in problem or "NUM_THREADS" in problem
+        thread_number = THREADS_VARIABLE in problem or "NUM_THREADS" in problem
         fix = (
             "Set it to a positive number, or unset it."
             if thread_number

@@ -22,7 +22,7 @@ from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
-from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
     Snapshot,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
 
-CHECKPOINT = "checkpoint.npz"
 # The tutorial's estimator passes these three.
 _EPOCHS = 10
 _BATCHSIZE = 128
@@ -128,7 +127,7 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
             f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
         )
     if ours:
-        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT}"]
+        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}"]
     else:
         files, added = _all_outputs(run, extra_args), []
     arguments = (*_without_resume(job.arguments), *extra_args, *added)
@@ -212,13 +211,13 @@ def _is_ours(snapshot: Snapshot) -> bool:
 
 
 def _our_checkpoint(run: Run) -> dict[str, Path]:
-    path = run.folder.outputs / CHECKPOINT
+    path = run.folder.outputs / CHECKPOINT_FILE
     if not path.is_file():
         raise NotFoundError(
             f"Run {run.run_id} left no checkpoint: it ended before its first epoch did.", "Start again: trainer run"
         )
     check_npz(path)
-    return {CHECKPOINT: path}
+    return {CHECKPOINT_FILE: path}
 
 
 def _all_outputs(run: Run, extra_args: Sequence[str]) -> dict[str, Path]:

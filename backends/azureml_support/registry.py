@@ -19,7 +19,6 @@ from backends.azureml_support import submission
 from backends.azureml_support.outcome import explained, retried
 from backends.azureml_support.session import sdk
 from trainer.artifacts import (
-    MODEL_FILE,
     ArtifactStore,
     ModelVersion,
     check_model_name,
@@ -29,6 +28,7 @@ from trainer.artifacts import (
 )
 from trainer.errors import IntegrityError, NotFoundError
 from trainer.npz import check_npz
+from trainer.runtime.layout import MODEL_FILE, OUTPUTS_DIR
 
 if TYPE_CHECKING:
     from backends.azureml_support.sdk import Model, Workspace
@@ -138,7 +138,7 @@ class AzureMLStore(ArtifactStore):
 
     def _register(self, folder: RunFolder, source: Path, record: ModelVersion) -> None:
         workspace, tags, properties = self._workspace(), dict(record.tags), _properties(record)
-        name = f"outputs/{MODEL_FILE}"
+        name = f"{OUTPUTS_DIR}/{MODEL_FILE}"
         run = submission.find(workspace, folder.run_id) if record.backend == self.name else None
         if run is not None and name in retried(lambda: list(run.get_file_names())):
             with submission.alone():

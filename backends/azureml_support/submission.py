@@ -21,7 +21,7 @@ import filelock
 from backends.azureml_support.outcome import explained, is_passing, status_of, translate
 from backends.azureml_support.pins import PARSING
 from backends.azureml_support.session import sdk
-from trainer.runtime.jobdir import LAUNCHER
+from trainer.runtime.layout import LAUNCHER
 
 if TYPE_CHECKING:
     from backends.azureml_support.environment import Environment

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from backends.local_store import LocalStore
 from backends.local_support import processes, workdir
-from trainer.artifacts import MODEL_FILE, ArtifactStore
+from trainer.artifacts import ArtifactStore
 from trainer.errors import TrainerError
 from trainer.failures import LINES, failure
 from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
+from trainer.runtime.layout import MODEL_FILE
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself has to say, a traceback at worst.

@@ -14,8 +14,7 @@ import shutil
 from pathlib import Path
 
 from trainer.runfolder import RunFolder
-
-OUTPUTS = "outputs"
+from trainer.runtime.layout import OUTPUTS_DIR
 
 
 def working_directory(folder: RunFolder) -> Path:
@@ -31,9 +30,9 @@ def make(folder: RunFolder) -> Path:
     """
     work = working_directory(folder)
     shutil.copytree(folder.snapshot, work)
-    (work / OUTPUTS).mkdir()
+    (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
-    folder.outputs.symlink_to(Path(work.name) / OUTPUTS)
+    folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
     return work
 
 
@@ -44,7 +43,7 @@ def collect(folder: RunFolder) -> None:
         OSError: It can't be written.
     """
     work, outputs = working_directory(folder), folder.outputs
-    made = work / OUTPUTS
+    made = work / OUTPUTS_DIR
     if made.is_dir() and not made.is_symlink():
         _keep_link_targets(made, work)
     if outputs.is_symlink():
@@ -55,7 +54,7 @@ def collect(folder: RunFolder) -> None:
         if made.is_dir():
             shutil.copytree(made, outputs, symlinks=True, dirs_exist_ok=True)
         elif made.is_file():
-            shutil.copy2(made, outputs / OUTPUTS)
+            shutil.copy2(made, outputs / OUTPUTS_DIR)
     elif made.is_dir():
         made.replace(outputs)
     outputs.mkdir(exist_ok=True)

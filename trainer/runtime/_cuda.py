@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
+from trainer.runtime.layout import CUPY_PACKAGES
 
 # CUresult and CUdevice_attribute values: CUDA Driver API, cuda.h.
 _NO_DEVICE = 100
@@ -162,7 +162,7 @@ def _describe(library: ctypes.CDLL, index: int) -> Gpu:
 def ask_cupy(cards: int) -> CupyFacts:
     """Looks CuPy up and, if there are ``cards`` to run on, imports it and runs a kernel on each."""
     packages = {}
-    for name in _PACKAGES:
+    for name in CUPY_PACKAGES:
         try:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

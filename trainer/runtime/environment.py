@@ -10,11 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.layout import BLAS_VARIABLES, CUPY_PACKAGES, ENVIRONMENT_FILE
 from trainer.runtime.recorder import replace_text
-
-_FILE = "environment.json"
-_CUPY = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy")
-_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 _added: dict[str, object] = {}
 _folder: Path | None = None
@@ -27,12 +24,12 @@ def facts() -> dict[str, object]:
         ``python``, ``numpy``, ``chainer``, ``cupy`` (versions or None), ``platform``, ``device`` (None until the
         script says), ``blas_threads`` (as the environment sets it, or None), and what was added.
     """
-    threads = next((os.environ[name] for name in _BLAS_THREADS if os.environ.get(name, "").isdecimal()), None)
+    threads = next((os.environ[name] for name in BLAS_VARIABLES if os.environ.get(name, "").isdecimal()), None)
     known: dict[str, object] = {
         "python": platform.python_version(),
         "numpy": _version("numpy"),
         "chainer": _version("chainer"),
-        "cupy": next(filter(None, map(_version, _CUPY)), None),
+        "cupy": next(filter(None, map(_version, CUPY_PACKAGES)), None),
         "platform": f"{sys.platform}-{platform.machine()}",
         "device": None,
         "blas_threads": int(threads) if threads else None,
@@ -71,10 +68,11 @@ def write() -> None:
         return
     try:
         _folder.mkdir(parents=True, exist_ok=True)
-        replace_text(_folder / _FILE, json.dumps(facts(), indent=2, default=str))
+        replace_text(_folder / ENVIRONMENT_FILE, json.dumps(facts(), indent=2, default=str))
     except OSError as error:
         raise RuntimeFault(
-            f"Can't write {_folder / _FILE}: {error.strerror}.", "Free some space, or make the folder writable."
+            f"Can't write {_folder / ENVIRONMENT_FILE}: {error.strerror}.",
+            "Free some space, or make the folder writable.",
         ) from error
 
 

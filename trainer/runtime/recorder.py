@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.runtime.faults import RuntimeFault
-
-RUN_DIR = "TRAINER_RUN_DIR"
-"""The environment variable with the run's folder."""
+from trainer.runtime.layout import METRICS_FILE, PROGRESS_FILE, RUN_DIR_VARIABLE
 
 LONGEST_NAME = 255
 LONGEST_TEXT = 1000
@@ -70,7 +68,7 @@ class FolderRecorder:
         if isinstance(value, str) or not math.isfinite(value):
             record.update(value=None, text=str(value)[:LONGEST_TEXT])
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        path = self._folder / "metrics.jsonl"
+        path = self._folder / METRICS_FILE
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -95,7 +93,7 @@ class FolderRecorder:
     def _write_progress(self) -> None:
         # Nobody's run should end because its progress bar can't be drawn.
         with contextlib.suppress(OSError):
-            replace_text(self._folder / "progress.json", json.dumps(self._pending))
+            replace_text(self._folder / PROGRESS_FILE, json.dumps(self._pending))
         self._pending, self._written = None, time.monotonic()
 
     def _foreign(self) -> bool:
@@ -129,12 +127,12 @@ def local_recorder() -> Recorder:
     Raises:
         RuntimeFault: ``TRAINER_RUN_DIR`` is no directory.
     """
-    named = os.environ.get(RUN_DIR)
+    named = os.environ.get(RUN_DIR_VARIABLE)
     if not named:
         return StdoutRecorder()
     folder = Path(named).absolute()
     if not folder.is_dir():
-        raise RuntimeFault(f"{RUN_DIR} is {named}, which is no directory.", "Start the run again.")
+        raise RuntimeFault(f"{RUN_DIR_VARIABLE} is {named}, which is no directory.", "Start the run again.")
     return FolderRecorder(folder)
 
 

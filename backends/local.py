@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -23,6 +22,7 @@ from trainer.errors import ConfigError, UsageError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
@@ -65,7 +65,7 @@ class LocalBackend:
         from platform import python_version
 
         device, warnings = _device(job)
-        pins = {name: found for name in _PINNED if (found := _installed(name))}
+        pins = {name: found for name in _PINNED if (found := installed_version(name))}
         return Plan(
             backend=self.name,
             command=tuple(job.command(sys.executable)),
@@ -195,12 +195,3 @@ def _select(job: TrainingJob) -> Selected | None:
         return None
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
     return select(words.get("--device", "auto"))
-
-
-def _installed(name: str) -> str | None:
-    # Here and not above: listing runs and models imports this module, and is to be quick.
-    from importlib.metadata import PackageNotFoundError, version
-
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return None

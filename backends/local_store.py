@@ -31,9 +31,9 @@ from trainer.artifacts import (
     describe_model,
     model_output,
 )
-from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
 from trainer.runfolder import RunFolder
+from trainer.runtime.atomic import sync_directory
 from trainer.runtime.layout import MODEL_FILE
 
 VERSION_FILE = "version.json"

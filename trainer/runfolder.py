@@ -23,10 +23,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, NotFoundError, UsageError
 from trainer.job import TrainingJob
 from trainer.records import Metric, Progress, RunInfo, RunStatus
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR, PROGRESS_FILE
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")

@@ -22,10 +22,10 @@ from backends.azureml_support.outcome import (
     retried,
     status_of,
 )
-from trainer.atomic import write_bytes
 from trainer.errors import IntegrityError, NotFoundError
 from trainer.failures import LINES, failure
 from trainer.records import Metric, ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LOGS_DIR, METRICS_FILE, MODEL_FILE, OUTPUTS_DIR
 from trainer.snapshot import DEFAULT_SCRIPT
 

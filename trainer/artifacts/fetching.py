@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from trainer.artifacts.store import ArtifactStore, ModelVersion, find_model
-from trainer.atomic import sync_directory, write_bytes
 from trainer.errors import ConfigError, IntegrityError, UsageError
+from trainer.runtime.atomic import sync_directory, write_bytes
 from trainer.runtime.layout import MODEL_FILE
 
 RECORD_FILE = "model.json"

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.atomic import write_bytes
 from trainer.data.cache import DATA_DIR, Cache, unwritable
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
 from trainer.data.mirrors import MIRRORS, Patience, answering, mirrors_of, without_secrets
 from trainer.data.progress import Progress, Silent
 from trainer.data.transfer import MirrorError, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import DECODED_DIR_VARIABLE

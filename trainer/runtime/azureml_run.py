@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar
 
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
-from trainer.runtime.recorder import Recorder, clean_name, local_recorder, number, replace_text
+from trainer.runtime.recorder import Recorder, clean_name, local_recorder, number
 
 
 class Run:
@@ -228,7 +229,8 @@ class Run:
         folder = os.environ.get(RUN_DIR_VARIABLE)
         if folder:
             labels = {"tags": self._tags, "properties": self._properties}
-            replace_text(Path(folder) / LABELS_FILE, json.dumps(labels, indent=2))
+            text = json.dumps(labels, indent=2) + "\n"
+            write_bytes(Path(folder) / LABELS_FILE, text.encode(), durable=False)
 
 
 def _target(name: str) -> Path:

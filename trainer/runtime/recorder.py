@@ -14,11 +14,11 @@ import math
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import METRICS_FILE, PROGRESS_FILE, RUN_DIR_VARIABLE
 
@@ -93,7 +93,7 @@ class FolderRecorder:
     def _write_progress(self) -> None:
         # Nobody's run should end because its progress bar can't be drawn.
         with contextlib.suppress(OSError):
-            replace_text(self._folder / PROGRESS_FILE, json.dumps(self._pending))
+            write_bytes(self._folder / PROGRESS_FILE, json.dumps(self._pending).encode() + b"\n", durable=False)
         self._pending, self._written = None, time.monotonic()
 
     def _foreign(self) -> bool:
@@ -180,19 +180,6 @@ def _as_float(value: int) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-            os.fchmod(stream.fileno(), 0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _finite(value: float | None) -> float | None:

@@ -245,7 +245,7 @@ def _copy(source: int, target: Path) -> tuple[str, int]:
 
 
 def _check_copy(copy: Path, source: Path) -> None:
-    from trainer.npz import check_npz  # listing models is to be quick and needs none of it
+    from trainer.modelfile import check_npz  # listing models is to be quick and needs none of it
 
     try:
         check_npz(copy)

@@ -17,7 +17,7 @@ import msgspec
 
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import TrainingJob
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run

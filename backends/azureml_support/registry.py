@@ -27,7 +27,7 @@ from trainer.artifacts import (
     model_output,
 )
 from trainer.errors import IntegrityError, NotFoundError
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
 from trainer.runtime.layout import MODEL_FILE, OUTPUTS_DIR
 
 if TYPE_CHECKING:

@@ -164,7 +164,7 @@ def _locked(directory: Path) -> Iterator[bool]:
 
 def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> None:
     """Download to ``path`` and check it."""
-    from trainer.npz import check_npz
+    from trainer.modelfile import check_npz
 
     store.download(model, path)
     with path.open("rb") as stream:

@@ -18,9 +18,9 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Extension, Trainer
 from numpy.typing import NDArray
 
+from trainer.runtime import npz
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import CHECKPOINT_FILE
-from trainer.runtime.training import npz
 
 _ABOUT = "about_this_checkpoint"
 _FORMAT = 1

@@ -23,9 +23,8 @@ import numpy as np
 from chainer import training
 from chainer.training import extensions
 
-from trainer.runtime import datasets, devices, reporting, threads
+from trainer.runtime import datasets, devices, npz, reporting, threads
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training import npz
 from trainer.runtime.training.checkpoint import Checkpoint, checksum, resume
 from trainer.runtime.training.evaluation import ClassifierEvaluator
 from trainer.runtime.training.flags import fraction, positive_float, positive_int, seed

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +19,8 @@ from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError
 from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
+from trainer.runtime.layout import DECODED_DIR_VARIABLE
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from trainer.snapshot import Snapshot
 
 _START_SECONDS = 60.0
-# trainer.runtime.datasets.dataset.DECODED_DIR, whose module loads NumPy.
-DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
@@ -44,7 +43,7 @@ class LocalBackend(Backend):
         from platform import python_version
 
         device, warnings = _device(job)
-        pins = {name: found for name in _PINNED if (found := _installed(name))}
+        pins = {name: found for name in _PINNED if (found := installed_version(name))}
         return Plan(
             backend=self.name,
             command=tuple(job.command(sys.executable)),
@@ -167,12 +166,3 @@ def _select(job: TrainingJob) -> Selected | None:
         return None
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
     return select(words.get("--device", "auto"))
-
-
-def _installed(name: str) -> str | None:
-    # Here and not above: listing runs and models imports this module, and is to be quick.
-    from importlib.metadata import PackageNotFoundError, version
-
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return None

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE
+
 if TYPE_CHECKING:
     import psutil
 
-RUN_DIR_VARIABLE = "TRAINER_RUN_DIR"
-RUN_ID_VARIABLE = "TRAINER_RUN_ID"
 GRACE_SECONDS = 5.0
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
@@ -63,7 +63,7 @@ def _job_environment(run_dir: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     # Started from inside an Azure ML run, this job must not report as that one.
-    environment.pop("AZUREML_RUN_ID", None)
+    environment.pop(AZURE_RUN_ID_VARIABLE, None)
     return environment
 
 

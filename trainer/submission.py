@@ -17,13 +17,13 @@ import msgspec
 
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import TrainingJob
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.runtime.flags import TRAINING
-from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
     Snapshot,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
 
-CHECKPOINT = "checkpoint.npz"
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
 
@@ -128,7 +127,7 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
             f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
         )
     if ours:
-        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT}"]
+        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}"]
     else:
         files, added = _all_outputs(run, extra_args), []
     arguments = (*_without_resume(job.arguments), *extra_args, *added)
@@ -214,13 +213,13 @@ def _is_ours(snapshot: Snapshot) -> bool:
 
 
 def _our_checkpoint(run: Run) -> dict[str, Path]:
-    path = run.folder.outputs / CHECKPOINT
+    path = run.folder.outputs / CHECKPOINT_FILE
     if not path.is_file():
         raise NotFoundError(
             f"Run {run.run_id} left no checkpoint: it ended before its first epoch did.", "Start again: trainer run"
         )
     check_npz(path)
-    return {CHECKPOINT: path}
+    return {CHECKPOINT_FILE: path}
 
 
 def _all_outputs(run: Run, extra_args: Sequence[str]) -> dict[str, Path]:

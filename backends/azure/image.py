@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trainer.errors import ConfigError, MissingExtraError
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from backends.azure.vm_sizes import Cuda
@@ -155,9 +156,9 @@ def _find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda
     provided = metadata.packages_distributions()
     roots = {name for module in imported for name in provided.get(module, ())}
     roots = {name for name in roots if _canonical(name) != "trainer" and not _canonical(name).startswith("cupy-")}
-    roots |= {name for name in _WHERE_INSTALLED if _version(name) is not None}
+    roots |= {name for name in _WHERE_INSTALLED if installed_version(name) is not None}
     for name in _ALWAYS:
-        if _version(name) is None:
+        if installed_version(name) is None:
             if name == "azureml-core":
                 raise MissingExtraError("The azureml backend", "azureml")
             raise ConfigError(f"{name} is not installed here.", "Install the package again: uv sync")
@@ -207,7 +208,7 @@ def _closure(roots: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
             requirement = Requirement(text)
             if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
                 continue
-            if _version(requirement.name) is None:
+            if installed_version(requirement.name) is None:
                 raise ConfigError(
                     f"{name} requires {requirement.name}, which is not installed here.",
                     "Repair the environment: uv sync",
@@ -219,7 +220,7 @@ def _closure(roots: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
 def _cupy(cuda: Cuda, numpy: str) -> Mapping[str, str]:
     """CuPy as installed here where it is the wheel for that CUDA, else the one known to fit."""
     wheel = f"cupy-cuda{cuda}x"
-    if _version(wheel) is None:
+    if installed_version(wheel) is None:
         return _CUPY[cuda, min(int(numpy.partition(".")[0]), 2)]
     return {name: version for name, version in _closure([wheel])[0].items() if name != "numpy"}
 
@@ -230,13 +231,6 @@ def _not_on_an_index(distribution: metadata.Distribution) -> str | None:
     if "+" in distribution.version:
         return f"the local version {distribution.version}"
     return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _canonical(name: str) -> str:

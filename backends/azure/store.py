@@ -19,7 +19,6 @@ from backends.azure import submit
 from backends.azure.errors import explained, retried
 from backends.azure.session import sdk
 from trainer.artifacts import (
-    MODEL_FILE,
     ArtifactStore,
     ModelVersion,
     check_model_name,
@@ -28,7 +27,8 @@ from trainer.artifacts import (
     model_output,
 )
 from trainer.errors import IntegrityError, NotFoundError
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
+from trainer.runtime.layout import MODEL_FILE, OUTPUTS_DIR
 
 if TYPE_CHECKING:
     from backends.azure.sdk import Model, Workspace
@@ -138,7 +138,7 @@ class AzureMLStore(ArtifactStore):
 
     def _register(self, folder: RunFolder, source: Path, record: ModelVersion) -> None:
         workspace, tags, properties = self._workspace(), dict(record.tags), _properties(record)
-        name = f"outputs/{MODEL_FILE}"
+        name = f"{OUTPUTS_DIR}/{MODEL_FILE}"
         run = submit.find(workspace, folder.run_id) if record.backend == self.name else None
         if run is not None and name in retried(lambda: list(run.get_file_names())):
             with submit.alone():

@@ -20,7 +20,7 @@ from backends.azure.errors import explained, is_passing, status_of, translate
 from backends.azure.image import PARSING
 from backends.azure.session import sdk
 from trainer.locks import locked
-from trainer.runtime.jobdir import LAUNCHER
+from trainer.runtime.layout import LAUNCHER
 
 if TYPE_CHECKING:
     from backends.azure.image import Environment

@@ -25,11 +25,12 @@ from backends.azure.errors import (
     retried,
     status_of,
 )
-from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, IntegrityError, RefusedError
 from trainer.failures import LINES, failure
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import LOGS_DIR, METRICS_FILE, OUTPUTS_DIR
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ _SCRIPT_LOGS = (
     re.compile(r"user_logs/std_log[\w-]*\.txt"),
 )
 # Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
-_METRICS_ARTIFACT = "logs/metrics.jsonl"
-_OUTPUTS = "outputs/"
+_METRICS_ARTIFACT = f"{LOGS_DIR}/{METRICS_FILE}"
+_OUTPUTS = f"{OUTPUTS_DIR}/"
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
@@ -239,7 +240,7 @@ def _after(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
 
 
 def _bring_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
-    target = folder.path / "metrics.jsonl"
+    target = folder.path / METRICS_FILE
     lines = _streamed_metrics(run)
     if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
         # Only for scripts that use Run themselves: our own would be listed twice, once without its steps.
@@ -250,7 +251,7 @@ def _bring_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
 
 def _streamed_metrics(run: Run) -> bytes:
     with tempfile.TemporaryDirectory(prefix="trainer-metrics-") as directory:
-        path = Path(directory, "metrics.jsonl")
+        path = Path(directory, METRICS_FILE)
         try:
             run.download_file(_METRICS_ARTIFACT, str(path))
         except Exception as error:

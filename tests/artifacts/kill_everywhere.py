@@ -19,7 +19,7 @@ from typing import Any
 
 from backends.local_store import LocalStore
 from trainer.artifacts import fetch, file_sha256, read_record
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
 from trainer.runfolder import RunFolder
 
 # Whatever changes a file, a directory or a lock, by the name of the C function. Reads change nothing.

@@ -17,7 +17,7 @@ from tests.backends import sdk_warnings
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.runfolder import RunFolder
-from trainer.runtime.jobdir import LAUNCHER
+from trainer.runtime.layout import LAUNCHER
 from trainer.snapshot import build_snapshot
 
 pytestmark = sdk_warnings.IGNORED

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from backends import local
 from backends.local import LocalBackend
 from backends.local_supervisor import working_directory
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
@@ -21,7 +20,6 @@ from trainer.job import TrainingJob
 from trainer.records import RunStatus
 from trainer.run import Run
 from trainer.runfolder import RunFolder
-from trainer.runtime.datasets.dataset import DECODED_DIR
 from trainer.submission import JobRequest, prepare, submit
 
 MODEL = """
@@ -119,9 +117,6 @@ class TestIndependence:
 
         until(removed, "the removal")
         until(lambda: all(gone(pid) for pid in pids), "the end")
-
-    def test_names_that_the_job_reads_are_the_runtimes(self) -> None:
-        assert local.DECODED_DIR_VARIABLE == DECODED_DIR
 
 
 class TestOutputs:

@@ -11,9 +11,9 @@ import pytest
 from chainer import optimizers, training
 from chainer.training import extensions
 
+from trainer.runtime import npz
 from trainer.runtime.datasets import Dataset
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training import npz
 from trainer.runtime.training.checkpoint import Checkpoint, resume
 from trainer.runtime.training.evaluation import ClassifierEvaluator
 from trainer.runtime.training.iterator import ArrayIterator, unit_range

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import trainer
+from trainer.runtime import npz
 from trainer.runtime.datasets import Dataset
-from trainer.runtime.training import npz
 
 ROOT = Path(trainer.__file__).parents[1]
 SCRIPT = ROOT / "chainer_mnist.py"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.artifacts.store import MODEL_FILE, ArtifactStore, ModelVersion, find_model
-from trainer.atomic import sync_directory, write_bytes
+from trainer.artifacts.store import ArtifactStore, ModelVersion, find_model
 from trainer.errors import ConfigError, IntegrityError, UsageError
 from trainer.locks import locked
+from trainer.runtime.atomic import sync_directory, write_bytes
+from trainer.runtime.layout import MODEL_FILE
 
 RECORD_FILE = "model.json"
 _FETCHING = ".fetching-"
@@ -147,7 +148,7 @@ def _fetching(directory: Path) -> Iterator[Path]:
 
 def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> None:
     """Download to ``path`` and check it."""
-    from trainer.npz import check_npz
+    from trainer.modelfile import check_npz
 
     store.download(model, path)
     with path.open("rb") as stream:

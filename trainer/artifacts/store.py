@@ -13,7 +13,6 @@ from trainer.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
-MODEL_FILE = "model.npz"
 # Azure ML's own rule, so that a name that works here works there.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,253}")
 

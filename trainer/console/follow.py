@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer.console.epochs import Epochs
 from trainer.errors import InterruptedRunError
+from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from trainer.console.view import View
@@ -109,6 +110,6 @@ def _interrupted(run: Run) -> InterruptedRunError:
 
 def go_on_hint(run: Run) -> str:
     """What can be done with a run that ended early."""
-    if (run.folder.outputs / "checkpoint.npz").is_file():
+    if (run.folder.outputs / CHECKPOINT_FILE).is_file():
         return f"To go on from its last checkpoint: trainer resume {run.run_id}"
     return f"See: trainer show {run.run_id}"

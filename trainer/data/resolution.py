@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.atomic import write_bytes
 from trainer.data.cache import DATA_DIR, Cache, unwritable
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
 from trainer.data.mirrors import MIRRORS, Patience, answering, mirrors_of, without_secrets
 from trainer.data.progress import Progress, Silent
 from trainer.data.transfer import MirrorError, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.layout import DECODED_DIR_VARIABLE
 
 # auto has a second choice, so it waits less: with the sample's making this stays below 15 seconds.
 _AUTO = Patience(probe=5.0, connect=4.0, read=5.0, window=10.0, attempts=2)
@@ -121,15 +122,13 @@ def resolve_for_script(where: str) -> tuple[Path, str]:
     Raises:
         RuntimeFault: There is none.
     """
-    from trainer.runtime.datasets.dataset import DECODED_DIR
-
     try:
         found = resolve(where, progress=_Stderr())
     except TrainerError as error:
         raise RuntimeFault(error.message, error.hint) from error
     if found.note:
         print(f"warning: {found.note}", file=sys.stderr)  # noqa: T201
-    os.environ.setdefault(DECODED_DIR, str(Cache.from_environment().decoded))
+    os.environ.setdefault(DECODED_DIR_VARIABLE, str(Cache.from_environment().decoded))
     return found.directory, found.name
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from trainer.atomic import sync_directory
 from trainer.data.cache import unwritable
 from trainer.data.catalogue import CatalogueFile
 from trainer.data.mirrors import Patience, file_url, without_secrets
 from trainer.data.progress import Progress
 from trainer.data.verified import content_digest
+from trainer.runtime.atomic import sync_directory
 from trainer.runtime.faults import RuntimeFault
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.atomic import write_bytes
+from trainer.runtime.atomic import write_bytes
 
 _CHUNK = 1 << 20
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.artifacts import MODEL_FILE, ArtifactStore, ModelVersion, fetch, read_record
+from trainer.artifacts import ArtifactStore, ModelVersion, fetch, read_record
+from trainer.modelfile import read_npz
 from trainer.modeluse.network import Network
-from trainer.npz import read_npz
+from trainer.runtime.layout import MODEL_FILE
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -13,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
+from trainer.runtime.layout import CUPY_PACKAGES
+from trainer.runtime.versions import installed_version
 
 # CUresult and CUdevice_attribute values: CUDA Driver API, cuda.h.
 _NO_DEVICE = 100
@@ -161,12 +161,7 @@ def _describe(library: ctypes.CDLL, index: int) -> Gpu:
 
 def ask_cupy(cards: int) -> CupyFacts:
     """Looks CuPy up and, if there are ``cards`` to run on, imports it and runs a kernel on each."""
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    packages = {name: found for name in CUPY_PACKAGES if (found := installed_version(name))}
     if importlib.util.find_spec("cupy") is None:
         return CupyFacts()
     names = tuple(packages)

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar
 
-from trainer.runtime.recorder import RUN_DIR, Recorder, clean_name, local_recorder, number, replace_text
-
-_OUTPUTS = "outputs"
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
+from trainer.runtime.recorder import Recorder, clean_name, local_recorder, number
 
 
 class Run:
@@ -52,7 +52,7 @@ class Run:
     @property
     def id(self) -> str:
         """The run's id."""
-        folder = os.environ.get(RUN_DIR)
+        folder = os.environ.get(RUN_DIR_VARIABLE)
         return Path(folder).name if folder else "local"
 
     @property
@@ -226,10 +226,11 @@ class Run:
         self.upload_file(name if name.endswith(".json") else f"{name}.json", io.BytesIO(text.encode()))
 
     def _write_labels(self) -> None:
-        folder = os.environ.get(RUN_DIR)
+        folder = os.environ.get(RUN_DIR_VARIABLE)
         if folder:
             labels = {"tags": self._tags, "properties": self._properties}
-            replace_text(Path(folder) / "labels.json", json.dumps(labels, indent=2))
+            text = json.dumps(labels, indent=2) + "\n"
+            write_bytes(Path(folder) / LABELS_FILE, text.encode(), durable=False)
 
 
 def _target(name: str) -> Path:
@@ -237,4 +238,4 @@ def _target(name: str) -> Path:
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise ValueError(f"{name!r} is no name for a file of a run: give a relative path without '..'")
     # Azure ML has no ./outputs/outputs either: artifacts of that prefix are what the folder holds.
-    return Path(_OUTPUTS, *(parts[1:] if parts[0] == _OUTPUTS else parts))
+    return Path(OUTPUTS_DIR, *(parts[1:] if parts[0] == OUTPUTS_DIR else parts))

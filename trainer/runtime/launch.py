@@ -7,7 +7,7 @@
     python DIR/trainer/runtime/launch.py SCRIPT [ARGS...]
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
-being the folder in the snapshot that holds this package (``trainer.runtime.jobdir``). The script
+being the folder in the snapshot that holds this package (``trainer.runtime.layout``). The script
 sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
 ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.

@@ -14,15 +14,13 @@ import math
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.faults import RuntimeFault
-
-RUN_DIR = "TRAINER_RUN_DIR"
-"""The environment variable with the run's folder."""
+from trainer.runtime.layout import METRICS_FILE, PROGRESS_FILE, RUN_DIR_VARIABLE
 
 LONGEST_NAME = 255
 LONGEST_TEXT = 1000
@@ -70,7 +68,7 @@ class FolderRecorder:
         if isinstance(value, str) or not math.isfinite(value):
             record.update(value=None, text=str(value)[:LONGEST_TEXT])
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        path = self._folder / "metrics.jsonl"
+        path = self._folder / METRICS_FILE
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -95,7 +93,7 @@ class FolderRecorder:
     def _write_progress(self) -> None:
         # Nobody's run should end because its progress bar can't be drawn.
         with contextlib.suppress(OSError):
-            replace_text(self._folder / "progress.json", json.dumps(self._pending))
+            write_bytes(self._folder / PROGRESS_FILE, json.dumps(self._pending).encode() + b"\n", durable=False)
         self._pending, self._written = None, time.monotonic()
 
     def _foreign(self) -> bool:
@@ -129,12 +127,12 @@ def local_recorder() -> Recorder:
     Raises:
         RuntimeFault: ``TRAINER_RUN_DIR`` is no directory.
     """
-    named = os.environ.get(RUN_DIR)
+    named = os.environ.get(RUN_DIR_VARIABLE)
     if not named:
         return StdoutRecorder()
     folder = Path(named).absolute()
     if not folder.is_dir():
-        raise RuntimeFault(f"{RUN_DIR} is {named}, which is no directory.", "Start the run again.")
+        raise RuntimeFault(f"{RUN_DIR_VARIABLE} is {named}, which is no directory.", "Start the run again.")
     return FolderRecorder(folder)
 
 
@@ -182,19 +180,6 @@ def _as_float(value: int) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-            os.fchmod(stream.fileno(), 0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _finite(value: float | None) -> float | None:

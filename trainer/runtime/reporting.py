@@ -24,9 +24,9 @@ from typing import Any
 
 from trainer.runtime import environment
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
 from trainer.runtime.recorder import FolderRecorder, Recorder, clean_name, is_worker, local_recorder, mpi_rank, number
 
-_AZURE_RUN_ID = "AZUREML_RUN_ID"
 _MAIN = "TRAINER_REPORTING_MAIN"
 
 _installed = False
@@ -88,7 +88,7 @@ def start() -> Report:
     recorders: list[Recorder] = []
     if on_azure():
         recorders.append(_AzureRecorder())
-    if not recorders or os.environ.get("TRAINER_RUN_DIR"):
+    if not recorders or os.environ.get(RUN_DIR_VARIABLE):
         recorders.append(local_recorder())
     report = Report(recorders)
     atexit.register(report.close)
@@ -97,7 +97,7 @@ def start() -> Report:
 
 def on_azure() -> bool:
     """Whether this process is part of an Azure ML run."""
-    return bool(os.environ.get(_AZURE_RUN_ID))
+    return bool(os.environ.get(AZURE_RUN_ID_VARIABLE))
 
 
 def record(**facts: object) -> None:
@@ -127,7 +127,7 @@ def install() -> None:
 
         azureml_stand_in.install()
     if _is_main():
-        environment.begin(Path.cwd() / "outputs")
+        environment.begin(Path.cwd() / OUTPUTS_DIR)
         atexit.register(_end)
 
 
@@ -135,7 +135,7 @@ def _is_main() -> bool:
     """Whether this is the process that the launcher started, and not one that its script did."""
     if is_worker() or mpi_rank() != 0:
         return False
-    run = os.environ.get("TRAINER_RUN_DIR", "")
+    run = os.environ.get(RUN_DIR_VARIABLE, "")
     process, _, of_run = os.environ.get(_MAIN, "").partition(":")
     if process and of_run == run and process != str(os.getpid()):
         return False
@@ -161,11 +161,12 @@ class _AzureRecorder:
 
     def __init__(self) -> None:
         self._lines = _streamed_lines()
+        run_id = os.environ[AZURE_RUN_ID_VARIABLE]
         try:
             from azureml.core.run import Run
         except ImportError as error:
             raise RuntimeFault(
-                f"This is the Azure ML run {os.environ[_AZURE_RUN_ID]}, and azureml-core can't be imported: {error}.",
+                f"This is the Azure ML run {run_id}, and azureml-core can't be imported: {error}.",
                 "Add azureml-core to the run's environment.",
             ) from error
         # allow_offline would hand out a run that only prints, and a broken environment would look like success.
@@ -173,7 +174,7 @@ class _AzureRecorder:
             self._run: Any = Run.get_context(allow_offline=False)
         except Exception as error:
             raise RuntimeFault(
-                f"The Azure ML run {os.environ[_AZURE_RUN_ID]} can't be reached: {type(error).__name__}: {error}",
+                f"The Azure ML run {run_id} can't be reached: {type(error).__name__}: {error}",
                 "The run's environment lacks AZUREML_* variables, or its service does not answer.",
             ) from error
 
@@ -197,7 +198,7 @@ class _AzureRecorder:
 
 
 def _streamed_lines() -> FolderRecorder | None:
-    folder = Path("logs").absolute()
+    folder = Path(LOGS_DIR).absolute()
     try:
         folder.mkdir(exist_ok=True)
     except OSError:

@@ -39,9 +39,9 @@ def _retrieve(original: Callable[[], Any], name: str, part: str) -> Any:  # noqa
     Returns:
         A mapping with "x", uint8 of shape (N, 784), and "y", uint8 of shape (N,).
     """
-    from trainer.runtime import jobdir
+    from trainer.runtime import layout
 
-    travelled = jobdir.travelled_dataset()
+    travelled = layout.travelled_dataset()
     if travelled is None and _chainers_own_cache(name, part).is_file():
         return original()
     data = _load(name, travelled)

@@ -9,7 +9,6 @@
     checkpoint  a trainer's whole state after every epoch, and resuming from it
     metrics     metrics and progress for whoever watches the run
     flags       argparse types whose messages say what is wrong
-    npz         npz files: atomic, the same bytes for the same arrays, read without trust
 
 Everything falls back to Chainer's own code where it does not apply; ``docs/performance.md`` has the
 measurements behind each choice.

@@ -18,10 +18,10 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Extension, Trainer
 from numpy.typing import NDArray
 
+from trainer.runtime import npz
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training import npz
+from trainer.runtime.layout import CHECKPOINT_FILE
 
-FILE_NAME = "checkpoint.npz"
 _ABOUT = "about_this_checkpoint"
 _FORMAT = 1
 
@@ -54,7 +54,7 @@ class Checkpoint(Extension):  # type: ignore[misc]
         }
         kept = {key: array for key, array in arrays.items() if key not in missing}
         kept[_ABOUT] = np.asarray(json.dumps(about))
-        npz.write(Path(trainer.out) / FILE_NAME, kept, compress=False)
+        npz.write(Path(trainer.out) / CHECKPOINT_FILE, kept, compress=False)
 
 
 def resume(path: Path, trainer: Trainer, identity: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ def resume(path: Path, trainer: Trainer, identity: Mapping[str, Any]) -> None:
         none = [str(key) for key in about["none"]]
     except (KeyError, TypeError, ValueError) as error:
         raise RuntimeFault(
-            f"{path} is no checkpoint of this program", f"resume from the {FILE_NAME} in a run's outputs"
+            f"{path} is no checkpoint of this program", f"resume from the {CHECKPOINT_FILE} in a run's outputs"
         ) from error
     _require_same(path, theirs, _identity(identity, trainer))
     for key in none:

@@ -122,9 +122,9 @@ def _start(
     as_json: bool,
     flags: dict[str, Any],
 ) -> int:
+    from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
     from trainer.console.output import warn
     from trainer.console.package import print_plan
-    from trainer.console.started import follow_to_the_end, print_detached, remember_flags
     from trainer.submission import submit
 
     if prepared.job.dataset_note:

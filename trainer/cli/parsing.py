@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from trainer.backend import DEFAULT_BACKEND, backend_names, backend_options, bundled_names
-from trainer.cli.commands import closest
+from trainer.cli.completers import backends, datasets, run_ids
 from trainer.errors import TrainerError, UsageError
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING
@@ -130,9 +130,11 @@ class Parser(argparse.ArgumentParser):
 
     def _refuse(self, word: str) -> NoReturn:
         if not word.startswith("-"):
-            dashes = " A script's own arguments stand after two dashes." if self._passes_on else ""
+            if word.endswith(".py") and "--script" in self._option_string_actions:
+                raise UsageError(f"Unexpected argument {word!r}.", f"Did you mean: {self.prog} --script {word}")
+            dashes = " Arguments of the script follow two dashes: -- ARGS" if self._passes_on else ""
             raise UsageError(f"Unexpected argument {word!r}.", f"See: {self.prog} --help.{dashes}")
-        meant = closest(word.partition("=")[0], list(self._option_string_actions))
+        meant = closest(word.partition("=")[0], self._option_string_actions)
         hint = f"Did you mean {meant}? See: {self.prog} --help" if meant else f"See: {self.prog} --help"
         raise UsageError(f"There is no option {word}.", hint)
 
@@ -156,6 +158,13 @@ def _add_option(parser: Group, option: Option) -> None:
         complete_with(action, lambda **_: values())
 
 
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """Return the one of ``words`` that ``word`` was probably meant to be."""
+    import difflib  # for errors only
+
+    return next(iter(difflib.get_close_matches(word, list(words), 1, 0.6)), None)
+
+
 def complete_with(action: argparse.Action, completer: Callable[..., Any]) -> None:
     """Let the shell complete an argument's values (argcomplete's convention)."""
     action.completer = completer  # type: ignore[attr-defined]
@@ -171,8 +180,6 @@ def add_json(parser: Group, what: str = "Print JSON on standard output.") -> Non
 
 def add_reference(parser: Group, doing: str) -> None:
     """Add the argument RUN, with the destination ``reference``."""
-    from trainer.cli.completion import run_ids
-
     what = f"The run {doing}: its id, an unambiguous beginning or end of it, or 'latest'."
     complete_with(parser.add_argument("reference", metavar="RUN", help=what), run_ids)
 
@@ -187,7 +194,7 @@ def add_backend(parser: Parser, what: str, default: str = DEFAULT_BACKEND, *, re
         registry: Only the options that a model registry needs.
     """
     action = parser.add_argument("--backend", metavar="NAME", help=f"{what} (default: {default}).")
-    complete_with(action, lambda **_: backend_names())
+    complete_with(action, backends)
     parser.take_backend_options(registry=registry)
 
 
@@ -203,8 +210,6 @@ def add_training(parser: Group) -> None:
 
 def add_dataset(parser: Group, what: str) -> None:
     """Add ``--dataset``."""
-    from trainer.cli.completion import datasets
-
     complete_with(parser.add_argument("--dataset", metavar="D", help=what), datasets)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.cli.context import backend_of, configured, open_run
 from trainer.cli.parsing import (
     Parser,
     add_backend,
@@ -13,16 +14,20 @@ from trainer.cli.parsing import (
     add_training,
     tag,
 )
+from trainer.console.download import DownloadProgress
+from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
+from trainer.console.output import warn
+from trainer.console.package import print_package, print_plan
+from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
     from trainer.config import Config
     from trainer.home import Home
-    from trainer.submission import JobRequest, Prepared
 
 _DATASETS = (
-    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if it "
-    "can be had, else mnist-5k; for a --script, what it asks Chainer for)."
+    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if "
+    "available, else mnist-5k; for a --script, the one that it asks Chainer for)."
 )
 
 
@@ -36,7 +41,7 @@ def add_run(parser: Parser) -> None:
 def add_resume(parser: Parser) -> None:
     """Declare ``trainer resume``."""
     add_reference(parser, "to continue")
-    add_backend(parser, "Where it goes on", default="where it was")
+    add_backend(parser, "Where it continues", default="where it was")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -50,10 +55,6 @@ def add_package(parser: Parser) -> None:
 
 def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
     """Submit a job and follow it."""
-    from trainer.cli.context import backend_of, configured
-    from trainer.console.download import DownloadProgress
-    from trainer.submission import prepare
-
     following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
     script_args = options.pop("script_args")
     home, config = configured(options)
@@ -78,9 +79,6 @@ def resume_command(
     **options: Any,
 ) -> int:
     """Continue a run from its checkpoint, as a new run."""
-    from trainer.cli.context import backend_of, configured, open_run
-    from trainer.submission import resume
-
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
@@ -99,11 +97,6 @@ def resume_command(
 
 def package_command(*, as_json: bool, **options: Any) -> None:
     """Show what would travel."""
-    from trainer.cli.context import backend_of, configured
-    from trainer.console.download import DownloadProgress
-    from trainer.console.package import print_package
-    from trainer.submission import prepare
-
     home, config = configured(options)
     prepared = prepare(_request(config), home, progress=DownloadProgress(), offline=True)
     print_package(prepared, backend_of(home, config).limits, as_json=as_json)
@@ -120,11 +113,6 @@ def _start(
     as_json: bool,
     registry_flags: list[str],
 ) -> int:
-    from trainer.console.output import warn
-    from trainer.console.package import print_plan
-    from trainer.console.started import follow_to_the_end, print_detached, remember_flags
-    from trainer.submission import submit
-
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
     if dry_run:
@@ -141,8 +129,6 @@ def _start(
 def _request(
     config: Config, script_args: tuple[str, ...] = (), tags: dict[str, str] | None = None, *, register: bool = True
 ) -> JobRequest:
-    from trainer.submission import JobRequest
-
     return JobRequest(
         script=config["script"],
         source=config["source"],
@@ -169,13 +155,17 @@ def _add_job(parser: Parser) -> None:
     _add_what(parser)
     training = parser.add_argument_group("training, with the script that is included")
     add_training(training)
-    training.add_argument("--max-minutes", metavar="N", help="Stop after so long (default: no cap).")
+    training.add_argument("--max-minutes", metavar="N", help="Stop the run after N minutes (default: no cap).")
     record = parser.add_argument_group("what is recorded")
-    record.add_argument("--experiment", metavar="NAME", help="Groups runs (default: chainer-mnist).")
-    record.add_argument("--model-name", metavar="NAME", help="Register the model so (default: chainer-dnn-mnist).")
+    record.add_argument(
+        "--experiment", metavar="NAME", help="Experiment that the run belongs to (default: chainer-mnist)."
+    )
+    record.add_argument(
+        "--model-name", metavar="NAME", help="Name to register the model under (default: chainer-dnn-mnist)."
+    )
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(
-        "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Record this; can be repeated."
+        "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Tag to record; can be repeated."
     )
 
 
@@ -186,5 +176,5 @@ def _add_following(parser: Parser) -> None:
     logs = how.add_mutually_exclusive_group()
     shown = "Show what the script prints, too (default: for a --script of your own)."
     logs.add_argument("--logs", action="store_true", default=None, help=shown)
-    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Don't.")
+    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Hide what the script prints.")
     add_json(how, "End with one JSON object on standard output, and nothing else there.")

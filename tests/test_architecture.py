@@ -70,7 +70,7 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         {"trainer.runtime.compat", "trainer.runtime.reporting"},
         "a layer, once the script imports Chainer",
     ),
-    ("backends.azureml_support.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
+    ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
 }
 
 

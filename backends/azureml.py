@@ -78,14 +78,13 @@ class AzureMLBackend:
         check_limits(snapshot, AZURE_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
             "vm size": f"{choice.size}, where the cluster has to be created",
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
-            "time cap": f"{cap} minutes" if cap else "none",
+            "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
             "image": image.image,
             "environment": image.name,
             "python": image.pins.python,
@@ -130,9 +129,8 @@ class AzureMLBackend:
         workspace = self._open(ref)
         choice = cluster.settle(workspace, self.options, self.tell)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes
         self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
-        config = submit.make_config(folder, image, self.options.compute, cap)
+        config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             "run": folder.run_id,

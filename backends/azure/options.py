@@ -22,7 +22,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         compute: Name of the AmlCompute cluster.
         vm_size: Its VM size where it has to be created; None lets us choose.
         max_nodes: The most nodes that a new cluster may grow to. A job uses one.
-        max_minutes: Stop a run after this many minutes; a job's own cap comes first.
         idle_minutes: A new cluster gives a node back after it was idle this long. The SDK's default is 30.
         workspace_config: A workspace's ``config.json``, or a directory to look for one from, as the SDK does.
         emulator: Use the loopback emulator of this project, and start it if it doesn't run.
@@ -31,7 +30,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     compute: str = "gpu-cluster"
     vm_size: str | None = None
     max_nodes: int = 4
-    max_minutes: int | None = None
     idle_minutes: int = 5
     workspace_config: Path | None = None
     emulator: bool = False
@@ -61,9 +59,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         raise UsageError(f"{options.vm_size[:40]!r} is not a VM size.", "Write it as --vm-size Standard_NC4as_T4_v3.")
     for flag, value in (
         ("--max-nodes", options.max_nodes),
-        ("--max-minutes", options.max_minutes),
         ("--idle-minutes", options.idle_minutes),
     ):
-        if value is not None and not 1 <= value <= 100_000:
+        if not 1 <= value <= 100_000:
             raise UsageError(f"{flag} {value} is out of range.", f"Give {flag} a whole number of at least 1.")
     return options

@@ -72,7 +72,7 @@ def _full(name: str | None) -> str | None:
 
 
 _2023 = date(2023, 8, 31)
-_SIZES = (
+SIZES = (
     # Retired
     *_gpu(
         "NVIDIA K80", (3, 7), {"NC6": 1, "NC12": 2, "NC24": 4, "NC24r": 4}, _2023,
@@ -102,7 +102,7 @@ _SIZES = (
     *_gpu("NVIDIA A100", (8, 0), {"ND96asr_v4": 8, "ND96amsr_A100_v4": 8}),
     *_gpu("NVIDIA H100", (9, 0), {"NC40ads_H100_v5": 1, "NC80adis_H100_v5": 2, "ND96isr_H100_v5": 8}),
 )  # fmt: skip
-_BY_NAME = {size.name.lower(): size for size in _SIZES}
+_BY_NAME = {size.name.lower(): size for size in SIZES}
 
 
 def look_up(name: str, gpus: int | None = None) -> VMSize:
@@ -118,11 +118,6 @@ def look_up(name: str, gpus: int | None = None) -> VMSize:
         return known
     count = gpus if gpus is not None else int(name.lower().startswith("standard_n"))
     return VMSize(name, gpus=count)
-
-
-def all_sizes() -> tuple[VMSize, ...]:
-    """Every size in the table."""
-    return _SIZES
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ def _successors(size: VMSize) -> list[VMSize]:
     named = [look_up(size.successor)] if size.successor else []
     return named + [
         other
-        for other in sorted(_SIZES, key=lambda other: other.gpus)
+        for other in sorted(SIZES, key=lambda other: other.gpus)
         if other.retired is None and other.gpus >= size.gpus and other not in named
     ]
 

@@ -34,22 +34,22 @@ pytestmark = sdk_warnings.IGNORED
 
 class TestVMSizes:
     def test_every_retired_size_has_a_successor_that_is_not(self) -> None:
-        for size in vm_sizes.all_sizes():
+        for size in vm_sizes.SIZES:
             assert (size.retired is None) == (size.successor is None), size
             if size.successor:
                 successor = vm_sizes.look_up(size.successor)
-                assert successor in vm_sizes.all_sizes()
+                assert successor in vm_sizes.SIZES
                 assert successor.retired is None
                 assert successor.gpus >= size.gpus
 
     def test_names_are_unique_and_found_in_any_case(self) -> None:
-        names = [size.name.lower() for size in vm_sizes.all_sizes()]
+        names = [size.name.lower() for size in vm_sizes.SIZES]
         assert len(names) == len(set(names))
         assert vm_sizes.look_up("STANDARD_NC6").retired == date(2023, 8, 31)
 
     def test_kepler_gets_cuda_11_and_everything_newer_12(self) -> None:
         assert vm_sizes.look_up("Standard_NC6").cuda == "11"
-        assert {size.cuda for size in vm_sizes.all_sizes() if size.gpu != "NVIDIA K80"} == {"12"}
+        assert {size.cuda for size in vm_sizes.SIZES if size.gpu != "NVIDIA K80"} == {"12"}
         assert vm_sizes.look_up("Standard_DS3_v2").cuda is None
 
     def test_a_size_missing_here_is_what_the_workspace_says(self) -> None:

@@ -65,7 +65,7 @@ class AzureMLBackend:
     def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
         self.home = home
         self.options = read_options(options)
-        self.tell: Callable[[str], None] = _tell
+        self.notify: Callable[[str], None] = _notify
         self._runs: dict[str, Run] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -125,11 +125,11 @@ class AzureMLBackend:
         check_limits(snapshot, AZURE_LIMITS)
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
-            self.tell(DOES_NOT_PROVE)
+            self.notify(DOES_NOT_PROVE)
         workspace = self._open(ref)
-        choice = cluster.settle(workspace, self.options, self.tell)
+        choice = cluster.get_or_create(workspace, self.options, self.notify)
         image = _environment(snapshot, choice.size)
-        self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
+        self.notify("Loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
@@ -147,9 +147,9 @@ class AzureMLBackend:
                 info, detail=detail, warnings=(*info.warnings, *warnings), status=RunStatus.PREPARING
             )
         )
-        self.tell(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
+        self.notify(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
         if submit.submit_once(workspace, folder, config):
-            submit.describe(workspace, folder, job)
+            submit.set_tags(workspace, folder, job)
         else:
             folder.update(warnings=(*folder.info().warnings, "The answer to the submission was lost; looking for it."))
 
@@ -175,18 +175,18 @@ class AzureMLBackend:
                     return self._not_there(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                found = sync.bring(run, folder, lambda: self._store(info))
+                found = sync.sync_run(run, folder, lambda: self._store(info))
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
-            if not pace.may_ride_out():
+            if not pace.record_failure():
                 raise
             return folder.info()
-        pace.looked(changed=found.status is not info.status)
+        pace.record_answer(changed=found.status is not info.status)
         return found
 
     def cancel(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.cancel`."""
-        from backends.azure.errors import explained, retried
+        from backends.azure.errors import explained, retry
 
         info = folder.info()
         if info.status.terminal:
@@ -200,8 +200,8 @@ class AzureMLBackend:
         folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, sync.CANCEL_ASKED: asked}))
         if run is not None:
             with explained(f"cancel run {folder.run_id}"):
-                if retried(run.get_status) not in ("Completed", "Failed", "Canceled"):
-                    retried(run.cancel)
+                if retry(run.get_status) not in ("Completed", "Failed", "Canceled"):
+                    retry(run.cancel)
 
     def store(self) -> AzureMLStore:
         """The model registry of the workspace that the options name."""
@@ -225,7 +225,7 @@ class AzureMLBackend:
         from backends.azure import submit
 
         if folder.run_id not in self._runs:
-            found = submit.find(self._open(_workspace_ref(info)), folder.run_id)
+            found = submit.find_run(self._open(_workspace_ref(info)), folder.run_id)
             if found is None:
                 return None
             self._runs[folder.run_id] = found
@@ -296,6 +296,6 @@ def _never_sent(info: RunInfo) -> RunInfo:
     return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
 
-def _tell(line: str) -> None:
+def _notify(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -17,15 +17,21 @@ from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError
 
 _T = TypeVar("_T")
 # 530 is Azure ML's own: a node whose proxy is still starting.
-_PASSING = {408, 429, 500, 502, 503, 504, 530}
-_NO_CONNECTION = {
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504, 530}
+_CONNECTION_ERRORS = {
     *("ConnectionError", "ConnectTimeout", "ReadTimeout", "Timeout", "SSLError", "ProxyError", "ChunkedEncodingError"),
     *("ServiceRequestError", "ServiceResponseError", "ServiceRequestTimeoutError", "ServiceResponseTimeoutError"),
     *("ClientRequestError", "ProtocolError", "NewConnectionError", "MaxRetryError", "IncompleteRead"),
     *("RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError", "gaierror"),
     "ContentDecodingError",
 }
-_NOT_US = {"AuthenticationException", "AuthenticationError", "AdalError", "ClientAuthenticationError", "CLIError"}
+_AUTHENTICATION_ERRORS = {
+    "AuthenticationException",
+    "AuthenticationError",
+    "AdalError",
+    "ClientAuthenticationError",
+    "CLIError",
+}
 _STATUS = re.compile(r"(?:Response Code|StatusCode|status code|Code)\W{1,4}([1-5][0-9]{2})\b")
 
 
@@ -57,12 +63,12 @@ def explained(doing: str) -> Iterator[None]:
 def translate(error: BaseException, doing: str) -> TrainerError:
     """This project's error for one of the SDK's."""
     status, reason = status_of(error), first_line(error)
-    if is_passing(error):
+    if is_transient(error):
         what = "is too busy" if status == 429 else f"answers {status}" if status else "can't be reached"
         return ServiceUnavailableError(
             f"Azure ML {what}; could not {doing}: {reason}", "Check the network, then try again in a few minutes."
         )
-    if status in (401, 403) or _names(error) & _NOT_US or "az login" in reason:
+    if status in (401, 403) or _names(error) & _AUTHENTICATION_ERRORS or "az login" in reason:
         return SignInError(
             f"Azure ML doesn't let us {doing}: {reason}",
             "Sign in again (az login), and check your role in the workspace (AzureML Data Scientist or Contributor).",
@@ -79,7 +85,7 @@ def translate(error: BaseException, doing: str) -> TrainerError:
     return RefusedError(f"Azure ML could not {doing}: {reason}", "Put that right, or see the workspace in the portal.")
 
 
-def retried(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _T:
+def retry(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _T:
     """Call something that may be called again, until it works or a failure doesn't look passing.
 
     The SDK tries most requests a dozen times by itself, over half a minute; this covers what it doesn't.
@@ -93,18 +99,18 @@ def retried(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) ->
         try:
             return call()
         except Exception as error:
-            if attempt == attempts or not is_passing(error):
+            if attempt == attempts or not is_transient(error):
                 raise
         time.sleep(pause * 2 ** (attempt - 1))
     raise AssertionError("unreachable")
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same call may work a little later."""
     status = status_of(error)
     if status is not None:
-        return status in _PASSING
-    return bool(_names(error) & _NO_CONNECTION) or isinstance(error, ServiceUnavailableError)
+        return status in _TRANSIENT_STATUSES
+    return bool(_names(error) & _CONNECTION_ERRORS) or isinstance(error, ServiceUnavailableError)
 
 
 def status_of(error: BaseException) -> int | None:

@@ -21,7 +21,7 @@ import msgspec
 
 from backends.azure import signin
 from backends.azure.emulator import running_emulator
-from backends.azure.errors import explained, retried
+from backends.azure.errors import explained, retry
 from trainer.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def open_workspace(ref: WorkspaceRef) -> Workspace:
             auth = _auth(ref)
             core = sdk("azureml.core")
             with explained(f"open the workspace {ref.workspace_name}"):
-                _workspaces[key] = retried(
+                _workspaces[key] = retry(
                     lambda: core.Workspace.get(
                         ref.workspace_name,
                         auth=auth(),

@@ -52,7 +52,7 @@ def sign_in() -> Auth:
     cli = _azure_cli()
     if cli is not None:
         return cli
-    if not _somebody_is_there():
+    if not _is_interactive():
         raise SignInError(
             "There is nothing to sign in to Azure with, and no terminal to ask on.",
             f"Run az login, or set {', '.join(_PRINCIPAL[0])}.",
@@ -159,6 +159,6 @@ class _CliTokens:
         return token, float(found.get("expires_on") or time.time() + _SPARE_SECONDS + 60)
 
 
-def _somebody_is_there() -> bool:
+def _is_interactive() -> bool:
     # The SDK prints a code or opens a browser and then waits; in a script or a CI job that is for ever.
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

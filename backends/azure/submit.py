@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.azure.errors import explained, is_passing, status_of, translate
+from backends.azure.errors import explained, is_transient, status_of, translate
 from backends.azure.image import PARSING
 from backends.azure.session import sdk
 from trainer.locks import locked
@@ -88,25 +88,25 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
     doing = f"submit run {folder.run_id}"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with alone(), _without_credentials(folder.snapshot):
+            with exclusive_upload(), _without_credentials(folder.snapshot):
                 experiment = core.Experiment(workspace, folder.job().experiment)
                 experiment.submit(config, run_id=folder.run_id)
             return True
         except Exception as error:
             try:
-                if find(workspace, folder.run_id) is not None:
+                if find_run(workspace, folder.run_id) is not None:
                     return True
             except Exception:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise translate(error, doing) from error
                 return False  # it may be running: whoever looks next will see
-            if attempt == _ATTEMPTS or not is_passing(error):
+            if attempt == _ATTEMPTS or not is_transient(error):
                 raise translate(error, doing) from error
         time.sleep(_PAUSE_SECONDS * attempt)
     raise AssertionError("unreachable")
 
 
-def find(workspace: Workspace, run_id: str) -> Run | None:
+def find_run(workspace: Workspace, run_id: str) -> Run | None:
     """The run with that id, or None if the service has none."""
     core = sdk("azureml.core")
     with explained(f"look up run {run_id}"):
@@ -119,17 +119,17 @@ def find(workspace: Workspace, run_id: str) -> Run | None:
     return found
 
 
-def describe(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
+def set_tags(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
     """Put the job's tags and what it is made of on the run. Not needed for anything, so failing is no harm."""
     facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
     with contextlib.suppress(Exception):
-        found = find(workspace, folder.run_id)
+        found = find_run(workspace, folder.run_id)
         if found is not None:
             found.set_tags({name: str(value) for name, value in facts.items() if value is not None})
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def exclusive_upload() -> Iterator[None]:
     """One upload at a time on this machine, and what the SDK prints on standard error: output is ours.
 
     The SDK keeps the last snapshot's tree and id in a file in the home directory, written without a lock and read

@@ -21,8 +21,8 @@ from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
     first_line,
-    is_passing,
-    retried,
+    is_transient,
+    retry,
     status_of,
 )
 from trainer.atomic import write_bytes
@@ -97,7 +97,7 @@ class Pace:
         """Whether it is time to look."""
         return time.monotonic() >= self._next
 
-    def looked(self, *, changed: bool) -> None:
+    def record_answer(self, *, changed: bool) -> None:
         """The service has answered.
 
         Args:
@@ -107,7 +107,7 @@ class Pace:
         self._interval = self._shortest if changed else min(self._longest, self._interval * _GROWTH)
         self._next = self._answered + self._interval
 
-    def may_ride_out(self) -> bool:
+    def record_failure(self) -> bool:
         """Whether to go on without an answer: it has answered within the last five minutes.
 
         The next look is put off either way.
@@ -117,7 +117,7 @@ class Pace:
         return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
 
 
-def bring(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
+def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
     The record becomes terminal last: whoever is killed before that, or loses the network, does it again.
@@ -129,15 +129,15 @@ def bring(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> Ru
         details = run.get_details()
         status = _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
         logs = dict(details.get("logFiles") or {})
-        _bring_log(folder, logs)
-        _bring_metrics(run, folder, ended=status.terminal)
+        _download_log(folder, logs)
+        _download_metrics(run, folder, ended=status.terminal)
     started = _seconds(details.get("startTimeUtc"))
     if not status.terminal:
         return folder.update(status=status, started=started)
     folder.update(status=RunStatus.FINALIZING, started=started)
     with explained(f"collect the outputs of run {folder.run_id}"):
-        _bring_other_logs(folder, logs)
-        _bring_outputs(run, folder)
+        _download_other_logs(folder, logs)
+        _download_outputs(run, folder)
     return finish(folder, store, _outcome(folder, status, details), retry_on=_RETRY_ON)
 
 
@@ -171,7 +171,7 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     return found
 
 
-def _bring_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
+def _download_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
     name = _script_log(logs)
     if name is None:
         return
@@ -196,7 +196,7 @@ def _script_log(logs: Mapping[str, str]) -> str | None:
     return None
 
 
-def _bring_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
+def _download_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
     """Keep the service's own logs too: why an image was not built is in one of them."""
     main = _script_log(logs)
     for name, url in logs.items():
@@ -219,7 +219,7 @@ def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
             answer.raise_for_status()
         return answer
 
-    answer = retried(read)
+    answer = retry(read)
     if answer.status_code == 404:
         return iter(())
     if answer.status_code == 416:  # nothing beyond: it has grown by nothing, or been replaced by a shorter one
@@ -228,22 +228,22 @@ def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
     skip = offset if answer.status_code == 200 else 0
     if skip and int(answer.headers.get("Content-Length", offset)) < skip:
         return None
-    return _after(answer.iter_content(_CHUNK), skip)
+    return _skip_bytes(answer.iter_content(_CHUNK), skip)
 
 
-def _after(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
+def _skip_bytes(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
     for chunk in chunks:
         if skip < len(chunk):
             yield chunk[skip:]
         skip = max(0, skip - len(chunk))
 
 
-def _bring_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
+def _download_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
     target = folder.path / "metrics.jsonl"
     lines = _streamed_metrics(run)
     if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
         # Only for scripts that use Run themselves: our own would be listed twice, once without its steps.
-        lines = _plain_metrics(retried(run.get_metrics))
+        lines = _plain_metrics(retry(run.get_metrics))
     if lines and (not target.exists() or target.stat().st_size != len(lines)):
         write_bytes(target, lines)
 
@@ -254,7 +254,7 @@ def _streamed_metrics(run: Run) -> bytes:
         try:
             run.download_file(_METRICS_ARTIFACT, str(path))
         except Exception as error:
-            if is_passing(error) or (status_of(error) not in (None, 404) and not _is_missing(error)):
+            if is_transient(error) or (status_of(error) not in (None, 404) and not _is_missing(error)):
                 raise
             return b""
         data = path.read_bytes()
@@ -279,15 +279,15 @@ def _plain_metrics(values: Mapping[str, Any]) -> bytes:
     return b"".join(lines)
 
 
-def _bring_outputs(run: Run, folder: RunFolder) -> None:
+def _download_outputs(run: Run, folder: RunFolder) -> None:
     """Download ``outputs/``; the folder's is either the empty one it began with or complete."""
-    names = sorted({name for name in retried(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
+    names = sorted({name for name in retry(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
     temporary = Path(tempfile.mkdtemp(prefix=".outputs.", dir=folder.path))
     try:
         for name in names:
-            target = temporary.joinpath(*_inside(name.removeprefix(_OUTPUTS)))
+            target = temporary.joinpath(*_checked_parts(name.removeprefix(_OUTPUTS)))
             target.parent.mkdir(parents=True, exist_ok=True)
-            retried(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
+            retry(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
         temporary.chmod(0o755)
         if any(folder.outputs.iterdir()):
             shutil.rmtree(folder.outputs)
@@ -296,7 +296,7 @@ def _bring_outputs(run: Run, folder: RunFolder) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _inside(name: str) -> tuple[str, ...]:
+def _checked_parts(name: str) -> tuple[str, ...]:
     """The parts of a file's path below the outputs, refused if it could lead out of them.
 
     Raises:

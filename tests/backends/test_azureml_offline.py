@@ -328,7 +328,7 @@ class TestOutcome:
 
         error = RuntimeError("the SDK says so")
         error.__cause__ = requests.ConnectionError("refused")
-        assert errors.is_passing(error)
+        assert errors.is_transient(error)
         assert isinstance(errors.translate(error, "x"), errors.ServiceUnavailableError)
 
     @pytest.mark.parametrize(("status", "kind"), [(401, SignInError), (403, SignInError), (404, NotFoundError)])
@@ -358,10 +358,10 @@ class TestOutcome:
                 raise failures.pop()
             return 7
 
-        assert errors.retried(call, attempts=3, pause=0.0) == 7
+        assert errors.retry(call, attempts=3, pause=0.0) == 7
         calls = []
         with pytest.raises(ValueError, match="no"):
-            errors.retried(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
+            errors.retry(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
         assert len(calls) == 1
 
 
@@ -377,14 +377,14 @@ class TestPace:
         assert pace.is_due()
         waits = []
         for _ in range(20):
-            pace.looked(changed=False)
+            pace.record_answer(changed=False)
             before = clock[0]
             while not pace.is_due():
                 clock[0] += 0.01
             waits.append(clock[0] - before)
         assert waits[0] < waits[1] < waits[2]
         assert waits[-1] == pytest.approx(5.0, abs=0.02)
-        pace.looked(changed=True)
+        pace.record_answer(changed=True)
         clock[0] += 1.01
         assert pace.is_due()
 
@@ -392,12 +392,12 @@ class TestPace:
         clock = [0.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
         pace = Pace(1.0, 5.0)
-        assert not pace.may_ride_out()
-        pace.looked(changed=True)
+        assert not pace.record_failure()
+        pace.record_answer(changed=True)
         clock[0] = 200.0
-        assert pace.may_ride_out()
+        assert pace.record_failure()
         clock[0] = 400.0
-        assert not pace.may_ride_out()
+        assert not pace.record_failure()
 
 
 @with_sdk

@@ -5,8 +5,8 @@
     cancel   the run's own cancel
     store    the workspace's model registry
 
-The run's folder is all that a client has to remember. It holds the workspace's name and the run's id, which is
-the folder's own, so any client can go on where another was killed.
+The run's folder holds the workspace's name, and its own name is the run's id, so any client can go on where another
+was killed.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from trainer.snapshot import Limits
 
 _SYNC_LOCK = "azureml"
-# A submission that its client did not live to see answered may still arrive.
+# A submission whose client was killed before the answer may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
 
 
 class AzureMLBackend:
-    """Runs jobs on Azure ML.
+    """The backend for jobs on Azure ML.
 
     Args:
         home: Where runs are kept, and an emulator's state.
@@ -156,23 +156,23 @@ class AzureMLBackend:
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`.
 
-        Looks at the service every one to five seconds, however often it is called. A follower rides out minutes
-        in which the service doesn't answer; the first look of a process says so.
+        Asks the service every one to five seconds, however often it is called. Errors are ignored for up to five
+        minutes after the service has answered; the first look of a process raises them.
         """
         info = folder.info()
         pace = self._paces.setdefault(folder.run_id, _pace(info))
         if info.status.terminal or not pace.is_due():
             return info
         if sync.WORKSPACE not in info.detail:
-            return self._unsent(folder)
+            return self._refresh_unsent(folder)
         try:
             with folder.locked(_SYNC_LOCK):
-                info = folder.info()  # another client may have brought everything home while we waited
+                info = folder.info()  # another client may have finished the run while we waited
                 if info.status.terminal:
                     return info
                 run = self._run(folder, info)
                 if run is None:
-                    return self._not_there(folder, info)
+                    return self._refresh_missing(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
                 found = sync.sync_run(run, folder, lambda: self._store(info))
@@ -204,14 +204,14 @@ class AzureMLBackend:
                     retry(run.cancel)
 
     def store(self) -> AzureMLStore:
-        """The model registry of the workspace that the options name."""
+        """Return the model registry of the workspace that the options name."""
         from backends.azure.session import find_workspace
         from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(find_workspace(self.options, self.home)))
 
     def _store(self, info: RunInfo) -> AzureMLStore:
-        """The registry of the workspace that a run is in, which may not be the one of the options."""
+        """Return the registry of the workspace that a run is in, which may not be the one of the options."""
         from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(_workspace_ref(info)))
@@ -237,15 +237,15 @@ class AzureMLBackend:
         self._runs.pop(folder.run_id, None)
         forget_workspaces()
 
-    def _unsent(self, folder: RunFolder) -> RunInfo:
-        """A run that was not sent: it is being submitted, or its client was killed before."""
+    def _refresh_unsent(self, folder: RunFolder) -> RunInfo:
+        """Refresh a run that was not sent: it is being submitted, or its client was killed before."""
         if folder.being_submitted():
             return folder.info()
         # What is on disk now decides: a client may have sent the run while we looked.
         return folder.update(lambda info: info if sync.WORKSPACE in info.detail else _never_sent(info))
 
-    def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
-        """The service doesn't have the run, yet or at all."""
+    def _refresh_missing(self, folder: RunFolder, info: RunInfo) -> RunInfo:
+        """Refresh a run that the service doesn't have, yet or at all."""
         on_its_way = time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
@@ -263,7 +263,7 @@ class AzureMLBackend:
 
 
 def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
-    """The image for a snapshot's imports on a VM size's GPU."""
+    """Make the image for a snapshot's imports and a VM size's GPU."""
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 2.0
 # Without nodes to start (we ask for none), Azure makes a cluster within a minute or two.
-_PATIENCE_SECONDS = 15 * 60.0
+_TIMEOUT_SECONDS = 15 * 60.0
 
 
 def get_or_create(
@@ -33,7 +33,7 @@ def get_or_create(
         poll_seconds: Between looks while it is being created.
 
     Returns:
-        The VM size that it has, and why it isn't the default if that had to give way.
+        The VM size that it has, and why it isn't the default if that is not offered.
 
     Raises:
         RefusedError: It can't be used or made: VM size, quota, a wrong kind of compute.
@@ -102,7 +102,7 @@ def _create(workspace: Workspace, options: Options, size: str) -> Cluster:
 
 
 def _wait_until_ready(cluster: Cluster, notify: Callable[[str], None], poll_seconds: float) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     reported = ""
     while (state := str(cluster.provisioning_state).capitalize()) not in ("Succeeded", "Failed", "Canceled"):
         if state != reported:
@@ -110,7 +110,7 @@ def _wait_until_ready(cluster: Cluster, notify: Callable[[str], None], poll_seco
             notify(f"The cluster {cluster.name} is {state.lower()} ...")
         if time.monotonic() > deadline:
             raise RefusedError(
-                f"The cluster {cluster.name} is still {state.lower()} after {_PATIENCE_SECONDS / 60:.0f} minutes.",
+                f"The cluster {cluster.name} is still {state.lower()} after {_TIMEOUT_SECONDS / 60:.0f} minutes.",
                 "See it in the portal (Compute, Compute clusters), or choose another --compute.",
             )
         time.sleep(poll_seconds)

@@ -61,7 +61,7 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def translate(error: BaseException, doing: str) -> TrainerError:
-    """This project's error for one of the SDK's."""
+    """Translate one of the SDK's errors to one of this project."""
     status, reason = status_of(error), first_line(error)
     if is_transient(error):
         what = "is too busy" if status == 429 else f"answers {status}" if status else "can't be reached"
@@ -86,9 +86,9 @@ def translate(error: BaseException, doing: str) -> TrainerError:
 
 
 def retry(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _T:
-    """Call something that may be called again, until it works or a failure doesn't look passing.
+    """Call something until it works, or fails with an error that is not transient.
 
-    The SDK tries most requests a dozen times by itself, over half a minute; this covers what it doesn't.
+    The SDK tries most requests a dozen times by itself, over half a minute; this covers the rest.
 
     Args:
         call: What to do; doing it twice must be as good as once.
@@ -106,7 +106,7 @@ def retry(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may work a little later."""
+    """Return whether the same call may work a little later."""
     status = status_of(error)
     if status is not None:
         return status in _TRANSIENT_STATUSES
@@ -114,7 +114,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status behind an error, or None."""
+    """Find the HTTP status behind an error; None if there is none."""
     for one in _chain(error):
         for holder in (one, getattr(one, "response", None), getattr(getattr(one, "error", None), "response", None)):
             status = getattr(holder, "status_code", None)
@@ -128,7 +128,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 300 characters, without the SDK's wrapping."""
+    """Return what an error says, in one line of at most 300 characters, without the SDK's wrapping."""
     text = _message(error)
     inner = _json_message(text)
     line = next((line.strip() for line in (inner or text).splitlines() if line.strip()), type(error).__name__)
@@ -168,7 +168,7 @@ def _message(error: BaseException) -> str:
 
 
 def _json_message(text: str) -> str | None:
-    """The ``error.message`` of a JSON object inside a text, as services answer it."""
+    """Find the ``error.message`` of a JSON object inside a text, as services answer it."""
     for start in (match.start() for match in re.finditer(r"\{", text)):
         try:
             found, _ = json.JSONDecoder().raw_decode(text[start:])

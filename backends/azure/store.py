@@ -122,7 +122,7 @@ class AzureMLStore(ArtifactStore):
             retry(found.delete)
 
     def _of_run(self, model_name: str, run_id: str) -> ModelVersion | None:
-        """The version that a run has registered.
+        """Find the version that a run has registered.
 
         There is one, unless the answer to a registration was lost and the SDK asked again: then the first stays.
         """
@@ -175,12 +175,12 @@ def _missing(model_name: str, version: int | None) -> NotFoundError:
 def _properties(record: ModelVersion) -> dict[str, str]:
     fields = {name: getattr(record, name) for name in _TEXT}
     fields |= {"size": record.size, "created": repr(record.created)}
-    fields |= {"metrics": _fitting(record.metrics), "versions": _fitting(record.versions)}
+    fields |= {"metrics": _truncated_json(record.metrics), "versions": _truncated_json(record.versions)}
     return {f"{_PREFIX}{name}": str(value) for name, value in fields.items() if value is not None}
 
 
-def _fitting(values: Mapping[str, object]) -> str:
-    """JSON of as many entries as a property holds."""
+def _truncated_json(values: Mapping[str, object]) -> str:
+    """Encode as many entries as a property holds."""
     kept = dict(values)
     while len(text := msgspec.json.encode(kept).decode()) > _LONGEST:
         kept.popitem()
@@ -188,7 +188,7 @@ def _fitting(values: Mapping[str, object]) -> str:
 
 
 def _record(model: Model) -> ModelVersion | None:
-    """Our record of a model, or None where there is no sound one."""
+    """Read our record of a model; None if there is no valid one."""
     found = {
         name.removeprefix(_PREFIX): value
         for name, value in (model.properties or {}).items()

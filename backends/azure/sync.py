@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 # Keys of what this backend keeps in RunInfo.detail.
 WORKSPACE = "workspace"
-"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. There as soon as it is being sent."""
+"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. Set before the run is sent."""
 
 SENT = "sent"
 """When it was sent, in seconds since the epoch."""
 
 CANCEL_ASKED = "cancel_asked"
-"""There once somebody wanted it stopped: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
+"""Set once a cancel was asked for: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
 
-# Azure ML has more words than the documentation's phases.
+# Azure ML has more statuses than the phases of its documentation.
 _STATUSES = {
     **{"NotStarted": RunStatus.NOT_STARTED, "Unapproved": RunStatus.NOT_STARTED},
     **{"Starting": RunStatus.PREPARING, "Provisioning": RunStatus.PREPARING, "Preparing": RunStatus.PREPARING},
@@ -56,7 +56,7 @@ _STATUSES = {
     **{"Finalizing": RunStatus.FINALIZING, "Completed": RunStatus.COMPLETED},
     **{"Failed": RunStatus.FAILED, "Canceled": RunStatus.CANCELED},
 }
-# What the script prints: today's name, then those that older workspaces still have. Best last.
+# The log of what the script prints: names in older workspaces, then today's. The last match is used.
 _SCRIPT_LOGS = (
     re.compile(r"azureml-logs/\d\d.+\.txt"),
     re.compile(r"azureml-logs/70_driver_log[\w-]*\.txt"),
@@ -79,12 +79,12 @@ _PATIENCE_SECONDS = 300.0
 class Pace:
     """When to look at one run again.
 
-    Whoever follows a run calls several times a second; the service is asked less often the longer nothing
-    changes, and soon again when something has.
+    A follower asks several times per second; the service is asked less often the longer nothing changes, and
+    at the shortest interval again when something has.
 
     Args:
         shortest: Seconds between two looks at first.
-        longest: And in the end.
+        longest: Seconds between two looks at most.
     """
 
     def __init__(self, shortest: float, longest: float) -> None:
@@ -94,11 +94,11 @@ class Pace:
         self._answered: float | None = None
 
     def is_due(self) -> bool:
-        """Whether it is time to look."""
+        """Return whether it is time to look."""
         return time.monotonic() >= self._next
 
     def record_answer(self, *, changed: bool) -> None:
-        """The service has answered.
+        """Note that the service has answered.
 
         Args:
             changed: Whether with something new.
@@ -108,9 +108,10 @@ class Pace:
         self._next = self._answered + self._interval
 
     def record_failure(self) -> bool:
-        """Whether to go on without an answer: it has answered within the last five minutes.
+        """Note that the service has not answered, and put off the next look.
 
-        The next look is put off either way.
+        Returns:
+            Whether to keep trying: it has answered within the last five minutes.
         """
         self._interval = min(self._longest, self._interval * _GROWTH)
         self._next = time.monotonic() + self._interval
@@ -120,7 +121,7 @@ class Pace:
 def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
-    The record becomes terminal last: whoever is killed before that, or loses the network, does it again.
+    The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
 
     Raises:
         TrainerError: The service can't be reached, or refuses.
@@ -142,7 +143,7 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) ->
 
 
 def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:
-    """How the job ended, given the service's terminal status: it also cancels a run that reaches its time cap."""
+    """Judge how the job ended. The service also gives the status Canceled to a run that reaches its time cap."""
     info, ended = folder.info(), _seconds(details.get("endTimeUtc"))
     canceled = status is RunStatus.CANCELED and CANCEL_ASKED in info.detail
     if status is RunStatus.COMPLETED or canceled:
@@ -161,7 +162,7 @@ def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
 
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
-    """The script's own words where it has left any, else the service's."""
+    """Describe the failure by the script's log, or by the service's message if the log gives no reason."""
     found = failure(None, folder.log_tail(LINES))
     error = details.get("error")
     inner = error.get("error", error) if isinstance(error, dict) else {}
@@ -208,7 +209,7 @@ def _download_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
 
 
 def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
-    """What a blob holds from byte ``offset`` on, or None if it is shorter."""
+    """Read a blob from byte ``offset`` on; None if it is shorter."""
     import requests
 
     def read() -> requests.Response:
@@ -266,7 +267,7 @@ def _is_missing(error: BaseException) -> bool:
 
 
 def _plain_metrics(values: Mapping[str, Any]) -> bytes:
-    """Lines for what ``Run.get_metrics`` gives: a number, or a list of numbers in the order they were logged."""
+    """Make the lines for what ``Run.get_metrics`` gives: numbers, and lists of numbers in the order of logging."""
     series = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
     longest = max((len(value) for value in series.values()), default=0)
     lines = []
@@ -297,7 +298,7 @@ def _download_outputs(run: Run, folder: RunFolder) -> None:
 
 
 def _checked_parts(name: str) -> tuple[str, ...]:
-    """The parts of a file's path below the outputs, refused if it could lead out of them.
+    """Split the path of a file below the outputs; refuse one that could lead out of them.
 
     Raises:
         IntegrityError: It could.

@@ -70,7 +70,7 @@ _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
-# Errors of a registration that may pass: no network, no sign-in, the service down or overloaded, a quota.
+# Errors at the end of a run that may pass: no network, no sign-in, the service down or overloaded, a quota.
 _RETRY_ON = (OSError, ConfigError, RefusedError)
 _GROWTH = 1.25
 _PATIENCE_SECONDS = 300.0
@@ -136,10 +136,13 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) ->
     if not status.terminal:
         return folder.update(status=status, started=started)
     folder.update(status=RunStatus.FINALIZING, started=started)
-    with explained(f"collect the outputs of run {folder.run_id}"):
-        _download_other_logs(folder, logs)
-        _download_outputs(run, folder)
-    return finish(folder, store, _outcome(folder, status, details), retry_on=_RETRY_ON)
+
+    def collect() -> None:
+        with explained(f"collect the outputs of run {folder.run_id}"):
+            _download_other_logs(folder, logs)
+            _download_outputs(run, folder)
+
+    return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
 
 
 def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:

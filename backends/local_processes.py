@@ -118,8 +118,8 @@ def stop(processes: Iterable[psutil.Process], grace: float = GRACE_SECONDS) -> N
         alive = [process for process in alive if _alive(process)]
 
 
-def leftovers(run_dir: Path) -> list[psutil.Process]:
-    """Every process of a run, found by the environment it was started with."""
+def find_processes(run_dir: Path) -> list[psutil.Process]:
+    """Find every process of a run by the environment it was started with."""
     import psutil
 
     found = []

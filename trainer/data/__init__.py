@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from trainer.data.cache import DATA_DIR, Cache
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
+from trainer.data.inventory import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
 from trainer.data.mirrors import MIRRORS, Patience
-from trainer.data.progress import Progress, Silent
-from trainer.data.report import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
 from trainer.data.resolution import ResolvedDataset, resolve, resolve_for_script
+from trainer.data.transfer import ProgressDisplay, Silent
 
 __all__ = [
     "CATALOGUE",
@@ -22,7 +22,7 @@ __all__ = [
     "DatasetStatus",
     "FileReport",
     "Patience",
-    "Progress",
+    "ProgressDisplay",
     "ResolvedDataset",
     "Silent",
     "VerifyReport",

@@ -13,8 +13,7 @@ from pathlib import Path
 from trainer.data.cache import DATA_DIR, Cache, unwritable
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
 from trainer.data.mirrors import MIRRORS, Patience, answering, mirrors_of, without_secrets
-from trainer.data.progress import Progress, Silent
-from trainer.data.transfer import MirrorError, fetch
+from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_files
@@ -52,7 +51,7 @@ class ResolvedDataset:
 def resolve(
     name_or_dir: str = "auto",
     *,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
     patience: Patience | None = None,
     offline: bool = False,
 ) -> ResolvedDataset:
@@ -85,7 +84,7 @@ def resolve(
 
 
 def ensure(
-    entry: CatalogueEntry, cache: Cache, progress: Progress, patience: Patience, mirrors: list[str] | None = None
+    entry: CatalogueEntry, cache: Cache, progress: ProgressDisplay, patience: Patience, mirrors: list[str] | None = None
 ) -> ResolvedDataset:
     """The data set from the cache, fetched or made first if it isn't there whole.
 
@@ -132,7 +131,7 @@ def resolve_for_script(where: str) -> tuple[Path, str]:
     return found.directory, found.name
 
 
-def _auto(cache: Cache, progress: Progress, patience: Patience, *, offline: bool) -> ResolvedDataset:
+def _auto(cache: Cache, progress: ProgressDisplay, patience: Patience, *, offline: bool) -> ResolvedDataset:
     mnist, sample = CATALOGUE["mnist"], CATALOGUE["mnist-5k"]
     if cache.find(mnist) is not None:
         return ensure(mnist, cache, progress, patience)
@@ -162,7 +161,7 @@ def _fetch_missing(
     entry: CatalogueEntry,
     folder: Path,
     sound: set[str],
-    progress: Progress,
+    progress: ProgressDisplay,
     patience: Patience,
     mirrors: list[str] | None,
 ) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar
 
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
-from trainer.runtime.recorder import Recorder, clean_name, local_recorder, number
+from trainer.runtime.sinks import Sink, clean_name, local_sink, number
 
 
 class Run:
@@ -32,7 +32,7 @@ class Run:
     def __init__(self, *arguments: object, **named: object) -> None:
         if arguments or named:
             raise RuntimeError("other runs than this one can only be reached on Azure ML; use Run.get_context()")
-        self._recorder: Recorder = local_recorder()
+        self._sink: Sink = local_sink()
         self._steps: dict[str, int] = {}
         self._tags: dict[str, str | None] = {}
         self._properties: dict[str, str] = {}
@@ -107,7 +107,7 @@ class Run:
 
     def log(self, name: str, value: object, description: str = "", step: float | None = None) -> None:
         """Log a number or a string."""
-        self._recorder.log(clean_name(name), number(value), step)
+        self._sink.log(clean_name(name), number(value), step)
 
     def log_list(self, name: str, value: Sequence[object], description: str = "") -> None:
         """Log every element."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 from trainer.runtime.faults import RuntimeFault
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Applies patches at the moment when the modules they change are imported.
+"""What a patch is, and the hook that applies patches when the modules they change are imported.
 
 An import hook rather than plain assignments after ``import chainer``, because some patches must
 take effect while Chainer is being imported, and because it leaves the cost of importing Chainer to
@@ -11,11 +11,56 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
-from trainer.runtime.compat.patch import Patch
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One change to one of Chainer's modules.
+
+    A patch has up to three moments, each a callable:
+
+    Attributes:
+        name: short and unique; the heading in ``docs/compat.md``.
+        module: the dotted name of the module that it changes.
+        reason: what goes wrong without it.
+        versions: the versions that need it, in words.
+        needed: whether the installed versions are among those; asked when ``module`` is imported.
+        stand_in: replaces the module: fills an empty one instead of executing Chainer's.
+        around: entered before the module is executed and left after it; a context manager.
+        after: changes the executed module.
+    """
+
+    name: str
+    module: str
+    reason: str
+    versions: str
+    needed: Callable[[], bool] = field(default=_always)
+    stand_in: Callable[[ModuleType], None] | None = None
+    around: Callable[[], Any] | None = None
+    after: Callable[[ModuleType], None] | None = None
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: ``"2.5.0rc1"`` gives ``(2, 5, 0)``."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def numpy_at_least(*version: int) -> bool:
+    """Whether the installed NumPy is ``version`` or newer. Imports NumPy."""
+    import numpy
+
+    return version_tuple(numpy.__version__) >= version
 
 
 def install(patches: Iterable[Patch]) -> None:

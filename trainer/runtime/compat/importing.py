@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
-from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
+from trainer.runtime.compat.hook import Patch, numpy_at_least, version_tuple
 from trainer.runtime.versions import installed_version
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 
 
 class UnsafePickleWarning(UserWarning):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from trainer.runtime.compat.patch import Patch, version_tuple
+from trainer.runtime.compat.hook import Patch, version_tuple
 from trainer.runtime.versions import installed_version
 
 

@@ -28,7 +28,7 @@ _PROGRESS_SECONDS = 0.3
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
-class Recorder(Protocol):
+class Sink(Protocol):
     """Takes what a script reports."""
 
     def log(self, name: str, value: float | str, step: float | None = None) -> None:
@@ -41,7 +41,7 @@ class Recorder(Protocol):
         """Write what is still held back."""
 
 
-class FolderRecorder:
+class FolderSink:
     """Writes into a run's folder, from the process that made it and from no worker process of it.
 
     Args:
@@ -100,7 +100,7 @@ class FolderRecorder:
         return self._owner != os.getpid() or is_worker()
 
 
-class StdoutRecorder:
+class StdoutSink:
     """Prints values for people; progress is not printed."""
 
     def __init__(self) -> None:
@@ -121,19 +121,19 @@ class StdoutRecorder:
         """Do nothing."""
 
 
-def local_recorder() -> Recorder:
-    """A recorder for this process: its run's folder, or stdout where there is none.
+def local_sink() -> Sink:
+    """Return the sink of this process: its run's folder, or stdout where there is none.
 
     Raises:
         RuntimeFault: ``TRAINER_RUN_DIR`` is no directory.
     """
     named = os.environ.get(RUN_DIR_VARIABLE)
     if not named:
-        return StdoutRecorder()
+        return StdoutSink()
     folder = Path(named).absolute()
     if not folder.is_dir():
         raise RuntimeFault(f"{RUN_DIR_VARIABLE} is {named}, which is no directory.", "Start the run again.")
-    return FolderRecorder(folder)
+    return FolderSink(folder)
 
 
 def is_worker() -> bool:

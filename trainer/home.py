@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+HOME_VARIABLE = "TRAINER_HOME"
 # What marks the top of a project, nearest first.
 _MARKS = (".trainer", "pyproject.toml", ".git")
 
@@ -24,7 +25,7 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """One folder a run."""
+        """The runs, one folder per run."""
         return self.path / "runs"
 
     @property
@@ -39,5 +40,5 @@ def find_home(start: Path | None = None) -> Home:
     project = next(
         (folder for folder in (start, *start.parents) if any((folder / mark).exists() for mark in _MARKS)), start
     )
-    override = os.environ.get("TRAINER_HOME")
+    override = os.environ.get(HOME_VARIABLE)
     return Home(Path(override).expanduser().resolve() if override else project / ".trainer", project)

@@ -75,7 +75,7 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        r"""SHA-256 of one line a file, in the order of their paths' UTF-8 bytes, in hexadecimal.
+        r"""SHA-256 of one line per file, in the order of their paths' UTF-8 bytes, in hexadecimal.
 
         The line is ``<sha256> <x or -> <path>\n``: what each file holds, whether it is executable, and where it
         lies. Times and owners don't count, so the same files give the same digest on every machine.
@@ -157,19 +157,13 @@ def build_snapshot(
     script: Path,
     *,
     source: Path | None = None,
-    dataset_files: Mapping[str, Path] | None = None,
-    dataset_name: str | None = None,
-    resume_files: Mapping[str, Path] | None = None,
     exclude: Iterable[Path] = (),
 ) -> Snapshot:
-    """Choose and digest what travels.
+    """Choose and digest what travels with the script; data and what to resume from are added to the snapshot.
 
     Args:
         script: The script. Our own travels alone, any other with the directory it lies in.
         source: Travel with this directory instead; it holds the script.
-        dataset_files: The data set's files by name.
-        dataset_name: Its name.
-        resume_files: Files to resume from, by path below ``_trainer_job/resume/``.
         exclude: Directories that never travel.
 
     Raises:
@@ -181,10 +175,7 @@ def build_snapshot(
     if top is not None:
         _check_travels(script_path(script, source), chosen)
         _check_reserved(chosen.files, top)
-    snapshot = Snapshot(_digested(chosen.files | _own_files()), chosen.ignore_file, chosen.notes)
-    if dataset_files and dataset_name:
-        snapshot = snapshot.with_dataset(dataset_name, dataset_files)
-    return snapshot.with_resume(resume_files) if resume_files else snapshot
+    return Snapshot(_digested(chosen.files | _own_files()), chosen.ignore_file, chosen.notes)
 
 
 def source_directory(script: Path, source: Path | None) -> Path | None:

@@ -5,17 +5,17 @@ Importing this package imports neither NumPy nor requests.
 
 from __future__ import annotations
 
-from trainer.data.cache import DATA_DIR, Cache
+from trainer.data.cache import DATA_DIR_VARIABLE, Cache
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from trainer.data.inventory import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
-from trainer.data.mirrors import MIRRORS, Patience
+from trainer.data.mirrors import MIRRORS_VARIABLE, Patience
 from trainer.data.resolution import ResolvedDataset, resolve, resolve_for_script
 from trainer.data.transfer import ProgressDisplay, Silent
 
 __all__ = [
     "CATALOGUE",
-    "DATA_DIR",
-    "MIRRORS",
+    "DATA_DIR_VARIABLE",
+    "MIRRORS_VARIABLE",
     "Cache",
     "CatalogueEntry",
     "CatalogueFile",

@@ -39,7 +39,7 @@ from trainer.runtime.faults import RuntimeFault
 if TYPE_CHECKING:
     from trainer.data.transfer import ProgressDisplay
 
-DATA_DIR = "TRAINER_DATA_DIR"
+DATA_DIR_VARIABLE = "TRAINER_DATA_DIR"
 _CHUNK = 1 << 20
 
 
@@ -78,7 +78,7 @@ class Cache:
         import platformdirs
 
         default = platformdirs.user_cache_path("trainer") / "data"
-        named = os.environ.get(DATA_DIR)
+        named = os.environ.get(DATA_DIR_VARIABLE)
         if not named:
             return cls(default)
         directory = Path(named).expanduser().absolute()
@@ -181,7 +181,7 @@ def unwritable(path: Path, error: OSError) -> ConfigError:
     """The error for a cache that can't be written."""
     return ConfigError(
         f"Can't write the data cache {path}: {error.strerror or error}.",
-        f"Free some space, or set {DATA_DIR} to a directory that can be written.",
+        f"Free some space, or set {DATA_DIR_VARIABLE} to a directory that can be written.",
     )
 
 

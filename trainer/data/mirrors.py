@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from trainer.data.catalogue import CatalogueEntry, CatalogueFile
 from trainer.errors import ConfigError
 
-MIRRORS = "TRAINER_DATA_MIRRORS"
+MIRRORS_VARIABLE = "TRAINER_DATA_MIRRORS"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def mirrors_of(entry: CatalogueEntry) -> tuple[str, ...]:
     Raises:
         ConfigError: The variable holds something else than http and https URLs.
     """
-    setting = os.environ.get(MIRRORS, "").strip()
+    setting = os.environ.get(MIRRORS_VARIABLE, "").strip()
     if not setting or not entry.mirrors:
         return entry.mirrors
     if setting == "off":
@@ -58,8 +58,8 @@ def mirrors_of(entry: CatalogueEntry) -> tuple[str, ...]:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
-                f"{MIRRORS} has {without_secrets(url)!r}, which is no http or https URL.",
-                f"For example: {MIRRORS}=https://mirror.example/{{name}}/",
+                f"{MIRRORS_VARIABLE} has {without_secrets(url)!r}, which is no http or https URL.",
+                f"For example: {MIRRORS_VARIABLE}=https://mirror.example/{{name}}/",
             )
         found.append(url.replace("{name}", entry.name).rstrip("/") + "/")
     return tuple(found)

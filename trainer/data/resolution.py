@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.data.cache import DATA_DIR, Cache, unwritable
+from trainer.data.cache import DATA_DIR_VARIABLE, Cache, unwritable
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
-from trainer.data.mirrors import MIRRORS, Patience, answering, mirrors_of, without_secrets
+from trainer.data.mirrors import MIRRORS_VARIABLE, Patience, answering, mirrors_of, without_secrets
 from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
 from trainer.runtime.atomic import write_bytes
@@ -98,7 +98,9 @@ def ensure(
     found = cache.find(entry)
     if found is None:
         if cache.given is not None and entry.mirrors:
-            progress.say(f"{cache.given} ({DATA_DIR}) does not hold {entry.name}; using {cache.folder(entry)}.")
+            progress.say(
+                f"{cache.given} ({DATA_DIR_VARIABLE}) does not hold {entry.name}; using {cache.folder(entry)}."
+            )
         with cache.locked(entry, progress) as folder:
             # Whoever held the lock before may have fetched it.
             sound = cache.set_aside(entry, progress)
@@ -169,11 +171,11 @@ def _fetch_missing(
     if not missing:
         return
     asked = mirrors_of(entry)
-    hint = f"Put its four files in a directory and set {DATA_DIR} to it, or use --dataset mnist-5k."
+    hint = f"Put its four files in a directory and set {DATA_DIR_VARIABLE} to it, or use --dataset mnist-5k."
     if mirrors is None:
         mirrors = answering(entry, patience)
     if not mirrors:
-        hosts = ", ".join(without_secrets(url) for url in asked) or f"{MIRRORS}=off"
+        hosts = ", ".join(without_secrets(url) for url in asked) or f"{MIRRORS_VARIABLE}=off"
         raise ConfigError(f"No mirror of {entry.name} answers ({hosts}).", hint)
     for file in missing:
         try:

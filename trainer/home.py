@@ -35,7 +35,7 @@ class Home:
 
 
 def find_home(start: Path | None = None) -> Home:
-    """The home of the project that ``start`` (by default the working directory) lies in."""
+    """Return the home of the project that ``start`` (by default the working directory) lies in."""
     start = (start or Path.cwd()).resolve()
     project = next(
         (folder for folder in (start, *start.parents) if any((folder / mark).exists() for mark in _MARKS)), start

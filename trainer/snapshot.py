@@ -113,12 +113,12 @@ class Snapshot:
 
     @classmethod
     def load(cls, staged: Path) -> Snapshot:
-        """The snapshot that lies in a directory, read and digested again."""
+        """Return the snapshot that lies in a directory, read and digested again."""
         found = (path for path in staged.rglob("*") if path.is_file())
         return cls(_digested({path.relative_to(staged).as_posix(): path for path in found}))
 
     def with_resume(self, files: Mapping[str, Path]) -> Snapshot:
-        """The same snapshot with other files to resume from.
+        """Return the same snapshot with other files to resume from.
 
         Args:
             files: Path below ``_trainer_job/resume/`` to the file.
@@ -126,7 +126,7 @@ class Snapshot:
         return self._with(RESUME_DIR, RESUME_DIR, files)
 
     def with_dataset(self, name: str, files: Mapping[str, Path]) -> Snapshot:
-        """The same snapshot with another data set.
+        """Return the same snapshot with another data set.
 
         Args:
             name: The data set's name.
@@ -141,7 +141,7 @@ class Snapshot:
 
 
 def default_script() -> Path:
-    """The training script that ships with this package.
+    """Return the training script that ships with this package.
 
     Raises:
         ConfigError: It is missing.
@@ -179,14 +179,14 @@ def build_snapshot(
 
 
 def source_directory(script: Path, source: Path | None) -> Path | None:
-    """The directory that travels, or None where the script travels alone."""
+    """Return the directory that travels, or None where the script travels alone."""
     if source is not None:
         return source.resolve()
     return None if is_default_script(script) else script.resolve().parent
 
 
 def script_path(script: Path, source: Path | None) -> str:
-    """The script's path inside the snapshot.
+    """Return the script's path inside the snapshot.
 
     Raises:
         UsageError: It lies outside the directory that travels.
@@ -199,7 +199,7 @@ def script_path(script: Path, source: Path | None) -> str:
 
 
 def is_default_script(script: Path) -> bool:
-    """Whether this is the script that ships with this package."""
+    """Return whether this is the script that ships with this package."""
     return script.resolve() == default_script()
 
 

@@ -36,5 +36,5 @@ __all__ = [
 
 
 def decoded_dir() -> str:
-    """The folder of decompressed copies; a local run gets it as ``TRAINER_DECODED_DIR``."""
+    """Return the folder of decompressed copies; a local run gets it as ``TRAINER_DECODED_DIR``."""
     return str(Cache.from_environment().decoded)

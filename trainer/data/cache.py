@@ -8,7 +8,7 @@
     <root>/mnist.lock    held while a data set is fetched
 
 The root is ``TRAINER_DATA_DIR``, else the user's cache directory. If ``TRAINER_DATA_DIR`` itself holds the
-four files, it is somebody's data: it is read, never written, and the root is the user's cache directory.
+four files, it belongs to the user: it is read, never written, and the root is the user's cache directory.
 
 A stamp holds the path, size, modification time and inode of the file that was read, as git's index and
 make do. It says that nobody replaced or rewrote the file in the ordinary way since. It does not notice bytes
@@ -74,7 +74,7 @@ class Cache:
 
     @classmethod
     def from_environment(cls) -> Cache:
-        """The cache of this user."""
+        """Return the cache of this user."""
         import platformdirs
 
         default = platformdirs.user_cache_path("trainer") / "data"
@@ -95,11 +95,11 @@ class Cache:
         return Stamps(self.root / "verified")
 
     def folder(self, entry: CatalogueEntry) -> Path:
-        """Where a data set lies, or would."""
+        """Return where a data set lies, or would."""
         return self.root / entry.name
 
     def find(self, entry: CatalogueEntry) -> tuple[Path, dict[str, Path]] | None:
-        """A data set's directory and its verified files by name, or None if it isn't whole here."""
+        """Return a data set's directory and its verified files by name, or None if it isn't whole here."""
         for directory in (self.given, self.folder(entry)):
             if directory is not None:
                 states = self.inspect(entry, directory)
@@ -109,7 +109,7 @@ class Cache:
         return None
 
     def inspect(self, entry: CatalogueEntry, directory: Path, *, afresh: bool = False) -> list[FileState]:
-        """Every file of a data set in a directory.
+        """Return every file of a data set in a directory.
 
         Args:
             entry: What the files must be.
@@ -178,7 +178,7 @@ class Cache:
 
 
 def unwritable(path: Path, error: OSError) -> ConfigError:
-    """The error for a cache that can't be written."""
+    """Return the error for a cache that can't be written."""
     return ConfigError(
         f"Can't write the data cache {path}: {error.strerror or error}.",
         f"Free some space, or set {DATA_DIR_VARIABLE} to a directory that can be written.",
@@ -213,7 +213,7 @@ class Stamps:
         Args:
             path: The file, gzipped or not.
             largest: Read no more decompressed bytes than this; a longer file has no digest.
-            afresh: Read it even if a stamp speaks for it.
+            afresh: Read it even if there is a stamp for it.
 
         Raises:
             RuntimeFault: It can't be read, its gzip stream is damaged, or it is too long.

@@ -82,7 +82,7 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def catalogue_status() -> list[DatasetStatus]:
-    """Every data set of the catalogue, and whether it is on this machine."""
+    """Return every data set of the catalogue, and whether it is on this machine."""
     cache = Cache.from_environment()
     return [_status(entry, cache) for entry in CATALOGUE.values()]
 

@@ -86,7 +86,7 @@ def resolve(
 def ensure(
     entry: CatalogueEntry, cache: Cache, progress: ProgressDisplay, patience: Patience, mirrors: list[str] | None = None
 ) -> ResolvedDataset:
-    """The data set from the cache, fetched or made first if it isn't there whole.
+    """Return the data set from the cache, fetched or made first if it isn't there whole.
 
     Args:
         entry: Which one.

@@ -21,7 +21,7 @@ _LARGEST_TEXT = 32 << 20
 
 
 def build_sample() -> dict[str, bytes]:
-    """The four IDX files by name.
+    """Return the four IDX files by name.
 
     The first 400 digits of each class train and the last 100 test, the classes taking turns, so any
     run of the file is as good as stratified. Nothing is drawn at random.

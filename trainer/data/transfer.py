@@ -46,10 +46,10 @@ class ProgressDisplay(Protocol):
         """Begin a bar of ``total`` bytes (None: unknown); the last one, if any, has ended."""
 
     def advance(self, size: int) -> None:
-        """``size`` more bytes are there."""
+        """Move the bar on by ``size`` bytes."""
 
     def finish(self) -> None:
-        """The bar has ended, well or not."""
+        """End the bar, whether or not all has come."""
 
 
 class Silent:
@@ -212,7 +212,7 @@ def _append(
     with part.path.open("ab", buffering=0) as stream:
         while True:
             try:
-                # At most one recv a call, so that a trickle is noticed too.
+                # At most one recv per call, so that a trickle is noticed too.
                 chunk = response.raw.read1(_CHUNK, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise _BrokenError(_reason(error)) from error

@@ -78,7 +78,7 @@ class Panel:
 
 
 def panels(metrics: Sequence[Metric]) -> list[Panel]:
-    """The curves of a run, grouped.
+    """Return the curves of a run, grouped.
 
     A metric is a curve if it has two finite values. Accuracies share axes, and so do losses; anything else has
     axes of its own. Steps are epochs if every value has one, else values are counted. A step logged again, as by a
@@ -131,7 +131,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def number(value: float, span: float) -> str:
-    """A value in as many digits as tell apart three values over ``span``."""
+    """Return a value in as many digits as tell apart three values over ``span``."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}"
     decimals = max(0, min(6, 2 - math.floor(math.log10(span)))) if 0 < span < math.inf else 0

@@ -30,7 +30,7 @@ class LoadedModel:
 
 
 def is_path(reference: str) -> bool:
-    """Whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
+    """Return whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
     return os.sep in reference or reference.endswith(".npz") or Path(reference).is_file()
 
 

@@ -23,8 +23,8 @@ from trainer.runtime.sinks import Sink, clean_name, local_sink, number
 class Run:
     """This run. Signatures follow azureml-core 1.61; what needs Azure ML raises and says so.
 
-    Rows and tables are recorded as one metric a column, ``name/column``, with the row's number as step;
-    lists as one value an element.
+    Rows and tables are recorded as one metric per column, ``name/column``, with the row's number as step;
+    lists as one value per element.
     """
 
     _current: ClassVar[Run | None] = None
@@ -66,7 +66,7 @@ class Run:
         return "Running"
 
     def get_status(self) -> str:
-        """``Running``."""
+        """Return ``Running``."""
         return self.status
 
     parent = None
@@ -83,11 +83,11 @@ class Run:
         return dict(self._properties)
 
     def get_tags(self) -> dict[str, str | None]:
-        """The tags set so far."""
+        """Return the tags set so far."""
         return self.tags
 
     def get_properties(self) -> dict[str, str]:
-        """The properties added so far."""
+        """Return the properties added so far."""
         return self.properties
 
     def tag(self, key: str, value: str | None = None) -> None:

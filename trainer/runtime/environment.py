@@ -18,7 +18,7 @@ _folder: Path | None = None
 
 
 def facts() -> dict[str, object]:
-    """What is known without importing anything of it.
+    """Return what is known without importing anything of it.
 
     Returns:
         ``python``, ``numpy``, ``chainer``, ``cupy`` (versions or None), ``platform``, ``device`` (None until the

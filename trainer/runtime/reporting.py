@@ -80,7 +80,7 @@ class Report:
 
 
 def start() -> Report:
-    """The report of this process.
+    """Return the report of this process.
 
     Raises:
         RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.
@@ -96,7 +96,7 @@ def start() -> Report:
 
 
 def on_azure() -> bool:
-    """Whether this process is part of an Azure ML run."""
+    """Return whether this process is part of an Azure ML run."""
     return bool(os.environ.get(AZURE_RUN_ID_VARIABLE))
 
 

@@ -1,6 +1,6 @@
 """Where reported values go when the run is on this machine: the run's folder, or stdout without one.
 
-``metrics.jsonl`` has one JSON object a line, ``{"name", "value", "step", "time"}``. A value that JSON can't
+``metrics.jsonl`` has one JSON object per line, ``{"name", "value", "step", "time"}``. A value that JSON can't
 hold as a number is null, and ``"text"`` says what it was (``"nan"``). A line is one ``write`` to a
 file opened for appending, so lines of several processes don't mix (POSIX, write: O_APPEND).
 """
@@ -137,7 +137,7 @@ def local_sink() -> Sink:
 
 
 def is_worker() -> bool:
-    """Whether this is a worker process of multiprocessing, forked or spawned."""
+    """Return whether this is a worker process of multiprocessing, forked or spawned."""
     return multiprocessing.parent_process() is not None
 
 
@@ -148,13 +148,13 @@ def mpi_rank() -> int:
 
 
 def clean_name(name: object) -> str:
-    """A metric's name in printable characters, 255 at most; a bad one must not end hours of training."""
+    """Return a metric's name in printable characters, 255 at most; a bad one must not end hours of training."""
     text = "".join(character if character.isprintable() else " " for character in str(name))
     return text[:LONGEST_NAME].strip() or "unnamed"
 
 
 def number(value: object) -> float | str:
-    """What was logged as a float, an int, or the text that it is.
+    """Return what was logged as a float, an int, or the text that it is.
 
     Args:
         value: A number, a string, or an array of one element, on whatever device.

@@ -1,4 +1,4 @@
-"""Bringing a registered version into a directory, whole and checked or not at all."""
+"""Fetch a registered version into a directory, whole and checked or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model registry is: the protocol that every store follows, and how versions are named."""
+"""The protocol of a model registry, what it records of a version, and how versions are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what ``--dataset`` says to verified files on this machine."""
+"""Resolve ``--dataset`` to verified files on this machine."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def ensure(
 
 
 def resolve_for_script(where: str) -> tuple[Path, str]:
-    """For a script that runs by itself: a data set's directory and name, with the words on stderr.
+    """Return a data set's directory and name to a script that is run by hand; messages go to stderr.
 
     Raises:
         RuntimeFault: There is none.

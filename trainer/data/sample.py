@@ -57,7 +57,7 @@ def _table(path: Path) -> NDArray[np.uint8]:
     try:
         with gzip.open(path) as stream:
             text = stream.read(_LARGEST_TEXT)
-        # One line a digit: 784 values, then the label.
+        # One line per digit: 784 values, then the label.
         values = np.array(text.replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8)
         return values.reshape(_CLASSES * _EACH, _SIDE * _SIDE + 1)
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:

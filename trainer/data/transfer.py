@@ -1,4 +1,4 @@
-"""Fetches the files of a data set from mirrors, none of which is trusted.
+"""Fetch the files of a data set from mirrors, none of which is trusted.
 
 A transfer that breaks keeps what has come, beside the name of the mirror it came from, and goes on from there
 (RFC 9110: Range, If-Range), in this start or the next. A file counts when its decompressed content has the
@@ -37,7 +37,7 @@ class _BrokenError(Exception):
 
 
 class ProgressDisplay(Protocol):
-    """Where the words and the progress bar of a download go. The console implements it; nothing here draws."""
+    """Shows a download: its messages and its progress bar. The console implements it; nothing here draws."""
 
     def say(self, message: str) -> None:
         """Show one line."""

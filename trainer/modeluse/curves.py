@@ -1,4 +1,4 @@
-"""What of a run's metrics is a curve, which curves share axes, and such curves as text for a terminal.
+"""Learning curves: which metrics of a run are curves, which curves share axes, and how they are drawn as text.
 
 Our own hundred lines: plotext, which draws such curves, changed its whole interface in version 6 and takes a
 quarter of a second to import.
@@ -33,7 +33,7 @@ class Series:
     Attributes:
         name: The metric's name, printable and not too long.
         steps: Rising.
-        values: One a step; None where the metric was not finite.
+        values: One per step; None where the metric was not finite.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From what MODEL says on the command line to a network."""
+"""Resolve the command line's MODEL to a network."""
 
 from __future__ import annotations
 

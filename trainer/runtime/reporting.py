@@ -1,4 +1,4 @@
-"""What a training script says of itself while it runs.
+"""What a training script reports while it runs: values and progress.
 
 ::
 
@@ -8,7 +8,7 @@
     run.log("Accuracy", 0.97, step=3)
     run.progress(epoch=3.0, epochs=10, images_per_second=51_000, loss=0.09)
 
-The words go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
+Reports go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
 to stdout. The launcher calls :func:`install`, so that scripts which know Azure ML's ``Run`` report too.
 """
 
@@ -33,10 +33,10 @@ _installed = False
 
 
 class Report:
-    """A script's line to whoever watches the run. Under MPI only rank 0 reports.
+    """Sends what a script reports to every sink. Under MPI only rank 0 reports.
 
     Args:
-        sinks: Each gets every word.
+        sinks: Where each value goes.
     """
 
     def __init__(self, sinks: list[Sink]) -> None:
@@ -80,7 +80,7 @@ class Report:
 
 
 def start() -> Report:
-    """Return the report of this process.
+    """Make the report of this process.
 
     Raises:
         RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.

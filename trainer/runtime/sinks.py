@@ -78,7 +78,7 @@ class FolderSink:
             raise RuntimeFault(f"Can't write {path}: {error.strerror}.", "Free some space, then resume.") from error
 
     def progress(self, state: dict[str, float | None]) -> None:
-        """Replace ``progress.json``, a few times a second at most; the last state is written by ``close``."""
+        """Replace ``progress.json``, a few times per second at most; the last state is written by ``close``."""
         if self._foreign():
             return
         self._pending = {name: _finite(value) for name, value in state.items()} | {"time": time.time()}

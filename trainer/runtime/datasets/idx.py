@@ -1,7 +1,7 @@
-"""Reads IDX files of unsigned bytes, gzipped or not; every byte is hostile until checked.
+"""Read IDX files of unsigned bytes, gzipped or not; every byte is hostile until checked.
 
 The format (the MNIST distribution's own description): two zero bytes, a type code (8: unsigned byte),
-the number of dimensions, one big-endian 32-bit length a dimension, then the values in C order.
+the number of dimensions, one big-endian 32-bit length per dimension, then the values in C order.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
+from trainer.home import HOME_VARIABLE
 from trainer.interpreter import TOP
 from trainer.runtime.layout import THREADS_VARIABLE
 from trainer.runtime.versions import installed_version
@@ -182,11 +183,11 @@ def _data() -> Iterator[Finding]:
 
 
 def _disk(home: Home) -> Iterator[Finding]:
-    from trainer.data import Cache
+    from trainer.data import DATA_DIR_VARIABLE, Cache
 
     for name, path, variable in (
-        ("runs and models", home.path, "TRAINER_HOME"),
-        ("data cache", Cache.from_environment().root, "TRAINER_DATA_DIR"),
+        ("runs and models", home.path, HOME_VARIABLE),
+        ("data cache", Cache.from_environment().root, DATA_DIR_VARIABLE),
         ("temporary files", Path(tempfile.gettempdir()), "TMPDIR"),
     ):
         there = next(folder for folder in (path, *path.parents) if folder.exists())

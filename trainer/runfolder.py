@@ -282,11 +282,6 @@ def run_ids(runs: Path) -> list[str]:
         return []
 
 
-def list_runs(runs: Path) -> list[RunFolder]:
-    """Every run's folder, newest first."""
-    return [RunFolder(runs / run_id) for run_id in run_ids(runs)]
-
-
 def find_run(runs: Path, reference: str) -> RunFolder:
     """The run that ``reference`` names.
 

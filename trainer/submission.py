@@ -36,7 +36,7 @@ from trainer.snapshot import (
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
-    from trainer.data import Progress, ResolvedDataset
+    from trainer.data import ProgressDisplay, ResolvedDataset
     from trainer.home import Home
 
 __all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
@@ -56,7 +56,7 @@ class Prepared:
 def prepare(
     request: JobRequest,
     home: Home,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
     *,
     backend: Backend | None = None,
     offline: bool = False,
@@ -181,7 +181,7 @@ def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
 
 
 def _dataset(
-    request: JobRequest, script: Path, snapshot: Snapshot, progress: Progress | None, *, offline: bool
+    request: JobRequest, script: Path, snapshot: Snapshot, progress: ProgressDisplay | None, *, offline: bool
 ) -> ResolvedDataset | None:
     wanted: str | None = request.dataset
     if wanted == "auto" and not is_default_script(script):

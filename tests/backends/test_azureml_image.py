@@ -36,7 +36,7 @@ def test_the_install_steps_make_an_environment_that_trains(tmp_path: Path, tiny_
     if not index_answers(python):
         pytest.skip("no package index can be reached")
     data = {path.name: path for path in tiny_data.iterdir()}
-    snapshot = build_snapshot(default_script(), dataset_files=data, dataset_name="tiny")
+    snapshot = build_snapshot(default_script()).with_dataset("tiny", data)
     snapshot.stage(tmp_path / "work")
     image = make_environment(_pins(snapshot), None)
     # /tmp is the image's own; here it is everyone's.

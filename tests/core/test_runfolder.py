@@ -14,7 +14,7 @@ from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
-from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, list_runs, new_run_id
+from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, new_run_id, run_ids
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)
 
@@ -169,7 +169,7 @@ class TestFinding:
         for name in ("20260101-000000-aaaaaa", "20260101-000000-bbbbbb", "20260202-000000-cccccc"):
             (home.runs / name).mkdir(parents=True)
         (home.runs / "not-a-run").mkdir()
-        assert len(list_runs(home.runs)) == 3
+        assert len(run_ids(home.runs)) == 3
         for reference in ("20260202-000000-cccccc", "202602", "cccccc", "ccc", "latest"):
             assert find_run(home.runs, reference).run_id == "20260202-000000-cccccc"
         with pytest.raises(UsageError, match="fits 2 runs"):
@@ -179,7 +179,7 @@ class TestFinding:
                 find_run(home.runs, reference)
 
     def test_where_there_are_none(self, home: Home) -> None:
-        assert list_runs(home.runs) == []
+        assert run_ids(home.runs) == []
         with pytest.raises(NotFoundError):
             find_run(home.runs, "latest")
 

@@ -77,12 +77,8 @@ class TestContents:
 
     def test_data_and_what_to_resume_from_have_their_places(self, project: Path, tmp_path: Path) -> None:
         (tmp_path / "f").write_text("f")
-        snapshot = build_snapshot(
-            project / "train.py",
-            dataset_files={"images": tmp_path / "f"},
-            dataset_name="digits",
-            resume_files={"a/b.npz": tmp_path / "f"},
-        )
+        snapshot = build_snapshot(project / "train.py").with_dataset("digits", {"images": tmp_path / "f"})
+        snapshot = snapshot.with_resume({"a/b.npz": tmp_path / "f"})
         paths = [file.path for file in snapshot.files]
         assert "_trainer_job/data/digits/images" in paths
         assert "_trainer_job/resume/a/b.npz" in paths

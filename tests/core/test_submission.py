@@ -13,7 +13,7 @@ from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunInfo, RunStatus
 from trainer.run import Run
-from trainer.runfolder import SUBMISSION_LOCK, RunFolder, list_runs
+from trainer.runfolder import SUBMISSION_LOCK, RunFolder, find_run
 from trainer.snapshot import Limits
 from trainer.submission import JobRequest, prepare, resume, submit
 
@@ -174,7 +174,7 @@ class TestSubmit:
     def test_a_failure_is_on_the_record_and_raised(self, home: Home, script: Path) -> None:
         with pytest.raises(RefusedError):
             submit(prepare(JobRequest(script=script), home), Recorded(RefusedError("No quota.")), home)  # type: ignore[arg-type]
-        info = list_runs(home.runs)[0].info()
+        info = find_run(home.runs, "latest").info()
         assert info.status is RunStatus.FAILED
         assert info.failure is not None
         assert info.failure.message == "No quota."
@@ -184,7 +184,7 @@ class TestSubmit:
         with pytest.raises(KeyboardInterrupt):
             submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
         assert backend.canceled
-        assert list_runs(home.runs)[0].info().status is RunStatus.CANCELED
+        assert find_run(home.runs, "latest").info().status is RunStatus.CANCELED
 
     def test_over_the_limits_nothing_is_written(self, home: Home, script: Path) -> None:
         backend = Recorded()

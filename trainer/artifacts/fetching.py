@@ -1,4 +1,4 @@
-"""Bringing a registered version into a directory, whole and checked or not at all."""
+"""Fetch a registered version into a directory, whole and checked or not at all."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
 
 
 def read_record(path: Path) -> ModelVersion | None:
-    """What ``model.json`` beside an npz file says of that very file, or None."""
+    """Return what ``model.json`` beside an npz file says of that very file, or None."""
     record = path.with_name(RECORD_FILE)
     try:
         if not record.is_file() or record.stat().st_size > 1 << 20:

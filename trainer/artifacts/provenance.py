@@ -23,7 +23,7 @@ _METRIC_NAME_MAX = 200
 
 
 def model_output(folder: RunFolder) -> Path:
-    """The run's ``outputs/model.npz``; a link to another of its outputs is followed.
+    """Return the run's ``outputs/model.npz``; a link to another of its outputs is followed.
 
     Raises:
         NotFoundError: The run has none.
@@ -46,7 +46,7 @@ def model_output(folder: RunFolder) -> Path:
 
 
 def describe_model(folder: RunFolder, model_name: str, *, version: int, sha256: str, size: int) -> ModelVersion:
-    """What a store records of a version registered from a run.
+    """Return what a store records of a version registered from a run.
 
     Args:
         folder: The run's folder.

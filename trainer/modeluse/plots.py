@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, MissingExtraError, UsageError
-from trainer.modeluse.series import Panel, panels
+from trainer.modeluse.curves import Panel, panels
 from trainer.records import Metric
 from trainer.runtime.atomic import write_bytes
 

@@ -1,4 +1,4 @@
-"""From what MODEL says on the command line to a network."""
+"""Resolve the command line's MODEL to a network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LoadedModel:
 
 
 def is_path(reference: str) -> bool:
-    """Whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
+    """Return whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
     return os.sep in reference or reference.endswith(".npz") or Path(reference).is_file()
 
 

@@ -1,4 +1,4 @@
-"""Asks NVIDIA's driver and CuPy what they have, without judging it. See ``devices``."""
+"""What NVIDIA's driver and CuPy report, without judging it; see :mod:`trainer.runtime.devices`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Gpu:
 
     Attributes:
         index: CUDA's number for it, after ``CUDA_VISIBLE_DEVICES``.
-        name: as "Tesla T4".
-        capability: compute capability, as "7.5".
-        memory_bytes: total memory.
-        usable: whether it has run a kernel of CuPy's.
-        problem: why not; empty if it has.
+        name: Product name, as "Tesla T4".
+        capability: Compute capability, as "7.5".
+        memory_bytes: Total memory.
+        usable: Whether it has run a kernel of CuPy's.
+        problem: Why not; empty if it has.
     """
 
     index: int
@@ -160,7 +160,7 @@ def _describe(library: ctypes.CDLL, index: int) -> Gpu:
 
 
 def ask_cupy(cards: int) -> CupyFacts:
-    """Looks CuPy up and, if there are ``cards`` to run on, imports it and runs a kernel on each."""
+    """Look CuPy up and, if there are ``cards`` to run on, import it and run a kernel on each."""
     packages = {name: found for name in CUPY_PACKAGES if (found := installed_version(name))}
     if importlib.util.find_spec("cupy") is None:
         return CupyFacts()

@@ -1,4 +1,4 @@
-"""``outputs/environment.json``: with what a run was made. Model versions record it."""
+"""``outputs/environment.json``: the versions and the device that a run used. Model versions record them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _folder: Path | None = None
 
 
 def facts() -> dict[str, object]:
-    """What is known without importing anything of it.
+    """Return the facts known so far; NumPy, Chainer and CuPy are looked up, not imported.
 
     Returns:
         ``python``, ``numpy``, ``chainer``, ``cupy`` (versions or None), ``platform``, ``device`` (None until the

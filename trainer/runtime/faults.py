@@ -11,8 +11,8 @@ class RuntimeFault(Exception):  # noqa: N818  # a fault of the surroundings, not
     """Something the user can put right.
 
     Attributes:
-        message: what happened, one line.
-        hint: what to do about it, one line; may be empty.
+        message: What happened, one line.
+        hint: What to do about it, one line; may be empty.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What a training script says of itself while it runs.
+"""What a training script reports while it runs: values and progress.
 
 ::
 
@@ -8,7 +8,7 @@
     run.log("Accuracy", 0.97, step=3)
     run.progress(epoch=3.0, epochs=10, images_per_second=51_000, loss=0.09)
 
-The words go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
+Reports go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
 to stdout. The launcher calls :func:`install`, so that scripts which know Azure ML's ``Run`` report too.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 from trainer.runtime import environment
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
-from trainer.runtime.recorder import FolderRecorder, Recorder, clean_name, is_worker, local_recorder, mpi_rank, number
+from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
 
 _MAIN = "TRAINER_REPORTING_MAIN"
 
@@ -33,14 +33,14 @@ _installed = False
 
 
 class Report:
-    """A script's line to whoever watches the run. Under MPI only rank 0 reports.
+    """Sends what a script reports to every sink. Under MPI only rank 0 reports.
 
     Args:
-        recorders: Each gets every word.
+        sinks: Where each value goes.
     """
 
-    def __init__(self, recorders: list[Recorder]) -> None:
-        self._recorders = recorders if mpi_rank() == 0 else []
+    def __init__(self, sinks: list[Sink]) -> None:
+        self._sinks = sinks if mpi_rank() == 0 else []
 
     def log(self, name: str, value: object, step: float | None = None) -> None:
         """Report one value.
@@ -55,8 +55,8 @@ class Report:
             RuntimeFault: The run's folder can't be written.
         """
         checked = number(value)
-        for recorder in self._recorders:
-            recorder.log(clean_name(name), checked, step)
+        for sink in self._sinks:
+            sink.log(clean_name(name), checked, step)
 
     def progress(
         self, *, epoch: float, epochs: float, images_per_second: float | None = None, loss: float | None = None
@@ -70,33 +70,33 @@ class Report:
             loss: The latest batch's.
         """
         state = {"epoch": epoch, "epochs": epochs, "images_per_second": images_per_second, "loss": loss}
-        for recorder in self._recorders:
-            recorder.progress(state)
+        for sink in self._sinks:
+            sink.progress(state)
 
     def close(self) -> None:
         """Write what is held back. Called at exit too."""
-        for recorder in self._recorders:
-            recorder.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def start() -> Report:
-    """The report of this process.
+    """Make the report of this process.
 
     Raises:
         RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.
     """
-    recorders: list[Recorder] = []
+    sinks: list[Sink] = []
     if on_azure():
-        recorders.append(_AzureRecorder())
-    if not recorders or os.environ.get(RUN_DIR_VARIABLE):
-        recorders.append(local_recorder())
-    report = Report(recorders)
+        sinks.append(_AzureSink())
+    if not sinks or os.environ.get(RUN_DIR_VARIABLE):
+        sinks.append(local_sink())
+    report = Report(sinks)
     atexit.register(report.close)
     return report
 
 
 def on_azure() -> bool:
-    """Whether this process is part of an Azure ML run."""
+    """Return whether this process is part of an Azure ML run."""
     return bool(os.environ.get(AZURE_RUN_ID_VARIABLE))
 
 
@@ -152,7 +152,7 @@ def _end() -> None:
             sys.stderr.write(f"warning: {fault.message}\n")
 
 
-class _AzureRecorder:
+class _AzureSink:
     """The real run on Azure ML, through the real SDK.
 
     The SDK gives back a run's metrics without their steps and times, so every value is also a line of
@@ -197,10 +197,10 @@ class _AzureRecorder:
         """Send nothing: the service's own launcher waits for what is on its way."""
 
 
-def _streamed_lines() -> FolderRecorder | None:
+def _streamed_lines() -> FolderSink | None:
     folder = Path(LOGS_DIR).absolute()
     try:
         folder.mkdir(exist_ok=True)
     except OSError:
         return None
-    return FolderRecorder(folder)
+    return FolderSink(folder)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
+from trainer.runtime.compat.hook import Patch, numpy_at_least, version_tuple
 from trainer.runtime.compat.importing import sctypes
-from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
 from trainer.runtime.versions import installed_version
 
 

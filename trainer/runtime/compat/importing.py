@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
-from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
+from trainer.runtime.compat.hook import Patch, numpy_at_least, version_tuple
 from trainer.runtime.versions import installed_version
 
 
@@ -28,7 +28,7 @@ def _no_environment_check(module: ModuleType) -> None:
 
 @contextlib.contextmanager
 def numpy_sctypes() -> Iterator[None]:
-    """Gives NumPy 2 the ``sctypes`` table of NumPy 1 for as long as the context lasts."""
+    """Give NumPy 2 the ``sctypes`` table of NumPy 1 for as long as the context lasts."""
     import numpy
 
     numpy.sctypes = sctypes()  # type: ignore[attr-defined]
@@ -39,7 +39,7 @@ def numpy_sctypes() -> Iterator[None]:
 
 
 def sctypes() -> dict[str, list[type]]:
-    """The integer and floating-point rows of NumPy 1's ``numpy.sctypes``."""
+    """Return the integer and floating-point rows of NumPy 1's ``numpy.sctypes``."""
     import numpy
 
     return {

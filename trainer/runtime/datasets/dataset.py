@@ -1,4 +1,4 @@
-"""Finds a data set at run time and checks that its four files belong together."""
+"""Find a data set at run time and check that its four files belong together."""
 
 from __future__ import annotations
 

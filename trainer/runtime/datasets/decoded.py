@@ -28,7 +28,7 @@ _KEPT = 16
 
 
 def read(path: Path, dimensions: int, folder: Path | None) -> NDArray[np.uint8]:
-    """The values of one IDX file, as :func:`idx.read` gives them, through a copy in ``folder``.
+    """Return the values of one IDX file, as :func:`idx.read` gives them, through a copy in ``folder``.
 
     Args:
         path: The file, gzipped or not.

@@ -1,6 +1,6 @@
 """Where reported values go when the run is on this machine: the run's folder, or stdout without one.
 
-``metrics.jsonl`` has one JSON object a line, ``{"name", "value", "step", "time"}``. A value that JSON can't
+``metrics.jsonl`` has one JSON object per line, ``{"name", "value", "step", "time"}``. A value that JSON can't
 hold as a number is null, and ``"text"`` says what it was (``"nan"``). A line is one ``write`` to a
 file opened for appending, so lines of several processes don't mix (POSIX, write: O_APPEND).
 """
@@ -28,7 +28,7 @@ _PROGRESS_SECONDS = 0.3
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
-class Recorder(Protocol):
+class Sink(Protocol):
     """Takes what a script reports."""
 
     def log(self, name: str, value: float | str, step: float | None = None) -> None:
@@ -41,7 +41,7 @@ class Recorder(Protocol):
         """Write what is still held back."""
 
 
-class FolderRecorder:
+class FolderSink:
     """Writes into a run's folder, from the process that made it and from no worker process of it.
 
     Args:
@@ -78,7 +78,7 @@ class FolderRecorder:
             raise RuntimeFault(f"Can't write {path}: {error.strerror}.", "Free some space, then resume.") from error
 
     def progress(self, state: dict[str, float | None]) -> None:
-        """Replace ``progress.json``, a few times a second at most; the last state is written by ``close``."""
+        """Replace ``progress.json``, a few times per second at most; the last state is written by ``close``."""
         if self._foreign():
             return
         self._pending = {name: _finite(value) for name, value in state.items()} | {"time": time.time()}
@@ -100,7 +100,7 @@ class FolderRecorder:
         return self._owner != os.getpid() or is_worker()
 
 
-class StdoutRecorder:
+class StdoutSink:
     """Prints values for people; progress is not printed."""
 
     def __init__(self) -> None:
@@ -121,23 +121,23 @@ class StdoutRecorder:
         """Do nothing."""
 
 
-def local_recorder() -> Recorder:
-    """A recorder for this process: its run's folder, or stdout where there is none.
+def local_sink() -> Sink:
+    """Return the sink of this process: its run's folder, or stdout where there is none.
 
     Raises:
         RuntimeFault: ``TRAINER_RUN_DIR`` is no directory.
     """
     named = os.environ.get(RUN_DIR_VARIABLE)
     if not named:
-        return StdoutRecorder()
+        return StdoutSink()
     folder = Path(named).absolute()
     if not folder.is_dir():
         raise RuntimeFault(f"{RUN_DIR_VARIABLE} is {named}, which is no directory.", "Start the run again.")
-    return FolderRecorder(folder)
+    return FolderSink(folder)
 
 
 def is_worker() -> bool:
-    """Whether this is a worker process of multiprocessing, forked or spawned."""
+    """Return whether this is a worker process of multiprocessing, forked or spawned."""
     return multiprocessing.parent_process() is not None
 
 
@@ -148,13 +148,13 @@ def mpi_rank() -> int:
 
 
 def clean_name(name: object) -> str:
-    """A metric's name in printable characters, 255 at most; a bad one must not end hours of training."""
+    """Return a metric's name in printable characters, 255 at most; a bad one must not end hours of training."""
     text = "".join(character if character.isprintable() else " " for character in str(name))
     return text[:LONGEST_NAME].strip() or "unnamed"
 
 
 def number(value: object) -> float | str:
-    """What was logged as a float, an int, or the text that it is.
+    """Return what was logged as a float, an int, or the text that it is.
 
     Args:
         value: A number, a string, or an array of one element, on whatever device.

@@ -9,8 +9,8 @@ import msgspec
 from trainer.data.cache import Cache
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry
 from trainer.data.mirrors import Patience, mirrors_of, without_secrets
-from trainer.data.progress import Progress, Silent
 from trainer.data.resolution import ensure, resolve
+from trainer.data.transfer import ProgressDisplay, Silent
 from trainer.errors import UsageError
 from trainer.runtime.datasets.files import FILES, find_file
 
@@ -82,12 +82,12 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def catalogue_status() -> list[DatasetStatus]:
-    """Every data set of the catalogue, and whether it is on this machine."""
+    """Return every data set of the catalogue, and whether it is on this machine."""
     cache = Cache.from_environment()
     return [_status(entry, cache) for entry in CATALOGUE.values()]
 
 
-def download(name: str, progress: Progress | None = None, patience: Patience | None = None) -> DatasetStatus:
+def download(name: str, progress: ProgressDisplay | None = None, patience: Patience | None = None) -> DatasetStatus:
     """Fetch or make a data set of the catalogue unless it is in the cache.
 
     Raises:

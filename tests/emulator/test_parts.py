@@ -22,12 +22,12 @@ from azureml_emulator.jobs.environment import job_environment
 from azureml_emulator.jobs.nodes import NodePool
 from azureml_emulator.jobs.plan import JobPlan
 from azureml_emulator.jobs.process import Attempt
-from azureml_emulator.layout import StateDir, write_atomically
 from azureml_emulator.settings import Settings
+from azureml_emulator.state import StateDir, write_atomically
 from azureml_emulator.store.artifacts import ArtifactStore, normalise
 from azureml_emulator.store.blobs import BlobStore
 from azureml_emulator.store.database import Database
-from azureml_emulator.sweeps.bandit import make_policy
+from azureml_emulator.sweeps.policy import make_policy
 from azureml_emulator.sweeps.sampling import draw
 from azureml_emulator.tokens import Scope, TokenAuthority, TokenError
 from azureml_emulator.wire.compute import ScaleSettings

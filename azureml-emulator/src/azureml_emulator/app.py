@@ -18,7 +18,6 @@ from azureml_emulator.api import (
     artifacts,
     blobs,
     compute,
-    datastores,
     jobs,
     metrics,
     models,
@@ -26,10 +25,11 @@ from azureml_emulator.api import (
     snapshots,
     sweeps,
 )
+from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultAction, FaultRule
 from azureml_emulator.jobs.scheduler import Scheduler
-from azureml_emulator.service import RequestRecord, Service
+from azureml_emulator.service import Service
 
 ROUTERS: tuple[APIRouter, ...] = (
     arm.router,
@@ -41,7 +41,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     blobs.router,
     metrics.router,
     models.router,
-    datastores.router,
+    arm.datastores,
     sweeps.router,
     admin.router,
 )
@@ -123,7 +123,7 @@ class FaultsAndLog:
         finally:
             duration = time.monotonic() - started
             if not path.startswith("/_emulator/"):
-                self._service.requests.add(RequestRecord(method, path, status, duration))
+                self._service.requests.add(RequestInfo(method=method, path=path, status=status, duration=duration))
                 log.info("%s %s %s %.0f ms", method, path, status or "dropped", duration * 1000)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, connection: Send) -> None:

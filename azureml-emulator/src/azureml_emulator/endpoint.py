@@ -15,8 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
-from azureml_emulator.files import CLOUD_NAME
-from azureml_emulator.state import StateDir
+from azureml_emulator.state import CLOUD_NAME, StateDir, write_atomically
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 ADMIN_TOKEN_LIFETIME = 300.0
@@ -129,8 +128,7 @@ class Endpoint:
             The file.
         """
         path = Path(directory) / ".azureml" / "config.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.config_json())
+        write_atomically(path, self.config_json(), mode=0o644)
         return path
 
     def token(self, audience: str = "https://management.core.windows.net/") -> str:

@@ -20,11 +20,10 @@ from azureml_emulator.certificates import ensure_certificates
 from azureml_emulator.endpoint import EndpointFile
 from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults, FaultSwitchboard
-from azureml_emulator.files import write_client_files
 from azureml_emulator.jobs.scheduler import Scheduler
 from azureml_emulator.service import Service
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import StateDir, write_atomically
+from azureml_emulator.state import StateDir, write_atomically, write_client_files
 from azureml_emulator.sweeps.driver import SweepDriver
 
 HOST = "127.0.0.1"

@@ -6,9 +6,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
+from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultSwitchboard
 from azureml_emulator.settings import Settings
@@ -20,25 +20,14 @@ from azureml_emulator.store.database import Database
 from azureml_emulator.store.jobs import JobStore
 from azureml_emulator.store.metrics import MetricStore
 from azureml_emulator.store.models import ModelStore
-from azureml_emulator.store.runs import RunStore
+from azureml_emulator.store.runs import Run, RunStore
 from azureml_emulator.store.snapshots import SnapshotStore
 from azureml_emulator.store.sweeps import SweepStore
 from azureml_emulator.times import to_epoch, utc_now
 from azureml_emulator.tokens import Scope, TokenAuthority
-from azureml_emulator.wire.history import Run
 
 EXPIRED = -60.0
 """Lifetime, in seconds, of a token or signature that a fault switch wants to be expired."""
-
-
-@dataclass(frozen=True)
-class RequestRecord:
-    """One request that was served. ``duration`` is in seconds."""
-
-    method: str
-    path: str
-    status: int
-    duration: float
 
 
 class RequestLog:
@@ -46,11 +35,11 @@ class RequestLog:
 
     def __init__(self, capacity: int = 20_000) -> None:
         self._lock = threading.Lock()
-        self._records: deque[RequestRecord] = deque(maxlen=capacity)
-        self._unknown: list[RequestRecord] = []
+        self._records: deque[RequestInfo] = deque(maxlen=capacity)
+        self._unknown: list[RequestInfo] = []
         self.last_request = time.monotonic()
 
-    def add(self, record: RequestRecord) -> None:
+    def add(self, record: RequestInfo) -> None:
         """Record a request."""
         with self._lock:
             self._records.append(record)
@@ -59,14 +48,14 @@ class RequestLog:
     def add_unknown(self, method: str, path: str) -> None:
         """Record a request to a route that the emulator does not have."""
         with self._lock:
-            self._unknown.append(RequestRecord(method, path, 501, 0.0))
+            self._unknown.append(RequestInfo(method=method, path=path, status=501, duration=0.0))
 
-    def records(self) -> list[RequestRecord]:
+    def records(self) -> list[RequestInfo]:
         """The latest requests, oldest first."""
         with self._lock:
             return list(self._records)
 
-    def unknown(self) -> list[RequestRecord]:
+    def unknown(self) -> list[RequestInfo]:
         """Requests to unknown routes, oldest first."""
         with self._lock:
             return list(self._unknown)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from azureml_emulator.api.common import ADMIN, ServiceDep
+from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import Faults
 
@@ -25,15 +25,6 @@ class Health(BaseModel):
     service: str = "azureml-emulator"
     workspace_id: str
     pid: int
-
-
-class RecordedRequest(BaseModel):
-    """One request. ``duration`` is in seconds."""
-
-    method: str
-    path: str
-    status: int
-    duration: float
 
 
 class Shutdown(BaseModel):
@@ -59,13 +50,13 @@ def set_faults(faults: Faults, service: ServiceDep) -> Faults:
 
 
 @router.get("/requests", dependencies=ADMIN, summary="`Endpoint.recorded_requests`")
-def get_requests(service: ServiceDep) -> list[RecordedRequest]:
-    return [RecordedRequest(**dataclasses.asdict(record)) for record in service.requests.records()]
+def get_requests(service: ServiceDep) -> list[RequestInfo]:
+    return service.requests.records()
 
 
 @router.get("/unknown-requests", dependencies=ADMIN, summary="`Endpoint.unknown_requests`")
-def get_unknown_requests(service: ServiceDep) -> list[RecordedRequest]:
-    return [RecordedRequest(**dataclasses.asdict(record)) for record in service.requests.unknown()]
+def get_unknown_requests(service: ServiceDep) -> list[RequestInfo]:
+    return service.requests.unknown()
 
 
 @router.delete("/requests", dependencies=ADMIN, summary="`Endpoint.clear_requests`")

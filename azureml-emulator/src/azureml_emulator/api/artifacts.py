@@ -12,8 +12,7 @@ from fastapi import APIRouter, Query
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, paginate
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import not_found
-from azureml_emulator.store.artifacts import StoredArtifact
-from azureml_emulator.wire.artifacts import Artifact, ArtifactPaths, BatchArtifacts, ContentInfo
+from azureml_emulator.store.artifacts import Artifact, ArtifactPaths, BatchArtifacts, ContentInfo, StoredArtifact
 
 BASE = f"/artifact/v2.0{WORKSPACE}/artifacts"
 ContinuationToken = Annotated[str | None, Query(alias="continuationToken")]

@@ -12,23 +12,23 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, require_workspace
 from azureml_emulator.bodies import ArmList
-from azureml_emulator.durations import parse_duration
 from azureml_emulator.errors import bad_request
 from azureml_emulator.jobs.scheduler import Scheduler
 from azureml_emulator.service import Service
-from azureml_emulator.store.compute import Cluster, PendingOperation
-from azureml_emulator.times import from_epoch
-from azureml_emulator.vm_sizes import offered_sizes
-from azureml_emulator.wire.compute import (
+from azureml_emulator.store.compute import (
     AmlComputeState,
+    Cluster,
     Compute,
     ComputePatch,
     ComputeProperties,
     ComputeRequest,
     ErrorBody,
     Operation,
+    PendingOperation,
     ScaleSettings,
+    offered_sizes,
 )
+from azureml_emulator.times import from_epoch, parse_duration
 
 router = APIRouter(tags=["Compute"])
 ARM_ACCESS = [*USER, Depends(require_workspace)]

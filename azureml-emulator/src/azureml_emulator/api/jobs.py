@@ -13,9 +13,8 @@ from fastapi import APIRouter, File, Query, Response, UploadFile
 
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
 from azureml_emulator.errors import bad_request
-from azureml_emulator.jobs.scheduler import request_cancel
-from azureml_emulator.jobs.submission import submit
-from azureml_emulator.wire.execution import SnapshotRunRequest, SubmittedRun
+from azureml_emulator.jobs.submission import request_cancel, submit
+from azureml_emulator.store.jobs import SnapshotRunRequest, SubmittedRun
 
 BASE = f"/execution/v1.0{WORKSPACE}/experiments/{{experiment}}"
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import not_found
-from azureml_emulator.wire.metrics import (
+from azureml_emulator.store.metrics import (
     MetricBatch,
     MetricBatchAnswer,
     MetricDefinition,

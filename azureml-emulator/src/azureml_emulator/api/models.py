@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, paginate
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import bad_request
-from azureml_emulator.wire.models import Asset, AssetRequest, Model, ModelRequest, PatchOperation
+from azureml_emulator.store.models import Asset, AssetRequest, Model, ModelRequest, PatchOperation
 
 BASE = f"/modelmanagement/v1.0{WORKSPACE}"
 _MAPPINGS = {"kvTags": "kv_tags", "properties": "properties"}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from azureml_emulator.errors import bad_request
-from azureml_emulator.wire.history import Run
+from azureml_emulator.store.runs import Run
 
 Predicate = Callable[[Run], bool]
 

@@ -17,9 +17,7 @@ from azureml_emulator.errors import ServiceError, bad_request
 from azureml_emulator.jobs.submission import check_run_id
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
-from azureml_emulator.times import from_epoch, utc_now
-from azureml_emulator.tokens import Scope
-from azureml_emulator.wire.history import (
+from azureml_emulator.store.runs import (
     ErrorResponse,
     Experiment,
     ExperimentQuery,
@@ -33,6 +31,8 @@ from azureml_emulator.wire.history import (
     RunTypeV2,
     Warn,
 )
+from azureml_emulator.times import from_epoch, utc_now
+from azureml_emulator.tokens import Scope
 
 BASE = f"/history/v1.0{WORKSPACE}"
 BY_NAME = f"{BASE}/experiments/{{experiment}}"

@@ -14,7 +14,7 @@ from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
 from azureml_emulator.errors import bad_request
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import normalise
-from azureml_emulator.wire.content import (
+from azureml_emulator.store.snapshots import (
     BlobAnswer,
     BlobRequest,
     FileNode,

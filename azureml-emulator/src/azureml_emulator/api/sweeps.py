@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
 from azureml_emulator.errors import bad_request
+from azureml_emulator.store.sweeps import Acknowledgement, SweepAnswer, SweepRequest
 from azureml_emulator.sweeps.driver import cancel_sweep, start_sweep
-from azureml_emulator.wire.hyperdrive import Acknowledgement, SweepAnswer, SweepRequest
 
 BASE = f"/hyperdrive/v1.0{WORKSPACE}/experiments/{{experiment}}/runs"
 

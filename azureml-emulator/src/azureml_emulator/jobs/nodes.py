@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from azureml_emulator.durations import parse_duration
-from azureml_emulator.wire.compute import NodeStateCounts, ScaleSettings
+from azureml_emulator.store.compute import NodeStateCounts, ScaleSettings
+from azureml_emulator.times import parse_duration
 
 DEFAULT_IDLE_TIME = 1800.0
 

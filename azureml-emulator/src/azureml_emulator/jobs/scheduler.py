@@ -13,13 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from azureml_emulator.jobs.collect import collect
 from azureml_emulator.jobs.nodes import NodePool
 from azureml_emulator.jobs.plan import JobPlan
-from azureml_emulator.jobs.process import Attempt, Outcome
-from azureml_emulator.jobs.starting import start_job
+from azureml_emulator.jobs.process import Attempt, Outcome, start_job
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
+from azureml_emulator.store.compute import NodeStateCounts, ScaleSettings
 from azureml_emulator.store.jobs import Job, JobState
-from azureml_emulator.wire.compute import NodeStateCounts, ScaleSettings
-from azureml_emulator.wire.history import RunStatus
+from azureml_emulator.store.runs import RunStatus
 
 TICK = 0.1
 CLAIM_TIMEOUT = 15.0
@@ -42,8 +41,7 @@ class Scheduler:
     def __init__(self, service: Service, on_tick: Callable[[], None] = lambda: None) -> None:
         self._service = service
         self._on_tick = on_tick
-        self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="job")
         self._pending: dict[str, Future[None]] = {}
@@ -60,18 +58,13 @@ class Scheduler:
 
     def stop(self, *, kill_jobs: bool = False) -> None:
         """Stop the thread. Jobs go on, unless they are to be killed."""
-        self._stopping = True
-        self._wake.set()
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
         self._workers.shutdown(wait=True)
         if kill_jobs:
             for job in self._service.jobs.active():
                 self._attempt(job).kill()
-
-    def wake(self) -> None:
-        """Look at the jobs now rather than at the next tick."""
-        self._wake.set()
 
     def node_counts(self, compute: str) -> NodeStateCounts:
         """What the nodes of a cluster are doing."""
@@ -84,14 +77,13 @@ class Scheduler:
             self._pools.pop(compute, None)
 
     def _loop(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 self.tick()
             except Exception:
                 # One bad job must not keep the others from running.
                 log.exception("the scheduler's tick failed")
-            self._wake.wait(TICK)
-            self._wake.clear()
+            self._stopping.wait(TICK)
 
     def tick(self) -> None:
         """Look at every job once."""
@@ -268,18 +260,3 @@ class Scheduler:
     def _release_nodes(self, job: Job) -> None:
         with self._pools_lock:
             self._pool(job.compute).give_back(job.nodes, time.time())
-
-
-def request_cancel(service: Service, run_id: str) -> None:
-    """Ask for the cancellation of a run. Asking again, or after its end, changes nothing.
-
-    Raises:
-        ServiceError: 404.
-    """
-    run = service.runs.get(run_id)
-    if run.status.is_final:
-        return
-    if service.jobs.find(run_id) is not None:
-        service.jobs.update(run_id, cancel=True)
-    else:
-        service.runs.set_status(run_id, RunStatus.CANCELED)

@@ -1,4 +1,4 @@
-"""Taking in jobs."""
+"""What a client asks for: submitting a job, cancelling a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from azureml_emulator.errors import ServiceError, bad_request
 from azureml_emulator.jobs.plan import JobPlan
 from azureml_emulator.service import Service
 from azureml_emulator.store.jobs import Job
+from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
 from azureml_emulator.times import utc_now
-from azureml_emulator.wire.history import Run, RunStatus, RunTypeV2
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
 
@@ -103,3 +103,18 @@ def submit(
             Job(run_id=run_id, snapshot_id=snapshot_id, compute=target, nodes=plan.nodes, ready_at=ready_at)
         )
         return run
+
+
+def request_cancel(service: Service, run_id: str) -> None:
+    """Ask for the cancellation of a run. Asking again, or after its end, changes nothing.
+
+    Raises:
+        ServiceError: 404.
+    """
+    run = service.runs.get(run_id)
+    if run.status.is_final:
+        return
+    if service.jobs.find(run_id) is not None:
+        service.jobs.update(run_id, cancel=True)
+    else:
+        service.runs.set_status(run_id, RunStatus.CANCELED)

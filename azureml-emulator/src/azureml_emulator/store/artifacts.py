@@ -1,14 +1,52 @@
-"""Artifacts: names in containers that point at blobs."""
+"""Artifacts: named files in containers, each backed by a blob."""
+
+# A body is described by its fields; pydantic copies mutable defaults.
+# ruff: noqa: D101, RUF012
 
 from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
 
+from azureml_emulator.bodies import Body
 from azureml_emulator.errors import bad_request, not_found
 from azureml_emulator.store.blobs import Blob, BlobStore
 from azureml_emulator.store.database import Database
 from azureml_emulator.times import utc_now
+
+
+class ArtifactPath(Body):
+    path: str
+
+
+class ArtifactPaths(Body):
+    paths: list[ArtifactPath]
+
+
+class Artifact(Body):
+    artifact_id: str
+    origin: str
+    container: str
+    path: str
+    etag: str | None = None
+    created_time: str
+    data_path: str | None = None
+
+
+class ContentInfo(Body):
+    content_uri: str
+    origin: str
+    container: str
+    path: str
+
+
+class BatchArtifacts(Body):
+    """Answer keyed by the paths exactly as they were asked for."""
+
+    artifacts: dict[str, Artifact]
+    artifact_content_information: dict[str, ContentInfo]
+    errors: dict[str, str] = {}
+
 
 RUN_ORIGIN = "ExperimentRun"
 

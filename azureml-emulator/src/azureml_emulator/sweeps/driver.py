@@ -10,16 +10,14 @@ from typing import Any
 
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.jobs.plan import JobPlan
-from azureml_emulator.jobs.scheduler import request_cancel
-from azureml_emulator.jobs.submission import submit
+from azureml_emulator.jobs.submission import request_cancel, submit
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
-from azureml_emulator.store.sweeps import Sweep
+from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
+from azureml_emulator.store.sweeps import Sweep, SweepRequest
 from azureml_emulator.sweeps.policy import make_policy
 from azureml_emulator.sweeps.sampling import draw
 from azureml_emulator.times import utc_now
-from azureml_emulator.wire.history import Run, RunStatus, RunTypeV2
-from azureml_emulator.wire.hyperdrive import SweepRequest
 
 LOG_NAME = "azureml-logs/hyperdrive.txt"
 """The one log that the SDK streams for a sweep."""

@@ -12,10 +12,13 @@ from pathlib import Path
 from types import TracebackType
 
 from azureml_emulator.endpoint import Endpoint, find
-from azureml_emulator.errors import EmulatorError
+from azureml_emulator.errors import STATE_IN_USE, EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.settings import Settings
 from azureml_emulator.state import StateDir
+
+_POLL = 0.05
+_PAUSE = 1.0
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Emulators that this process has started; they outlive it, unless they are stopped."""
@@ -43,56 +46,77 @@ def start_in_background(
     Raises:
         EmulatorError: It did not start.
     """
-    running = find(state_dir)
-    if running is not None:
-        return running
     state = StateDir.at(state_dir)
-    state.create()
-    command = [sys.executable, "-m", "azureml_emulator", "--state", str(state.root), "--port", str(port)]
-    command += ["--settings", (settings or Settings()).model_dump_json(exclude_unset=True)]
-    command += ["--faults", (faults or Faults()).model_dump_json(exclude_unset=True)]
-    output = state.root / "startup.log"
-    with output.open("wb") as stream:
-        process = subprocess.Popen(
+    deadline = time.monotonic() + timeout
+    start: _Start | None = None
+    try:
+        # Looking anew each time also finds an emulator that someone else has started at the same moment.
+        while (endpoint := find(state_dir)) is None:
+            if time.monotonic() > deadline:
+                raise _not_started(state, f"it does not answer after {timeout:.0f} s")
+            if start is None:
+                start = _Start(state, port, settings or Settings(), faults or Faults())
+            elif start.has_ended:
+                problem = start.last_words()
+                if STATE_IN_USE not in problem:
+                    raise _not_started(state, problem)
+                # The one that has the state's lock is about to answer, or about to end, which frees it for us.
+                start.close()
+                start = None
+                time.sleep(_PAUSE)
+            time.sleep(_POLL)
+        return endpoint
+    except BaseException:
+        if start is not None:
+            start.terminate()
+        raise
+    finally:
+        if start is not None:
+            start.close()
+
+
+class _Start:
+    """One try to start an emulator."""
+
+    def __init__(self, state: StateDir, port: int, settings: Settings, faults: Faults) -> None:
+        state.create()
+        command = [sys.executable, "-m", "azureml_emulator", "--state", str(state.root), "--port", str(port)]
+        command += ["--settings", settings.model_dump_json(exclude_unset=True)]
+        command += ["--faults", faults.model_dump_json(exclude_unset=True)]
+        # A file of its own each, so that two that start at once don't write over each other.
+        descriptor, name = tempfile.mkstemp(dir=state.root, prefix=".startup.")
+        self._output = os.fdopen(descriptor, "r+b")
+        Path(name).replace(state.startup_log)
+        self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
+            stdout=self._output,
+            stderr=self._output,
             start_new_session=True,
             cwd=state.root,
             env=_without_client_variables(),
         )
-    _children[process.pid] = process
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        # Also sees an emulator that someone else has started at the same time, and that won the lock.
-        endpoint = find(state_dir)
-        if endpoint is not None:
-            return endpoint
-        if process.poll() is not None and not state.endpoint.exists():
-            endpoint = _wait_for_rival(state_dir, deadline)
-            if endpoint is not None:
-                return endpoint
-            break
-        time.sleep(0.05)
-    if process.poll() is None:
-        process.terminate()
-    detail = output.read_text(errors="replace").strip().splitlines()
-    raise EmulatorError(
-        "The emulator did not start" + (f": {detail[0].removeprefix('error: ')}" if detail else "."),
-        f"See {output}.",
-    )
+        _children[self._process.pid] = self._process
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        self._output.seek(0)
+        lines = self._output.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[0].removeprefix("error: ").rstrip(".") if lines else "it says nothing"
+
+    def terminate(self) -> None:
+        if not self.has_ended:
+            self._process.terminate()
+
+    def close(self) -> None:
+        self._output.close()
 
 
-def _wait_for_rival(state_dir: str | os.PathLike[str], deadline: float) -> Endpoint | None:
-    """The emulator that holds the lock may need another moment until it answers."""
-    until = min(deadline, time.monotonic() + 10.0)
-    while time.monotonic() < until:
-        endpoint = find(state_dir)
-        if endpoint is not None:
-            return endpoint
-        time.sleep(0.1)
-    return None
+def _not_started(state: StateDir, problem: str) -> EmulatorError:
+    return EmulatorError(f"The emulator did not start: {problem}.", f"See {state.startup_log}.")
 
 
 def _without_client_variables() -> dict[str, str]:
@@ -132,9 +156,7 @@ class Emulator:
             EmulatorError: It did not start, or another emulator serves this state.
         """
         if find(self._state_dir) is not None:
-            raise EmulatorError(
-                f"Another emulator serves {self._state_dir}.", "Stop it, or use another state directory."
-            )
+            raise EmulatorError(f"{STATE_IN_USE} {self._state_dir}.", "Stop it, or use another state directory.")
         self._endpoint = start_in_background(self._state_dir, self._port, settings=self._settings, faults=self._faults)
         return self._endpoint
 

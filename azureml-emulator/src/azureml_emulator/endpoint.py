@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -90,6 +92,37 @@ class Endpoint:
         """Id of its workspace; the same for as long as the state directory lives."""
         return self._info.workspace_id
 
+    @property
+    def subscription_id(self) -> str:
+        """Subscription of its workspace."""
+        return self._workspace["subscription_id"]
+
+    @property
+    def resource_group(self) -> str:
+        """Resource group of its workspace."""
+        return self._workspace["resource_group"]
+
+    @property
+    def workspace_name(self) -> str:
+        """Name of its workspace."""
+        return self._workspace["workspace_name"]
+
+    @property
+    def token_url(self) -> str:
+        """Where it gives bearer tokens, as a managed identity's endpoint does. Who knows it is let in."""
+        return f"{self.url}/msi/{TokenAuthority.for_state(self._state).msi_secret}/token"
+
+    @functools.cached_property
+    def _workspace(self) -> dict[str, str]:
+        try:
+            found = json.loads(self.config_json())
+            return {name: str(found[name]) for name in ("subscription_id", "resource_group", "workspace_name")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EmulatorError(
+                f"The emulator's files for clients are damaged: {type(error).__name__}: {error}.",
+                f"Remove {self.state_dir} to begin with an empty one.",
+            ) from error
+
     # Pointing clients at it
 
     def env(self, *, isolate_home: bool = True) -> dict[str, str]:
@@ -100,13 +133,12 @@ class Endpoint:
         Args:
             isolate_home: Also set HOME to a directory of the emulator's. The SDK writes caches to ~/.azureml.
         """
-        msi_secret = TokenAuthority.for_state(self._state).msi_secret
         variables = {
             # The SDK caches the cloud's address here and never reads it again: one directory a port.
             "AZURE_CONFIG_DIR": str(self._state.client / f"azure-{self.port}"),
             "ARM_CLOUD_METADATA_URL": (self._state.client / "cloud.json").as_uri(),
             "AZUREML_CURRENT_CLOUD": CLOUD_NAME,
-            "MSI_ENDPOINT": f"{self.url}/msi/{msi_secret}/token",
+            "MSI_ENDPOINT": self.token_url,
             "MSI_SECRET": "unused",
             "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
             "CURL_CA_BUNDLE": str(self.ca_bundle),
@@ -135,6 +167,26 @@ class Endpoint:
         """A bearer token; fits ``TokenAuthentication(endpoint.token)``."""
         authority = TokenAuthority.for_state(self._state)
         return authority.issue(Scope.USER, self._info.token_lifetime, audience=audience)
+
+    def fetch_token(self, audience: str) -> tuple[str, float]:
+        """Ask the emulator for a bearer token, as a managed identity does.
+
+        Returns:
+            The token, and its end as POSIX time.
+
+        Raises:
+            EmulatorError: It answered, and gave none.
+            requests.RequestException: It did not answer, or answered with an error status.
+        """
+        answer = self._session().post(
+            self.token_url, data={"resource": audience}, headers={"Metadata": "true"}, timeout=30
+        )
+        answer.raise_for_status()
+        try:
+            found = answer.json()
+            return str(found["access_token"]), float(found["expires_on"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise EmulatorError(f"The emulator gives no token: {error}.", f"See {self._state.log}.") from error
 
     # Faults and observation
 

@@ -6,6 +6,9 @@ ServiceError        answered to HTTP clients: status, code, message
 
 from __future__ import annotations
 
+STATE_IN_USE = "Another emulator serves"
+"""How the error begins of an emulator whose state directory another one has locked."""
+
 
 class EmulatorError(Exception):
     """The emulator could not do what its caller asked.

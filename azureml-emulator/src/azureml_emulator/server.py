@@ -18,7 +18,7 @@ import uvicorn
 from azureml_emulator.app import create_app
 from azureml_emulator.certificates import ensure_certificates
 from azureml_emulator.endpoint import EndpointFile
-from azureml_emulator.errors import EmulatorError
+from azureml_emulator.errors import STATE_IN_USE, EmulatorError
 from azureml_emulator.faults import Faults, FaultSwitchboard
 from azureml_emulator.jobs.scheduler import Scheduler
 from azureml_emulator.service import Service
@@ -71,9 +71,7 @@ def run_server(
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise EmulatorError(
-            f"Another emulator serves {state.root}.", "Stop it, or use another state directory."
-        ) from None
+        raise EmulatorError(f"{STATE_IN_USE} {state.root}.", "Stop it, or use another state directory.") from None
     try:
         _configure_logging(state)
         for upload in state.uploads.iterdir():

@@ -74,6 +74,11 @@ class StateDir:
         return self.root / "emulator.log"
 
     @property
+    def startup_log(self) -> Path:
+        """What the emulator that was last started in the background had to say."""
+        return self.root / "startup.log"
+
+    @property
     def tls(self) -> Path:
         """The server's certificates."""
         return self.root / "tls"

@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
-import jwt
-
 from azureml_emulator.state import StateDir, write_atomically
 
 TENANT_ID = "11111111-1111-1111-1111-111111111111"
@@ -62,6 +60,9 @@ class TokenAuthority:
 
     def issue(self, scope: Scope, lifetime: float, *, audience: str = "emulator", run_id: str | None = None) -> str:
         """A token that expires ``lifetime`` seconds from now. A negative lifetime gives an expired one."""
+        # PyJWT imports cryptography, which a client that only looks for an emulator can do without.
+        import jwt
+
         now = time.time()
         claims = {
             "iss": ISSUER,
@@ -81,6 +82,8 @@ class TokenAuthority:
         Raises:
             TokenError: The token is malformed, was signed by another key, or has expired.
         """
+        import jwt
+
         try:
             claims = jwt.decode(
                 token,

@@ -17,12 +17,14 @@ def add_emulator(parser: Parser) -> None:
         "--state", metavar="DIR", type=Path, help="Where it keeps everything (default: .trainer/emulator)."
     )
     parser.add_argument(
-        "--print-env", action="store_true", help="Print the variables with which an SDK v1 program can use it."
+        "--print-env",
+        action="store_true",
+        help="Print the variables with which an SDK v1 program can use it, and start it in the background if need be.",
     )
 
 
 def emulator_command(*, port: int, state: Path | None, print_env: bool) -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C, or print the variables of one that serves."""
     from trainer.home import find_home
 
     if not 0 <= port <= 65535:

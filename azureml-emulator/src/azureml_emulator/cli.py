@@ -1,4 +1,4 @@
-"""``python -m azureml_emulator``."""
+"""``azureml-emulator``, or ``python -m azureml_emulator``."""
 
 # Printing is what a command is for.
 # ruff: noqa: T201
@@ -11,7 +11,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from azureml_emulator.endpoint import Endpoint, find
+from azureml_emulator.background import start_in_background
+from azureml_emulator.endpoint import Endpoint, EndpointFile, find
 from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.settings import Settings
@@ -27,11 +28,8 @@ This emulator shows that a program and the real SDK make the right calls. It doe
 """
 
 
-def print_environment(endpoint: Endpoint) -> None:
-    """Print the client's variables to stdout, for a shell's ``eval``."""
-    for name, value in endpoint.env().items():
-        print(f"export {name}={shlex.quote(value)}")
-    sys.stdout.flush()
+IDLE_EXIT = 3600.0
+"""Seconds without a request or a job after which an emulator ends that ``--print-env`` has started."""
 
 
 def serve(
@@ -44,48 +42,65 @@ def serve(
 ) -> None:
     """Serve a state directory in the foreground, until interrupted.
 
-    With ``print_env``, the client's variables go to stdout; if an emulator is serving this state already, that is all
-    that happens.
+    With ``print_env``, print the client's variables to stdout instead, for a shell's ``eval``: those of the emulator
+    that serves this state already, or else of one that is started in the background.
 
     Raises:
         EmulatorError: Another emulator serves this state, or the port is taken.
     """
-    running = find(state_dir) if print_env else None
-    if running is not None:
-        print_environment(running)
+    settings = settings or Settings()
+    if print_env:
+        if "idle_exit" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"idle_exit": IDLE_EXIT})
+        _print_environment(start_in_background(state_dir, port, settings=settings, faults=faults))
         return
     from azureml_emulator.server import run_server
 
     state = StateDir.at(state_dir)
 
     def announce() -> None:
-        endpoint = find_ready(state)
-        print(f"Azure ML emulator at {endpoint.url}, state in {state.root}", file=sys.stderr)
+        # Not by find(): this process can't answer itself yet.
+        url = EndpointFile.model_validate_json(state.endpoint.read_bytes()).url
+        print(f"Azure ML emulator at {url}, state in {state.root}", file=sys.stderr)
         print(NOT_PROVEN, file=sys.stderr, flush=True)
-        if print_env:
-            print_environment(endpoint)
 
-    run_server(state, port, settings or Settings(), faults, announce)
+    run_server(state, port, settings, faults, announce)
 
 
-def find_ready(state: StateDir) -> Endpoint:
-    """The endpoint of this very process, which can't answer itself while it is starting."""
-    from azureml_emulator.endpoint import EndpointFile
+def _print_environment(endpoint: Endpoint) -> None:
+    for name, value in endpoint.env().items():
+        print(f"export {name}={shlex.quote(value)}")
+    sys.stdout.flush()
+    print(f"Azure ML emulator at {endpoint.url}, state in {endpoint.state_dir}", file=sys.stderr)
+    print(NOT_PROVEN, file=sys.stderr, flush=True)
 
-    return Endpoint(state.root, EndpointFile.model_validate_json(state.endpoint.read_bytes()))
+
+def _stop(state: Path) -> None:
+    endpoint = find(state)
+    if endpoint is None:
+        print(f"No emulator serves {state}.", file=sys.stderr)
+        return
+    endpoint.stop(kill_jobs=True)
+    print(f"Stopped the emulator at {endpoint.url}.", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m azureml_emulator",
+        prog="azureml-emulator",
         description="A loopback Azure ML service for the unmodified SDK v1.",
         epilog=NOT_PROVEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--state", type=Path, required=True, help="directory of its state; made if it is not there")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: the last one, or any)")
-    parser.add_argument("--print-env", action="store_true", help="print the client's variables, for eval")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--print-env",
+        action="store_true",
+        help="print the client's variables, for eval; start an emulator in the background if none serves the state",
+    )
+    instead.add_argument("--stop", action="store_true", help="stop the emulator that serves the state, and its jobs")
     parser.add_argument("--settings", default="{}", metavar="JSON", help="fields of azureml_emulator.Settings")
     parser.add_argument("--faults", default="{}", metavar="JSON", help="fields of azureml_emulator.Faults")
     options = parser.parse_args(arguments)
@@ -95,6 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
+        if options.stop:
+            _stop(options.state)
+            return 0
         serve(options.state, options.port, options.print_env, settings=settings, faults=faults)
     except EmulatorError as error:
         print(f"error: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)

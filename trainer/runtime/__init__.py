@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from trainer.runtime.datasets import load as load_dataset
     from trainer.runtime.faults import RuntimeFault, main
     from trainer.runtime.flags import add_flags
-    from trainer.runtime.training.checkpoint import Checkpoint, resume
+    from trainer.runtime.training.checkpoint import Checkpoint, resume, save_npz
     from trainer.runtime.training.compiled import compiled
     from trainer.runtime.training.extensions import ClassifierEvaluator, Metrics
     from trainer.runtime.training.iterator import ArrayIterator, unit_range
     from trainer.runtime.training.machine import use_device
-    from trainer.runtime.training.npz import save as save_npz
 
 __all__ = [
     "ArrayIterator",
@@ -54,7 +53,7 @@ _HOMES = {
     "load_dataset": ("datasets", "load"),
     "main": ("faults", "main"),
     "resume": ("training.checkpoint", "resume"),
-    "save_npz": ("training.npz", "save"),
+    "save_npz": ("training.checkpoint", "save_npz"),
     "unit_range": ("training.iterator", "unit_range"),
     "use_device": ("training.machine", "use_device"),
 }

@@ -1,4 +1,4 @@
-"""A trainer's whole state after every epoch, and resuming from it.
+"""A trainer's whole state after every epoch, resuming from it, and the trained model.
 
 A checkpoint is Chainer's trainer snapshot (parameters, optimizer, iterator, triggers, log) with two
 differences: it holds no pickles (Chainer stores ``None`` as one), and it says what it belongs to, so
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import chainer
 import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Extension, Trainer
@@ -25,6 +26,7 @@ from trainer.runtime.training.iterator import arrays_of
 FILE_NAME = "checkpoint.npz"
 _ABOUT = "about_this_checkpoint"
 _FORMAT = 1
+_SHAPE = "shape of "
 
 
 class Checkpoint(Extension):  # type: ignore[misc]
@@ -43,13 +45,13 @@ class Checkpoint(Extension):  # type: ignore[misc]
 
     def __init__(self, identity: Mapping[str, Any] | None = None) -> None:
         self._given = dict(identity or {})
-        self._identity: dict[str, Any] | None = None
+        self._training_set: dict[str, Any] | None = None
 
     def identity(self, trainer: Trainer) -> dict[str, Any]:
         """What the run of ``trainer`` is, as JSON gives it back."""
-        if self._identity is None:
-            self._identity = dict(json.loads(json.dumps({**_training_set(trainer), **self._given, **_model(trainer)})))
-        return self._identity
+        if self._training_set is None:
+            self._training_set = _training_set(trainer)
+        return dict(json.loads(json.dumps({**self._training_set, **self._given, **_model(trainer)})))
 
     def __call__(self, trainer: Trainer) -> None:
         """Write the file.
@@ -71,7 +73,22 @@ class Checkpoint(Extension):  # type: ignore[misc]
         npz.write(Path(trainer.out) / FILE_NAME, kept, compress=False)
 
 
-def resume(path: Path, trainer: Trainer) -> None:
+def save_npz(path: str | Path, link: chainer.Link) -> None:
+    """Write a link's parameters as ``chainer.serializers.save_npz`` does, but whole or not at all.
+
+    The same parameters give the same bytes.
+
+    Args:
+        path: The file; its folder must exist.
+        link: What is saved; ``chainer.serializers.load_npz`` loads it.
+
+    Raises:
+        RuntimeFault: The file can't be written.
+    """
+    npz.save(Path(path), link)
+
+
+def resume(path: str | Path, trainer: Trainer) -> None:
     """Put ``trainer`` into the state that the checkpoint at ``path`` recorded.
 
     Args:
@@ -82,6 +99,7 @@ def resume(path: Path, trainer: Trainer) -> None:
         RuntimeFault: The file is no sound checkpoint, or belongs to another run; ``trainer`` is
             then as it was, unless the file was made to mislead.
     """
+    path = Path(path)
     arrays = npz.read(path)
     try:
         about = json.loads(str(arrays.pop(_ABOUT)[()]))
@@ -138,13 +156,14 @@ def _checksum(arrays: tuple[NDArray[Any], ...]) -> str:
 
 def _model(trainer: Trainer) -> dict[str, Any]:
     optimizer = trainer.updater.get_optimizer("main")
-    shapes = {f"shape of {name}": p.shape for name, p in optimizer.target.namedparams()}
+    shapes = {f"{_SHAPE}{name}": p.shape if p.is_initialized else None for name, p in optimizer.target.namedparams()}
     return {"optimizer": type(optimizer).__name__, **shapes}
 
 
 def _require_same(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     for name in [*ours, *sorted(theirs)]:
-        if theirs.get(name) != ours.get(name):
+        # A parameter without a shape takes the one in the file.
+        if theirs.get(name) != ours.get(name) and not (name.startswith(_SHAPE) and name in ours and ours[name] is None):
             raise RuntimeFault(
                 f"{path} has {name}: {theirs.get(name)}, and this run has {ours.get(name)}",
                 "resume with the options of the run that wrote it, or start without --resume",

@@ -1,4 +1,4 @@
-"""Replayed steps do what Chainer does, bit for bit; what can't be replayed goes through Chainer."""
+"""Compiled steps do what Chainer does, bit for bit; what can't be compiled goes through Chainer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import chainer.links as L  # noqa: N812
 import numpy as np
 import pytest
 from chainer import optimizers
+from chainer.training.updaters import StandardUpdater
 
-from trainer.runtime.training import updater as updater_module
+from trainer.runtime.training import compiled as compiled_module
 
 
 def arrays(model: Any) -> Any:
@@ -179,33 +180,33 @@ def test_class_weights_go_through_chainer(make_model: Any, train: Any) -> None:
     assert "cross-entropy" in updater.reason
 
 
-def test_wrong_recording_is_found_out(make_model: Any, train: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def test_wrong_step_is_found_out(make_model: Any, train: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A step that computes something else than Chainer did for the first batch is not used."""
-    original = updater_module.record
+    original = compiled_module.read_graph
 
     def tampered(*args: Any) -> Any:
-        recording = original(*args)
-        run = recording.step.run
+        named = original(*args)
+        run = named.step.run
 
         def wrong(x: Any, t: Any) -> Any:
             loss, accuracy = run(x, t)
-            recording.step.layers[0].weight.grad[...] *= np.float32(1.0000002)
+            named.step.layers[0].weight.grad[...] *= np.float32(1.0000002)
             return loss, accuracy
 
-        recording.step.run = wrong
-        return recording
+        named.step.run = wrong
+        return named
 
     plain = make_model()
     train(plain, optimizers.MomentumSGD().setup(plain), plain=True)
-    monkeypatch.setattr(updater_module, "record", tampered)
+    monkeypatch.setattr(compiled_module, "read_graph", tampered)
     model = make_model()
     _, updater = train(model, optimizers.MomentumSGD().setup(model), plain=False)
-    assert updater.reason == "the recorded step gives another result than Chainer"
+    assert updater.reason == "the compiled step gives another result than Chainer"
     assert_same(arrays(model), arrays(plain))
 
 
 def test_ignored_labels(make_model: Any) -> None:
-    """Label -1, which softmax cross-entropy ignores, in a batch after the recorded one."""
+    """Label -1, which softmax cross-entropy ignores, in a batch after the first."""
     results = []
     for plain in (True, False):
         model = make_model()
@@ -214,8 +215,7 @@ def test_ignored_labels(make_model: Any) -> None:
         x = random.rand(8, 784).astype(np.float32)
         t = random.randint(0, 10, 8).astype(np.int32)
         batches = [(x, t), (x, np.where(t > 4, -1, t).astype(np.int32)), (x, np.full(8, -1, np.int32)), (x, t)]
-        kind = chainer.training.updaters.StandardUpdater if plain else updater_module.ReplayUpdater
-        updater = kind(Batches(batches), optimizer, converter=chainer.dataset.converter()(lambda batch, device: batch))
+        updater = updater_of(batches, optimizer, plain=plain)
         for _ in batches:
             updater.update()
         results.append(arrays(model))
@@ -224,7 +224,7 @@ def test_ignored_labels(make_model: Any) -> None:
 
 
 def test_other_batch_shape_and_hooks_go_through_chainer(make_model: Any) -> None:
-    """A short batch, and a batch while a function hook watches, in the middle of replayed ones."""
+    """A short batch, and a batch while a function hook watches, in the middle of compiled ones."""
     results = []
     for plain in (True, False):
         model = make_model()
@@ -233,8 +233,7 @@ def test_other_batch_shape_and_hooks_go_through_chainer(make_model: Any) -> None
         x = random.rand(8, 784).astype(np.float32)
         t = random.randint(0, 10, 8).astype(np.int32)
         batches = [(x, t), (x, t), (x[:5], t[:5]), (x, t), (x, t), (x, t)]
-        kind = chainer.training.updaters.StandardUpdater if plain else updater_module.ReplayUpdater
-        updater = kind(Batches(batches), optimizer, converter=chainer.dataset.converter()(lambda batch, device: batch))
+        updater = updater_of(batches, optimizer, plain=plain)
         seen = []
         for number, _ in enumerate(batches):
             if number == 4:
@@ -247,6 +246,12 @@ def test_other_batch_shape_and_hooks_go_through_chainer(make_model: Any) -> None
     assert "LinearFunction" in results[1][1]
     assert results[1][1] == results[0][1]
     assert_same(results[1][0], results[0][0])
+
+
+def updater_of(batches: Any, optimizer: Any, *, plain: bool) -> Any:
+    as_it_is = chainer.dataset.converter()(lambda batch, device: batch)
+    updater = StandardUpdater(Batches(batches), optimizer, converter=as_it_is)
+    return updater if plain else compiled_module.compiled(updater)
 
 
 class Batches(chainer.dataset.Iterator):
@@ -265,7 +270,7 @@ class Batches(chainer.dataset.Iterator):
 
 
 def test_parameters_stay_chainers(make_model: Any, train: Any) -> None:
-    """After the flat update took over, arrays set from outside are respected."""
+    """After the fused update took over, arrays set from outside are respected."""
     model = make_model()
     optimizer = optimizers.MomentumSGD().setup(model)
     _, updater = train(model, optimizer, plain=False, epochs=1)

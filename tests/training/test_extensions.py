@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trainer.runtime.datasets import Dataset
-from trainer.runtime.training.evaluation import ClassifierEvaluator
+from trainer.runtime.training.extensions import ClassifierEvaluator
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
 
 
@@ -26,19 +26,19 @@ def expected(model: Any, data: Dataset) -> Any:
 
 
 @pytest.mark.parametrize("batch_size", [1, 50, 100, 127, 128, 1000])
-def test_exact_for_any_batch_size(make_model: Any, data: Dataset, batch_size: Any) -> None:
+def test_exact_for_any_batch_size(make_model: Any, data: Dataset, examples: Any, batch_size: Any) -> None:
     model = make_model()
-    iterator = ArrayIterator(data.test_images, data.test_labels, batch_size, repeat=False, shuffle=False)
+    iterator = ArrayIterator(examples[1], batch_size, repeat=False, shuffle=False)
     result = ClassifierEvaluator(iterator, model, converter=unit_range)()
     accuracy, loss = expected(model, data)
     assert result["main/accuracy"] == accuracy
     assert result["main/loss"] == pytest.approx(loss, rel=1e-6)
 
 
-def test_chainers_own_is_not(make_model: Any, data: Dataset) -> None:
+def test_chainers_own_is_not(make_model: Any, data: Dataset, examples: Any) -> None:
     """The reason for another evaluator: 128 examples in batches of 100 weigh the last 28 like the first 100."""
     model = make_model()
-    iterator = ArrayIterator(data.test_images, data.test_labels, 100, repeat=False, shuffle=False)
+    iterator = ArrayIterator(examples[1], 100, repeat=False, shuffle=False)
     result = chainer.training.extensions.Evaluator(iterator, model, converter=unit_range)()
     _, loss = expected(model, data)
     assert abs(result["main/loss"] - loss) > 1e-5

@@ -92,7 +92,7 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
     work = make_workdir(folder)
     if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
-    process = processes.start(job.command(sys.executable), work, folder.log_path, folder.path)
+    process = processes.start(job.command(sys.executable), work, folder)
     detail = {"host": host, "supervisor_pid": os.getpid(), "pid": process.pid}
     folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute

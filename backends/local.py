@@ -11,54 +11,32 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer.backend import Plan
-from trainer.errors import ConfigError, UsageError
+from trainer.backend import Backend, Plan
+from trainer.errors import ConfigError
+from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.runfolder import SUBMISSION_LOCK
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
-    from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
     from trainer.runtime.devices import Selected
-    from trainer.snapshot import Limits, Snapshot
+    from trainer.snapshot import Snapshot
 
-# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
-_UNVOUCHED_SECONDS = 5.0
 _START_SECONDS = 60.0
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
-class LocalBackend:
-    """Runs jobs on this machine.
-
-    Args:
-        home: Where runs and models are kept.
-        options: There are none.
-
-    Raises:
-        UsageError: An option was given.
-    """
+class LocalBackend(Backend):
+    """Runs jobs on this machine. It has no options."""
 
     name = "local"
-    on_interrupt: Literal["cancel", "detach"] = "cancel"
-    limits: Limits | None = None
-    option_names: frozenset[str] = frozenset()
-
-    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
-        if options:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-            raise UsageError(f"The local backend has no option {flags}.", "Leave it out, or use --backend azureml.")
-        self.home = home
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`."""
@@ -100,18 +78,17 @@ class LocalBackend:
         """
         import subprocess
 
-        from backends.local_support.supervisor import SUPERVISOR_LOG
+        from backends.local_supervisor import SUPERVISOR_LOG
         from trainer.data import decoded_dir
 
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
-        # -P: a module in the working directory must not take the place of one of ours.
-        module = ["-P", "-m", "backends.local_support.supervisor"]
+        supervisor = own_module("backends.local_supervisor")
         try:
             with log.open("wb") as stream:
                 started = subprocess.run(
-                    [sys.executable, *module, str(folder.path), str(self.home.models)],
+                    [*supervisor, str(folder.path), str(self.home.models)],
                     cwd=folder.path,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -128,10 +105,10 @@ class LocalBackend:
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
-        from backends.local_support.supervisor import SUPERVISOR_LOCK, take_over
+        from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
         info = folder.info()
-        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or _being_submitted(folder, info):
+        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
@@ -149,7 +126,7 @@ class LocalBackend:
         Raises:
             ConfigError: The run's folder can't be written.
         """
-        from backends.local_support.supervisor import cancel_flag
+        from backends.local_supervisor import cancel_flag
 
         if self.refresh(folder).status.terminal:
             return
@@ -165,12 +142,6 @@ class LocalBackend:
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
-
-
-def _being_submitted(folder: RunFolder, info: RunInfo) -> bool:
-    if info.status is not RunStatus.NOT_STARTED:
-        return False
-    return folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:

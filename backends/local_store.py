@@ -32,6 +32,7 @@ from trainer.artifacts import (
     model_output,
 )
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
+from trainer.locks import locked
 from trainer.runfolder import RunFolder
 from trainer.runtime.atomic import sync_directory
 from trainer.runtime.layout import MODEL_FILE
@@ -136,9 +137,7 @@ class LocalStore(ArtifactStore):
     @contextmanager
     def _changing(self, directory: Path) -> Iterator[None]:
         """Hold the model's lock, with what killed processes left behind cleaned away."""
-        import filelock
-
-        with filelock.FileLock(directory / ".lock"):
+        with locked(directory / ".lock"):
             _clean(directory)
             yield
 

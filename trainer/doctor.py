@@ -19,6 +19,7 @@ import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
 from trainer.home import HOME_VARIABLE
+from trainer.interpreter import TOP
 from trainer.runtime.layout import THREADS_VARIABLE
 from trainer.runtime.versions import installed_version
 
@@ -35,6 +36,8 @@ _EXTRAS = {
 }
 _LEAST_SPACE = 500 * 1000 * 1000
 _PROBE = """
+import sys
+sys.path.insert(0, sys.argv[1])
 from trainer.runtime import compat, threads
 compat.apply()
 import chainer, numpy
@@ -117,7 +120,7 @@ def _chainer() -> Iterator[Finding]:
     # In a process of its own: a broken NumPy can end an interpreter, and importing Chainer changes this one.
     try:
         ran = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-P", "-c", _PROBE, str(TOP)], capture_output=True, text=True, timeout=120, check=False
         )
         problem = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1] if ran.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -214,13 +217,15 @@ def _extras() -> Iterator[Finding]:
 
 
 def _configuration(home: Home) -> Iterator[Finding]:
+    from trainer.backend import backend_names
     from trainer.config import config_files, load_config
 
-    try:
-        load_config(home)
-    except TrainerError as error:
-        yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
-        return
+    for backend in backend_names():
+        try:
+            load_config(home, {"backend": backend})
+        except TrainerError as error:
+            yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
+            return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
 

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -25,6 +24,7 @@ import msgspec
 
 from trainer.errors import ConfigError, NotFoundError, UsageError
 from trainer.job import TrainingJob
+from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR, PROGRESS_FILE
@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 # Held while a run is being submitted; see RunFolder.locked.
 SUBMISSION_LOCK = "submission"
+# More than lies between making a run's folder and taking its submission lock.
+_FOLDER_TO_LOCK_SECONDS = 5.0
 _LOG_NAME = "std_log.txt"
 
 
@@ -153,34 +155,24 @@ class RunFolder:
             BlockingIOError: Another holds it, and ``blocking`` is false.
             NotFoundError: There is no such run.
         """
-        import filelock
-
         if not self.path.is_dir():
             raise _no_such_run(self.run_id)
-        lock = filelock.FileLock(self._lock_path(name), timeout=-1 if blocking else 0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise BlockingIOError(f"{lock.lock_file} is held") from error
-        try:
+        with locked(self._lock_path(name), blocking=blocking):
             yield
-        finally:
-            lock.release()
 
     def is_locked(self, name: str) -> bool:
         """Whether a living process holds one of the run's locks."""
-        try:
-            descriptor = os.open(self._lock_path(name), os.O_RDONLY)
-        except FileNotFoundError:
+        return is_locked(self._lock_path(name))
+
+    def being_submitted(self) -> bool:
+        """Whether a client may still be handing the run to its backend.
+
+        It holds the submission lock while it does, and a moment passes between making the folder and taking the lock.
+        """
+        info = self.info()
+        if info.status is not RunStatus.NOT_STARTED:
             return False
-        try:
-            # Shared, so that two who look at once don't take each other for the holder.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return self.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _FOLDER_TO_LOCK_SECONDS
 
     def _lock_path(self, name: str) -> Path:
         return self.path / f".{name}.lock"

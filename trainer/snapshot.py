@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trainer
 from trainer.errors import ConfigError, RefusedError, UsageError
+from trainer.interpreter import TOP
 from trainer.runtime.layout import DATA_DIR, JOB_DIR, RESUME_DIR
 from trainer.sourcefiles import SourceFiles, check_name, source_files
 
@@ -53,10 +54,6 @@ class Limits:
     whose: str
     files: int
     size: int
-
-
-# azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
-AZURE_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def default_script() -> Path:
         ConfigError: It is missing.
     """
     # Beside the package in a clone and in site-packages alike.
-    script = Path(trainer.__file__).resolve().parent.parent / DEFAULT_SCRIPT
+    script = TOP / DEFAULT_SCRIPT
     if not script.is_file():
         raise ConfigError(f"{DEFAULT_SCRIPT} is missing beside the trainer package.", "Install the package again.")
     return script
@@ -203,7 +200,7 @@ def is_default_script(script: Path) -> bool:
     return script.resolve() == default_script()
 
 
-def check_limits(snapshot: Snapshot, limits: Limits = AZURE_LIMITS) -> None:
+def check_limits(snapshot: Snapshot, limits: Limits) -> None:
     """Refuse a snapshot that a service would not take, naming what fills it.
 
     Raises:

@@ -22,6 +22,7 @@ from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
+from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
 
-# The tutorial's estimator passes these three.
-_EPOCHS = 10
-_BATCHSIZE = 128
+# With --output_dir, what the tutorial's estimator passes.
+_ALWAYS_PASSED = ("epochs", "batchsize")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,9 @@ def _canceled(info: RunInfo) -> RunInfo:
 def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
     if not is_default_script(script):
         return request.script_args
-    flags = {"epochs": _EPOCHS, "batchsize": _BATCHSIZE, "output_dir": "./outputs"} | request.training_flags()
+    passed = {flag.name: flag.default for flag in TRAINING if flag.name in _ALWAYS_PASSED}
+    given = {flag.name: request.training[flag.name] for flag in TRAINING if flag.name in request.training}
+    flags = passed | {"output_dir": "./outputs"} | given
     made = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return (*made, *request.script_args)
 

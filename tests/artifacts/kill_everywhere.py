@@ -160,7 +160,6 @@ def main(scratch: Path, case: str) -> None:
 
 
 if __name__ == "__main__":
-    import filelock  # noqa: F401
     import msgspec  # noqa: F401  # imported lazily it would be part of what is killed
 
     main(Path(sys.argv[1]), sys.argv[2])

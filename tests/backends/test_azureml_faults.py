@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from azureml_emulator import Endpoint, FaultAction, FaultRule
+from backends.azure import cluster, session, sync
+from backends.azure import submit as azure_submit
+from backends.azure.errors import ServiceUnavailableError
+from backends.azure.options import Options
+from backends.azure.vm_sizes import Choice
 from backends.azureml import AzureMLBackend
-from backends.azureml_support import cluster, session, submission, sync
-from backends.azureml_support.options import Options
-from backends.azureml_support.outcome import ServiceUnavailableError
-from backends.azureml_support.vm_sizes import Choice
 from tests.backends import sdk_warnings
 from trainer.errors import RefusedError
 from trainer.home import Home
@@ -124,7 +125,7 @@ def test_a_job_that_is_killed_fails_with_a_reason(start: Callable[..., Run], tmp
 def test_a_run_over_its_cap_fails_and_says_so(
     start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_config = submission.make_config
+    make_config = azure_submit.make_config
 
     def impatient(*words: Any) -> Any:
         config = make_config(*words)
@@ -132,7 +133,7 @@ def test_a_run_over_its_cap_fails_and_says_so(
         config.run_config.max_run_duration_seconds = 2
         return config
 
-    monkeypatch.setattr(submission, "make_config", impatient)
+    monkeypatch.setattr(azure_submit, "make_config", impatient)
     monkeypatch.setattr(sync, "_CAP_SLACK_SECONDS", 59.0)
     info = start(600.0, max_minutes=1).wait(timeout=SECONDS)
     assert info.status is RunStatus.FAILED

@@ -1,6 +1,10 @@
 """Pure parts of the console: log lines, epochs, sizes."""
 
+import contextlib
+import io
+import json
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -8,18 +12,84 @@ from hypothesis import strategies as st
 
 from trainer.console import output
 from trainer.console.epochs import Clock, Epochs, ordered
-from trainer.console.text import printable
 from trainer.records import Metric, Progress, RunInfo, RunStatus
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+HOSTILE = st.text(
+    alphabet=st.one_of(st.characters(), st.sampled_from("\x1b[]0m;?HJ\x07\\\r\x9b\u202e\u2028\udcff")), max_size=60
+)
 
 
-@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\x1b[]0m;?HJ\x07\\\r\x9b")), max_size=60))
-def test_nothing_but_colour_reaches_a_terminal(line: str) -> None:
-    rest = COLOUR.sub("", printable(line))
-    assert not [
-        letter for letter in rest if (ord(letter) < 0x20 and letter not in "\t\n") or 0x7F <= ord(letter) < 0xA0
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def harmful(text: str) -> list[str]:
+    return [
+        letter
+        for letter in text
+        if (unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n")
+        or unicodedata.bidirectional(letter) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+        or letter in "\u2028\u2029"
     ]
+
+
+@pytest.fixture(autouse=True)
+def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@given(HOSTILE)
+def test_nothing_but_colour_of_a_log_reaches_a_terminal(line: str) -> None:
+    shown = output.log_line(line, Terminal())
+    assert not harmful(COLOUR.sub("", shown))
+    assert output.clean(shown, colours=True) in (shown, shown + "\x1b[0m")
+    assert not harmful(output.log_line(line, io.StringIO()))
+
+
+@given(HOSTILE)
+def test_nothing_but_colour_of_a_message_reaches_a_terminal(text: str) -> None:
+    shown = output.clean(text, colours=True)
+    assert not harmful(COLOUR.sub("", shown))
+    assert output.clean(shown, colours=True) == shown
+    assert not harmful(output.clean(text))
+
+
+@given(HOSTILE)
+def test_a_name_stays_in_its_line(text: str) -> None:
+    shown = output.inline(text)
+    assert not harmful(shown)
+    assert not {"\t", "\n"} & set(shown)
+
+
+@given(HOSTILE)
+def test_json_says_the_same_and_holds_no_control(text: str) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        output.print_json({text: [text]})
+    assert json.loads(printed.getvalue()) == {text: [text]}
+    assert not harmful(printed.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ü → 1\tx\ny", "ü → 1\tx\ny"),
+        ("a\x1b]0;title\x07b", r"a\x1b]0;title\x07b"),
+        ("\x1b[31mred\x1b[2Jx", "\x1b[31mred\\x1b[2Jx\x1b[0m"),
+        ("\x1b[1mbold\x1b[0m", "\x1b[1mbold\x1b[0m"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_messages_cleaned(text: str, shown: str) -> None:
+    assert output.clean(text, colours=True) == shown
+
+
+def test_cells_of_a_table_keep_to_their_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("NAME", "N"), [("a\nb\x1b[31m", "1"), ("x", "2")])
+    assert capsys.readouterr().out.splitlines() == ["NAME          N", r"a\nb\x1b[31m  1", "x             2"]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +98,10 @@ def test_nothing_but_colour_reaches_a_terminal(line: str) -> None:
         ("plain", "plain"),
         (" 10%\r 55%\r100%", "100%"),
         ("dos\r", "dos"),
-        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("\x1b[38;5;208morange", "\x1b[38;5;208morange"),
+        ("\x9b2J\x90q\x9cx", "x"),
+        ("\x1b(0\x1bcx\x1b_hidden\x1b\\", "x"),
         ("\x1b[2J\x1b[1;1Hx", "x"),
         ("\x1b]0;title\x07x", "x"),
         ("\x1b]8;;http://evil\x1b\\x", "x"),
@@ -37,7 +110,8 @@ def test_nothing_but_colour_reaches_a_terminal(line: str) -> None:
     ],
 )
 def test_lines_made_printable(line: str, shown: str) -> None:
-    assert printable(line) == shown
+    assert output.log_line(line, Terminal()) == shown
+    assert output.log_line(line, io.StringIO()) == COLOUR.sub("", shown)
 
 
 def log(*values: tuple[str, float | None, float | None]) -> list[Metric]:

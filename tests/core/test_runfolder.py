@@ -14,7 +14,7 @@ from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
-from trainer.runfolder import RUN_ID, RunFolder, find_run, new_run_id, run_ids
+from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, RunFolder, find_run, new_run_id, run_ids
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)
 
@@ -103,6 +103,20 @@ class TestLocks:
         assert not folder.is_locked("x")
         assert not folder.is_locked("never")
         assert not (folder.path / ".never.lock").exists()
+
+
+class TestBeingSubmitted:
+    def test_while_the_lock_is_held_or_the_folder_is_new(self, folder: RunFolder) -> None:
+        assert folder.being_submitted()
+        folder.update(created=0.0)
+        assert not folder.being_submitted()
+        with folder.locked(SUBMISSION_LOCK):
+            assert folder.being_submitted()
+
+    def test_not_once_its_backend_has_taken_it(self, folder: RunFolder) -> None:
+        folder.update(status=RunStatus.PREPARING)
+        with folder.locked(SUBMISSION_LOCK):
+            assert not folder.being_submitted()
 
 
 class TestWhatTheScriptWrites:

@@ -65,7 +65,11 @@ class TestRequest:
         assert (job.dataset, len(job.dataset_digest or "")) == ("tiny", 64)
 
     def test_and_what_was_given(self, home: Home, tiny_data: Path) -> None:
-        request = ours(tiny_data, epochs=2, units=7, lr=0.1, seed=3, device="cuda:1", script_args=("--gpu_id", "0"))
+        request = ours(
+            tiny_data,
+            training={"device": "cuda:1", "epochs": 2, "units": 7, "lr": 0.1, "seed": 3},
+            script_args=("--gpu_id", "0"),
+        )
         words = " ".join(prepare(request, home).job.arguments)
         assert words == (
             "--epochs 2 --batchsize 128 --output_dir ./outputs --units 7 --lr 0.1 --seed 3 --device cuda:1 --gpu_id 0"
@@ -76,27 +80,29 @@ class TestRequest:
 
     def test_flags_of_our_script_are_refused_for_another(self, home: Home, script: Path) -> None:
         with pytest.raises(UsageError, match="--epochs") as caught:
-            prepare(JobRequest(script=script, epochs=3, seed=1), home)
+            prepare(JobRequest(script=script, training={"epochs": 3, "seed": 1}), home)
         assert caught.value.hint.endswith("-- --epochs 3 --seed 1")
 
     @pytest.mark.parametrize(
         "fields",
         [
-            {"epochs": 0},
-            {"batchsize": -1},
-            {"units": 0},
-            {"threads": 0},
+            {"training": {"epochs": 0}},
+            {"training": {"epochs": "3"}},
+            {"training": {"epocs": 3}},
+            {"training": {"batchsize": -1}},
+            {"training": {"units": 0}},
+            {"training": {"threads": 0}},
             {"max_minutes": 0},
-            {"lr": 0.0},
-            {"lr": float("nan")},
-            {"lr": float("inf")},
-            {"momentum": 1.0},
-            {"momentum": -0.1},
-            {"momentum": float("nan")},
-            {"seed": -1},
-            {"seed": 2**32},
-            {"device": "gpu"},
-            {"device": "cuda:"},
+            {"training": {"lr": 0.0}},
+            {"training": {"lr": float("nan")}},
+            {"training": {"lr": float("inf")}},
+            {"training": {"momentum": 1.0}},
+            {"training": {"momentum": -0.1}},
+            {"training": {"momentum": float("nan")}},
+            {"training": {"seed": -1}},
+            {"training": {"seed": 2**32}},
+            {"training": {"device": "gpu"}},
+            {"training": {"device": "cuda:"}},
             {"experiment": ""},
             {"experiment": "a b"},
             {"experiment": "x" * 256},
@@ -212,7 +218,7 @@ class TestResume:
         return run
 
     def test_our_script_continues_from_its_checkpoint(self, home: Home, tiny_data: Path) -> None:
-        run = self.ended(home, ours(tiny_data, epochs=4))
+        run = self.ended(home, ours(tiny_data, training={"epochs": 4}))
         prepared = resume(run)
         assert prepared.job.arguments == (*run.job.arguments, "--resume", "_trainer_job/resume/checkpoint.npz")
         assert prepared.job.resumed_from == run.run_id

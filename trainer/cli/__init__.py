@@ -1,7 +1,7 @@
 """The ``trainer`` command: parse, one call into the core, render.
 
-Every command's module is imported when the command is named, and what a command needs is imported
-inside it: ``trainer --help``, ``runs`` and ``models`` load no Chainer, NumPy, CuPy, Azure ML or rich.
+A command's module is imported when the command is named. ``trainer --help``, ``runs`` and ``models`` load no
+Chainer, NumPy, CuPy, Azure ML or rich.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,13 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         refused, 5 not found, 130 interrupted.
     """
     if "_ARGCOMPLETE" in os.environ:
-        from trainer.cli.completion import complete
-
-        complete()
+        _complete()
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal without UTF-8 gets \u2588 for what it can't show, not an error.
+            # A terminal without UTF-8 gets \u2588 for a character that it can't show, not an error.
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -43,15 +42,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as request:  # argparse's --help
         return request.code if isinstance(request.code, int) else 0
     except BaseException as error:  # a traceback shown to a user is a bug
-        from trainer.cli.problems import report
+        from trainer.cli.errors import report
 
         return report(error, words)
 
 
 def dispatch(words: list[str]) -> int:
-    """Find the command and run it; errors are raised."""
-    from trainer.cli.commands import COMMANDS, closest, overview
-    from trainer.errors import UsageError
+    """Find the command and run it.
+
+    Args:
+        words: The words after ``trainer``.
+
+    Returns:
+        The command's exit code.
+
+    Raises:
+        TrainerError: The command failed.
+    """
+    from trainer.cli.commands import COMMANDS, overview
 
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())  # noqa: T201
@@ -63,11 +71,30 @@ def dispatch(words: list[str]) -> int:
         return 0
     command = COMMANDS.get(words[0])
     if command is None:
-        meant = closest(words[0], list(COMMANDS))
-        hint = f"Did you mean: trainer {meant}?" if meant else "See: trainer --help"
-        raise UsageError(f"There is no command {words[0]!r}.", hint)
+        _refuse(words[0])
     options = vars(command.parser().read(words[1:]))
     return options.pop("handler")(**options) or 0
+
+
+def _refuse(word: str) -> NoReturn:
+    from trainer.cli.commands import COMMANDS, OTHER_NAMES
+    from trainer.cli.parsing import closest
+    from trainer.errors import UsageError
+
+    meant = OTHER_NAMES.get(word) or closest(word, COMMANDS)
+    hint = f"Did you mean: trainer {meant}?" if meant else "See: trainer --help"
+    if word.endswith(".py"):
+        hint = f"Did you mean: trainer run --script {word}"
+    raise UsageError(f"There is no command {word!r}.", hint)
+
+
+def _complete() -> None:
+    """Answer the shell's question and exit."""
+    import argcomplete
+
+    from trainer.cli.commands import full_parser
+
+    argcomplete.autocomplete(full_parser(os.environ.get("COMP_LINE", "")), always_complete_options="long")
 
 
 def _abandon_output() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from trainer.cli.parsing import Parser
 
 
@@ -39,8 +40,6 @@ class Command(NamedTuple):
         parser.set_defaults(handler=getattr(module, f"{name}_command"))
 
 
-Handler = Callable[..., "int | None"]
-
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Train": (
         Command("run", "train", "Train a model: submit a job, follow it, register its model."),
@@ -50,31 +49,58 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Runs": (
         Command("runs", "runs", "List the runs of this project, newest first."),
         Command("show", "runs", "Show a run: status, metrics, learning curves."),
-        Command("logs", "following", "Print what a run's script printed."),
-        Command("attach", "following", "Follow a run again."),
-        Command("cancel", "following", "Stop a run."),
+        Command("logs", "runs", "Print the output of a run's script."),
+        Command("attach", "runs", "Follow a run that is under way."),
+        Command("cancel", "runs", "Stop a run."),
     ),
     "Models": (
-        Command("models", "models", "List registered models, or the versions of one."),
+        Command("models", "models", "List the registered models, or the versions of one."),
         Command("fetch", "models", "Copy a registered model into a directory."),
-        Command("delete", "models", "Delete a model version; its number is not used again."),
-        Command("evaluate", "usage", "Measure a model: accuracy, loss, confusion matrix."),
-        Command("predict", "usage", "Classify images with a model."),
+        Command("delete", "models", "Delete a model version. Its number is not reused."),
+        Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
+        Command("predict", "evaluate", "Classify images with a model."),
     ),
     "This machine": (
-        Command("doctor", "machine", "Say what works here, and the exact fix for what does not."),
-        Command("config", "machine", "Show the configuration in force, and where each value is from."),
+        Command("doctor", "doctor", "Check what works on this machine, and show the fix for what does not."),
+        Command("config", "config", "Show the configuration in force, and where each value comes from."),
         Command("data", "data", "List, download and verify data sets."),
         Command("emulator", "emulator", "Start the loopback Azure ML service in the foreground."),
-        Command("completion", "completion", "Print the code that completes commands in a shell."),
+        Command("completion", "completion", "Print the shell code that completes commands."),
     ),
 }
 
 COMMANDS: dict[str, Command] = {command.name: command for group in GROUPS.values() for command in group}
 
+# What other programs call some of them, for a hint.
+OTHER_NAMES = {"ls": "runs", "list": "runs", "ps": "runs", "train": "run", "stop": "cancel"}
+
+
+def full_parser(line: str = "") -> ArgumentParser:
+    """Return the whole command line as one parser, for the shell's completion.
+
+    Args:
+        line: What has been typed. Only the command that it names gets its arguments; without it all do.
+    """
+    from trainer.backend import backend_names
+    from trainer.cli.parsing import Parser
+
+    parser = Parser(prog="trainer")
+    parser.add_argument("--version", action="store_true")
+    choices = parser.add_subparsers(parser_class=Parser)
+    named = [*line.split(), "", ""][1]
+    for command in COMMANDS.values():
+        inner = choices.add_parser(
+            command.name, summary=command.summary, prog=f"trainer {command.name}", help=command.summary
+        )
+        if not line or command.name == named:
+            command.configure(inner)
+            if line:
+                inner.add_backend_options(backend_names())
+    return parser
+
 
 def overview() -> str:
-    """What ``trainer --help`` prints."""
+    """Return what ``trainer --help`` prints."""
     width = max(map(len, COMMANDS))
     lines = [
         "usage: trainer COMMAND [OPTIONS]",
@@ -92,15 +118,3 @@ def overview() -> str:
         "First steps:  trainer run    trainer models    trainer doctor",
     ]
     return "\n".join(lines)
-
-
-def closest(word: str, words: list[str]) -> str | None:
-    """The one of ``words`` that ``word`` was probably meant to be."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word, words, 1, 0.6)), None)
-
-
-def known(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given; an option left out is None."""
-    return {name: value for name, value in options.items() if value is not None}

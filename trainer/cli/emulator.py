@@ -6,27 +6,30 @@ from pathlib import Path
 
 from trainer.cli.parsing import Parser
 from trainer.errors import MissingExtraError, RefusedError, UsageError
+from trainer.home import find_home
 
 
 def add_emulator(parser: Parser) -> None:
     """Declare ``trainer emulator``."""
     parser.add_argument(
-        "--port", metavar="N", type=int, default=0, help="Listen on this port (default: the last one, or any)."
+        "--port",
+        metavar="N",
+        type=int,
+        default=0,
+        help="Listen on this port (default: the one used last, or a free one).",
     )
     parser.add_argument(
-        "--state", metavar="DIR", type=Path, help="Where it keeps everything (default: .trainer/emulator)."
+        "--state", metavar="DIR", type=Path, help="Keep everything in this directory (default: .trainer/emulator)."
     )
     parser.add_argument(
-        "--print-env", action="store_true", help="Print the variables with which an SDK v1 program can use it."
+        "--print-env", action="store_true", help="Print the environment variables with which an SDK v1 program uses it."
     )
 
 
 def emulator_command(*, port: int, state: Path | None, print_env: bool) -> None:
     """Serve until Ctrl-C."""
-    from trainer.home import find_home
-
     if not 0 <= port <= 65535:
-        raise UsageError(f"--port {port}: a port is a number from 0 to 65535.", "Leave it out for a free one.")
+        raise UsageError(f"--port must be from 0 to 65535 (got {port}).", "Leave it out for a free one.")
     try:
         from azureml_emulator import EmulatorError, serve
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""How work on data is shown: a bar on a terminal, a line at its end elsewhere."""
+"""Show work on data: a bar on a terminal, elsewhere a line at its end."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from trainer.console.output import note, size
+from trainer.console.output import clean, note, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,9 +22,9 @@ class DownloadProgress:
         self._done = 0
 
     def say(self, message: str) -> None:
-        """Show one line."""
+        """Show a line."""
         if self._bars is not None:
-            self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(clean(message), markup=False, highlight=False, soft_wrap=True)
         else:
             note(message)
 
@@ -44,17 +44,17 @@ class DownloadProgress:
             TimeRemainingColumn(),
         )
         self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bars.add_task(what, total=total)
+        self._task = self._bars.add_task(clean(what), total=total)
         self._bars.start()
 
     def advance(self, size: int) -> None:
-        """``size`` more bytes are there."""
+        """Move the bar on by ``size`` bytes."""
         self._done += size
         if self._bars is not None and self._task is not None:
             self._bars.advance(self._task, size)
 
     def finish(self) -> None:
-        """The bar has ended."""
+        """End the bar, and say how much there was."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = self._task = None

@@ -1,4 +1,4 @@
-"""From logged metrics to one line an epoch, and an estimate of the time left."""
+"""Group logged metrics by epoch, and estimate the time left."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from trainer.records import Metric, Progress, RunInfo
 
 Step = tuple[float, dict[str, float | None]]
 
-# These first, the rest as they come. They count epochs from their first value on.
+# Shown first, and counted as epochs from their first value on.
 _FIRST = ("Loss", "Accuracy", "Validation loss")
 _TOTAL = "Epochs"
 _MOST = 8
 
 
 class Epochs:
-    """Groups metrics by step, and hands a step out once it is complete.
+    """Group metrics by step, and hand out each step once it is complete.
 
     Azure ML keeps no steps: the k-th value that a script logs under a name is step k, and a name with
-    one value alone, such as ``Batch size``, is no series. A script logs an epoch's metrics one after the
-    other and a look may fall between two of them: a step is complete when a later one has begun,
-    when nothing changed between two looks, or at the end.
+    a single value, such as ``Batch size``, is not a series. A script logs an epoch's metrics one after the
+    other, and a look may fall between two of them: a step is complete when a later one has begun,
+    when nothing has changed between two looks, or at the end.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Epochs:
         self._time = 0.0
 
     def add(self, metrics: Sequence[Metric], *, ended: bool) -> list[Step]:
-        """Take all metrics logged so far, and give the steps that became complete.
+        """Take all metrics logged so far, and return the steps that have become complete.
 
         Args:
             metrics: Every metric of the run; those of earlier calls are skipped.
@@ -50,7 +50,7 @@ class Epochs:
         return [(step, self._steps[step]) for step in waiting]
 
     def progress(self, reported: Progress | None) -> Progress | None:
-        """How far the script is: what it reports, else what its metrics show of it."""
+        """Return how far the script is: what it reports, else what its metrics show."""
         total = self.latest.get(_TOTAL)
         if reported is not None or not total or not self._steps:
             return reported
@@ -73,13 +73,13 @@ class Epochs:
 
 
 class Clock:
-    """Estimates the time left from how far a script says it is."""
+    """Estimate the time left from how far a script says it is."""
 
     def __init__(self) -> None:
         self._points: list[tuple[float, float]] = []
 
     def left(self, progress: Progress | None, info: RunInfo) -> float | None:
-        """Seconds left, or None if it can't be said yet."""
+        """Return the seconds left, or None while there is no estimate."""
         if progress is None or progress.epochs <= 0 or progress.time <= 0:
             return None
         point = (progress.time, progress.epoch)
@@ -87,7 +87,7 @@ class Clock:
             self._points.append((info.started, 0.0))
         if not self._points or self._points[-1] != point:
             self._points.append(point)
-            # The first interval holds the imports; after some reports the recent pace says more.
+            # The first interval includes the imports; later the recent pace is a better estimate.
             del self._points[: max(0, len(self._points) - 40)]
         (then, before), (now, after) = self._points[0], self._points[-1]
         if after <= before or now <= then:
@@ -96,6 +96,6 @@ class Clock:
 
 
 def ordered(metrics: dict[str, float | None]) -> list[tuple[str, float | None]]:
-    """Metrics in the order they are shown, and no more than fit a line."""
+    """Return metrics in the order in which they are shown, and no more than fit a line."""
     names = [name for name in _FIRST if name in metrics] + [name for name in metrics if name not in _FIRST]
     return [(name, metrics[name]) for name in names[:_MOST]]

@@ -1,26 +1,94 @@
-"""Follow a run to its end, whatever backend it is on."""
+"""Follow a run to its end, whatever backend it is on, and say what it came to."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from trainer.console.epochs import Epochs
-from trainer.errors import InterruptedRunError
+from trainer.console.output import note, print_error, print_json, say
+from trainer.console.summary import FLAGS, as_object, print_failure, print_summary
+from trainer.console.view import View, make_view
+from trainer.errors import InterruptedRunError, RunFailedError
+from trainer.records import RunStatus
 from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
-    from trainer.console.view import View
-    from trainer.records import RunInfo, RunStatus
+    from trainer.records import RunInfo
     from trainer.run import Run
 
 _POLL_SECONDS = 0.2
 # An observer must not slow down what it observes: it sleeps at least this many times as long as it looks.
 _REST = 4
 _CANCEL_SECONDS = 120
-# At one look. A script that logs every iteration is not worth a thousand lines.
+# Printed after one look: a script that logs every iteration would print a thousand lines.
 _MOST_STEPS = 30
+
+
+def follow_to_the_end(run: Run, *, logs: bool | None, as_json: bool) -> int:
+    """Follow a run, then print its summary, or with ``as_json`` its object.
+
+    Args:
+        run: The run.
+        logs: Show the script's output; None means for any script but the one that is included.
+        as_json: End with one JSON object on standard output.
+
+    Returns:
+        0 if it completed, 1 if it failed or was cancelled by someone else, 130 on Ctrl-C.
+    """
+    from trainer.snapshot import DEFAULT_SCRIPT  # reads .gitignore files, which no list needs
+
+    shown = run.job.script != DEFAULT_SCRIPT if logs is None else logs
+    try:
+        info = follow(run, make_view, logs=shown)
+    except InterruptedRunError as interrupt:
+        if not as_json:
+            raise
+        print_error(interrupt.message, interrupt.hint)
+        print_json(as_object(run, run.folder.info()))
+        return interrupt.exit_code
+    if info.status is RunStatus.FAILED:
+        print_failure(run, info, tail=not shown)
+    if as_json:
+        print_json(as_object(run, info))
+    elif info.status is RunStatus.COMPLETED:
+        if sys.stdout.isatty():
+            say()
+        print_summary(run, info)
+    if info.status is RunStatus.COMPLETED:
+        return 0
+    failure = _failure(run, info.status, info.failure.message if info.failure else "")
+    if not as_json:
+        raise failure
+    print_error(failure.message, failure.hint)
+    return failure.exit_code
+
+
+def remember_flags(run: Run, words: list[str]) -> None:
+    """Keep in the run's record the words with which its model is found again.
+
+    Args:
+        run: The run.
+        words: :meth:`trainer.config.Config.registry_flags`.
+    """
+    if words:
+        run.folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: words}))
+
+
+def print_detached(run: Run, *, as_json: bool) -> None:
+    """Print a run's id on standard output, and how to follow and stop it."""
+    if as_json:
+        print_json(as_object(run, run.folder.info()))
+        return
+    say(run.run_id)
+    note(
+        "The run continues in the background. "
+        f"Follow it: trainer attach {run.run_id}    Stop it: trainer cancel {run.run_id}"
+    )
 
 
 def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> RunInfo:
@@ -28,14 +96,14 @@ def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> Ru
 
     Args:
         run: The run.
-        make_view: Makes what it is shown on. Called here, because Ctrl-C must find the run followed already.
-        logs: Show what the script prints, too.
+        make_view: Makes the view. Called here so that Ctrl-C in it interrupts the run, too.
+        logs: Show the script's output.
 
     Returns:
         The run's last record.
 
     Raises:
-        InterruptedRunError: Ctrl-C. The run has been cancelled, or goes on, as its backend has it.
+        InterruptedRunError: Ctrl-C. A run on this machine has been canceled; one elsewhere continues.
     """
     try:
         view = make_view()
@@ -89,27 +157,31 @@ class _Log:
 
 
 def _interrupted(run: Run) -> InterruptedRunError:
-    if run.backend.on_interrupt == "detach":
+    if run.backend.remote:
         return InterruptedRunError(
-            f"Detached. Run {run.run_id} goes on.",
+            f"Detached. Run {run.run_id} continues.",
             f"Follow it: trainer attach {run.run_id}    Stop it: trainer cancel {run.run_id}",
         )
-    from trainer.console.output import note
-
     note(f"Canceling {run.run_id} ...")
     try:
         run.cancel()
         info = run.wait(_CANCEL_SECONDS)
     except KeyboardInterrupt:
         return InterruptedRunError(
-            f"Run {run.run_id} has been told to stop; this command didn't wait for it.",
+            f"Run {run.run_id} was told to stop. This command did not wait for its end.",
             f"See: trainer show {run.run_id}",
         )
     return InterruptedRunError(f"Run {run.run_id}: {info.status}.", go_on_hint(run))
 
 
 def go_on_hint(run: Run) -> str:
-    """What can be done with a run that ended early."""
+    """Return the hint for a run that ended early."""
     if (run.folder.outputs / CHECKPOINT_FILE).is_file():
-        return f"To go on from its last checkpoint: trainer resume {run.run_id}"
+        return f"To continue from its last checkpoint: trainer resume {run.run_id}"
     return f"See: trainer show {run.run_id}"
+
+
+def _failure(run: Run, status: RunStatus, reason: str) -> RunFailedError:
+    if status is RunStatus.CANCELED:
+        return RunFailedError(f"Run {run.run_id} was canceled.", go_on_hint(run))
+    return RunFailedError(f"Run {run.run_id} failed: {reason}".rstrip(), f"See: trainer logs {run.run_id}")

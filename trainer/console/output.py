@@ -1,54 +1,127 @@
-"""Data on standard output: JSON, or columns of text."""
+r"""Everything that a command prints goes through here: data on standard output, the rest on standard error.
+
+What a script or a service says, and the names that it gives to files and metrics, may hold control sequences that
+retitle the window, clear the screen or fill the clipboard. Nothing is printed before :func:`clean` has made them
+visible, as in ``\x1b``.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
+_RESET = "\x1b[0m"
+
+# C0, DEL and C1 controls (ECMA-48) but tabs and line ends; separators, embeddings, overrides and isolates, which move
+# text away from where it stands (Unicode Standard Annex 9); bytes of a file's name that are no UTF-8 (PEP 383).
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BREAK = re.compile("[\t\n]")
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+# Control sequences; strings (OSC, DCS, SOS, PM, APC) with their end; escapes of two bytes and more.
+_SEQUENCE = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|\x1b[ -/]*[0-~]"
+)
+
+
+def clean(text: str, *, colours: bool = False) -> str:
+    r"""Return ``text`` with control characters made visible, as in ``\x1b``. Tabs and line ends stay.
+
+    Args:
+        text: What is to be shown.
+        colours: Leave colours, and end them with the text.
+    """
+    if not _CONTROL.search(text):
+        return text
+    kept = _COLOUR.findall(text) if colours else []
+    if not kept:
+        return _CONTROL.sub(_visible, text)
+    parts = (_CONTROL.sub(_visible, part) for part in _COLOUR.split(text))
+    ends = [*kept, "" if kept[-1] == _RESET else _RESET]
+    return "".join(part + colour for part, colour in zip(parts, ends, strict=True))
+
+
+def inline(text: str) -> str:
+    """Return a name or value from elsewhere as it can stand within a line: no colours, tabs and line ends visible."""
+    return _BREAK.sub(_visible, _CONTROL.sub(_visible, text))
+
+
+def log_line(line: str, stream: TextIO) -> str:
+    """Return a line of a log without control sequences; colours stay where ``stream`` shows them.
+
+    Of a line that was overwritten by carriage returns, as progress bars do, what it ended as.
+    """
+    colours = shows_colours(stream)
+    line = line.rstrip("\r").rpartition("\r")[2]
+    line = _SEQUENCE.sub(lambda found: found[0] if colours and _COLOUR.fullmatch(found[0]) else "", line)
+    kept = [*_COLOUR.findall(line), ""] if colours else [""]
+    parts = _COLOUR.split(line) if colours else [line]
+    return "".join(_CONTROL.sub("", part) + colour for part, colour in zip(parts, kept, strict=True))
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Say whether ``stream`` is a terminal that wants colours. See https://no-color.org."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
 def say(text: str = "") -> None:
     """Print a line of data."""
-    print(text)  # noqa: T201
+    print(clean(text, colours=shows_colours(sys.stdout)))  # noqa: T201
 
 
 def note(text: str) -> None:
-    """Tell the user something that is no data."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    """Print a line that is not data."""
+    print(clean(text, colours=shows_colours(sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def warn(text: str) -> None:
-    """Tell the user something that they should know."""
+    """Print a line that the user should read."""
     note(f"{paint('warning:', YELLOW, sys.stderr)} {text}")
+
+
+def print_error(message: str, hint: str) -> None:
+    """Print what went wrong in one line, and in another what to do; ``hint`` may be empty."""
+    note(f"{paint('error:', RED, sys.stderr)} {inline(' '.join(message.splitlines()))}")
+    if hint:
+        note(f"hint: {inline(hint)}")
 
 
 def print_json(value: object) -> None:
     """Print one JSON value on one line; structures of msgspec and paths are written as what they stand for."""
-    import msgspec
+    import msgspec  # not for `trainer completion`, which runs whenever a shell starts
 
-    say(msgspec.json.encode(value, enc_hook=str).decode())
+    try:
+        text = msgspec.json.encode(value, enc_hook=str).decode()
+    except UnicodeEncodeError:  # a file's name that is no UTF-8
+        import json
+
+        text = json.dumps(msgspec.to_builtins(value, enc_hook=str, str_keys=True))
+    # The encoder leaves DEL, C1 controls and bidirectional ones as they are.
+    print(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))  # noqa: T201
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
-    """Colour ``text`` if ``stream`` (standard output) is a terminal that wants it. See https://no-color.org."""
-    stream = stream or sys.stdout
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
-    return text if plain else f"\033[{style}m{text}\033[0m"
+    """Return ``text`` coloured, if ``stream`` (by default standard output) shows colours."""
+    return f"\x1b[{style}m{text}{_RESET}" if shows_colours(stream or sys.stdout) else text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """Print columns.
 
+    By hand: rich takes longer to import than ``trainer runs`` takes to list.
+
     Args:
         head: The columns' names.
         rows: The cells.
-        right: Names of columns that are set flush right.
+        right: Names of the columns that are set flush right.
     """
-    cells = [list(head), *(list(row) for row in rows)]
+    cells = [list(head), *([inline(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for number, row in enumerate(cells):
         fitted = (
@@ -61,17 +134,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Print labelled values; a value of several lines is indented under its first."""
-    pairs = list(pairs)
+    pairs = [(inline(label), value) for label, value in pairs]
     width = max((len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
-        first, *rest = value.splitlines() or [""]
+        first, *rest = value.split("\n")
         say(f"{paint(label.ljust(width), BOLD)}  {first}".rstrip())
         for line in rest:
             say(f"{'':{width}}  {line}")
 
 
 def size(count: int) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes with a unit: ``999 B``, ``11.6 MB``."""
     value = float(count)
     for unit in ("B", "kB", "MB"):
         if value < 999.5:
@@ -81,7 +154,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span, for people: ``8 s``, ``3:12``, ``1:02:03``."""
+    """Return a time span with its unit: ``8 s``, ``3:12``, ``1:02:03``."""
     whole = max(0, round(seconds))
     minutes, rest = divmod(whole, 60)
     if minutes < 1:
@@ -91,10 +164,17 @@ def duration(seconds: float) -> str:
 
 
 def moment(stamp: float) -> str:
-    """A point in time, in local time."""
+    """Return a time in seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A measured value; None is what was no finite number."""
+    """Return a measured value as text; None, which stands for a value that was not finite, is a dash."""
     return "-" if value is None else f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code in (9, 10):
+        return "\\t" if code == 9 else "\\n"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,18 +1,33 @@
-"""A run, once it has ended or been picked up: as the one JSON object, or in a few lines."""
+"""What is known of a run: as one JSON object, or in a few lines."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trainer import modeluse
 from trainer.backend import DEFAULT_BACKEND
 from trainer.console.epochs import ordered
-from trainer.console.output import BOLD, GREEN, RED, YELLOW, duration, facts, moment, number, paint
+from trainer.console.output import (
+    BOLD,
+    GREEN,
+    RED,
+    YELLOW,
+    duration,
+    facts,
+    inline,
+    log_line,
+    moment,
+    note,
+    number,
+    paint,
+)
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -20,15 +35,15 @@ if TYPE_CHECKING:
     from trainer.records import RunInfo
     from trainer.run import Run
 
-# Options that a run's model is found with again, kept in its record for the commands shown below it.
+# The options with which a run's model is found later, kept in its record for the commands that "Next" shows.
 FLAGS = "flags"
 _ACCURACY = "Accuracy"
-# Logged, as the tutorial does, but known from the command line.
+# Logged, as the tutorial does, but already on the command line.
 _GIVEN = ("Batch size", "Epochs")
 
 
 def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
-    """What ``run --json`` ends with.
+    """Return the object with which ``run --json`` ends.
 
     ``model.path`` is the registered file as the run left it in its outputs, absolute; ``model`` is null where
     nothing was registered, and ``failure`` where nothing failed.
@@ -56,37 +71,32 @@ def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
 
 
 def print_summary(run: Run, info: RunInfo, *, detailed: bool = False) -> None:
-    """Print what a run came to, and what can be done next.
+    """Print the result of a run, and what can be done next.
 
     Args:
         run: The run.
         info: Its record.
-        detailed: Everything that is known, not just the result.
+        detailed: Print everything that is known, not just the result.
     """
     facts(list(_rows(run, info, detailed=detailed)))
 
 
 def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
-    """Say where a failed run's log is, with its last lines if ``tail``."""
-    from trainer.console.output import note
-    from trainer.console.text import printable
-
+    """Print where a failed run's log is, and its last lines if ``tail``."""
     lines = info.failure.log_tail if info.failure and tail else ()
     for line in lines[-15:]:
-        note(f"  | {printable(line)}")
+        note(f"  | {log_line(line, sys.stderr)}")
     if run.folder.log_path.exists():
-        note(f"The whole log: {relative(run.folder.log_path)}")
+        note(f"Full log: {relative(run.folder.log_path)}")
 
 
 def curves_of(run: Run) -> str:
-    """The learning curves as text; empty where there are none to draw."""
-    from trainer.modeluse import curves_text
-
-    return curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
+    """Return the learning curves as text; empty if there are none to draw."""
+    return modeluse.curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
 
 
 def relative(path: Path) -> str:
-    """A path as it is shortest typed from here."""
+    """Return a path as it is shortest typed from here."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -106,7 +116,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         if info.resumed_from:
             yield "Resumed from", info.resumed_from
         if job.tags:
-            yield "Tags", "  ".join(f"{name}={value}" for name, value in job.tags.items())
+            yield "Tags", "  ".join(inline(f"{name}={value}") for name, value in job.tags.items())
         yield "Snapshot", f"sha256 {info.snapshot}"
     yield from _metrics(run.latest_metrics(), detailed=detailed)
     if info.dataset:
@@ -119,7 +129,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
             yield "Warning", text
     outputs = run.files()
     if outputs:
-        some = ", ".join(outputs) if detailed else f"{len(outputs)} files"
+        some = ", ".join(map(inline, outputs)) if detailed else f"{len(outputs)} file{'s' * (len(outputs) != 1)}"
         yield "Outputs", f"{relative(run.folder.outputs)}/  ({some})"
     if info.model:
         yield "Model", f"{paint(f'{info.model.name}:{info.model.version}', BOLD)}  sha256 {info.model.sha256[:16]}..."
@@ -133,7 +143,7 @@ def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tup
         yield _ACCURACY, paint(_short(latest[_ACCURACY]), BOLD)
     rest = [(name, value) for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)]
     if rest:
-        yield "Metrics", "  ".join(f"{name} {_short(value)}" for name, value in rest)
+        yield "Metrics", "  ".join(f"{inline(name)} {_short(value)}" for name, value in rest)
 
 
 def _next(info: RunInfo) -> list[str]:
@@ -155,12 +165,12 @@ def _next(info: RunInfo) -> list[str]:
 
 def _detail(value: object) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{name}: {item}" for name, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return "\n".join(inline(f"{name}: {item}") for name, item in value.items())
+    return inline(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _data_flag(info: RunInfo) -> str:
-    from trainer.data.catalogue import CATALOGUE
+    from trainer.data.catalogue import CATALOGUE  # brings twenty-five modules that `trainer runs` must not load
 
     return "" if info.dataset in CATALOGUE else " --dataset DIRECTORY"
 

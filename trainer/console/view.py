@@ -1,4 +1,4 @@
-"""What is seen of a run while a command follows it: plain lines, and on a terminal a live line below them."""
+"""How a run is shown while a command follows it: as plain lines, and on a terminal with a live line below them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 from typing import Any, Protocol
 
 from trainer.console.epochs import Clock, ordered
-from trainer.console.output import duration, note, number, warn
-from trainer.console.text import printable
+from trainer.console.output import clean, duration, inline, log_line, note, number, shows_colours, warn
 from trainer.records import Progress, RunInfo, RunStatus
 
 _PHASES = {
@@ -20,42 +19,42 @@ _PHASES = {
 
 
 class View(Protocol):
-    """Where :func:`~trainer.console.follow.follow` shows a run."""
+    """What :func:`~trainer.console.follow.follow` shows a run on."""
 
     def phase(self, info: RunInfo) -> None:
-        """The status changed."""
+        """Show that the status has changed."""
 
     def log(self, line: str) -> None:
-        """The script printed a line."""
+        """Show a line that the script printed."""
 
     def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
-        """A step's metrics are complete."""
+        """Show the metrics of a step that is complete."""
 
     def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:
-        """A moment has passed."""
+        """Show how far the run is; called about five times per second."""
 
     def warning(self, text: str) -> None:
-        """The user should know something."""
+        """Show something that the user should read."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the view."""
 
 
 class PlainView:
-    """One line for every change of status and every epoch, on standard error."""
+    """One line per change of status and per epoch, on standard error."""
 
     def __init__(self) -> None:
         self._clock = Clock()
         self._left: float | None = None
 
     def phase(self, info: RunInfo) -> None:
-        """Print the phase, unless the end is reached: the summary says that."""
+        """Print the phase, unless it is the end: the summary says that."""
         if info.status in _PHASES:
             self._line(f"{info.run_id}  {_PHASES[info.status]} ({info.backend})")
 
     def log(self, line: str) -> None:
         """Print the line."""
-        self._line(printable(line) if sys.stderr.isatty() else line)
+        self._line(log_line(line, sys.stderr))
 
     def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
         """Print the epoch's metrics, the pace and the time left."""
@@ -63,7 +62,7 @@ class PlainView:
         count = f"{step:g}".rjust(len(total)) + (f"/{total}" if total else "")
         parts = [
             f"{'epoch' if progress else 'step'} {count}",
-            *(f"{name.lower()} {number(value)}" for name, value in ordered(metrics)),
+            *(f"{inline(name).lower()} {number(value)}" for name, value in ordered(metrics)),
         ]
         if progress and progress.images_per_second:
             parts.append(f"{progress.images_per_second:7,.0f} images/s")
@@ -72,7 +71,7 @@ class PlainView:
         self._line("  ".join(parts))
 
     def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:  # noqa: ARG002
-        """Keep the estimate of the time left."""
+        """Renew the estimate of the time left."""
         self._left = self._clock.left(progress, info)
 
     def warning(self, text: str) -> None:
@@ -80,7 +79,7 @@ class PlainView:
         warn(text)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
     def _line(self, text: str) -> None:
         note(text)
@@ -118,7 +117,7 @@ class LiveView(PlainView):
         self._bars.update(self._task, refresh=True, **changes)
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         self._bars.stop()
 
     def _facts(self, progress: Progress, latest: dict[str, float | None]) -> list[str]:
@@ -141,9 +140,9 @@ class LiveView(PlainView):
     def _line(self, text: str) -> None:
         from rich.text import Text
 
-        self._console.print(Text.from_ansi(text), soft_wrap=True)
+        self._console.print(Text.from_ansi(clean(text, colours=shows_colours(sys.stderr))), soft_wrap=True)
 
 
 def make_view() -> View:
-    """The view that fits standard error."""
+    """Return the view that fits standard error."""
     return LiveView() if sys.stderr.isatty() else PlainView()

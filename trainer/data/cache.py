@@ -32,6 +32,7 @@ import msgspec
 
 from trainer.data.catalogue import CatalogueEntry, CatalogueFile
 from trainer.errors import ConfigError
+from trainer.locks import locked
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, find_file
 from trainer.runtime.faults import RuntimeFault
@@ -158,23 +159,18 @@ class Cache:
         Raises:
             ConfigError: The cache can't be written.
         """
-        import filelock
-
-        folder = self.folder(entry)
-        lock = filelock.FileLock(self.root / f"{entry.name}.lock")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder, lock = self.folder(entry), self.root / f"{entry.name}.lock"
+        with contextlib.ExitStack() as stack:
             try:
-                lock.acquire(timeout=0.1)
-            except filelock.Timeout:
-                progress.say(f"Waiting for another process that fetches {entry.name}.")
-                lock.acquire()
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        try:
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(locked(lock, blocking=False))
+                except BlockingIOError:
+                    progress.say(f"Waiting for another process that fetches {entry.name}.")
+                    stack.enter_context(locked(lock))
+            except OSError as error:
+                raise unwritable(folder, error) from error
             yield folder
-        finally:
-            lock.release()
 
 
 def unwritable(path: Path, error: OSError) -> ConfigError:

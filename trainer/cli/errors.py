@@ -1,31 +1,34 @@
 """The one place that shows errors.
 
-A :class:`~trainer.errors.TrainerError` is ``error: ...`` and ``hint: ...`` on standard error; with ``--json``,
-standard output gets ``{"error": {"type", "message", "hint", "exit_code"}}`` too, so that whoever
-reads it always finds one JSON value. Anything else is a fault of ours: one line, and a file with
-the traceback. TRAINER_DEBUG=1 shows tracebacks.
+A :class:`~trainer.errors.TrainerError` is ``error: ...`` and ``hint: ...`` on standard error. With ``--json``
+``{"error": {"type", "message", "hint", "exit_code"}}`` also goes to standard output, which so always holds one JSON
+value. Any other exception is a bug of ours: it is shown in one line, and its traceback is written to a file.
+TRAINER_DEBUG=1 shows tracebacks.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 
+from trainer import __version__
+from trainer.console.output import note, print_error, print_json
 from trainer.errors import ConfigError, InterruptedRunError, TrainerError
 from trainer.runtime.faults import RuntimeFault
 
-# What the machine, not the program, is at fault for.
+# Errors of the machine, not of the program.
 _SURROUNDINGS = {
     errno.ENOSPC: "Free some space, or set TRAINER_HOME to a directory with more.",
     errno.EDQUOT: "Free some space, or set TRAINER_HOME to a directory with more.",
-    errno.EACCES: "Change its permissions, or choose another place.",
-    errno.EPERM: "Change its permissions, or choose another place.",
-    errno.EROFS: "Choose a place that can be written.",
+    errno.EACCES: "Change its permissions, or choose another directory.",
+    errno.EPERM: "Change its permissions, or choose another directory.",
+    errno.EROFS: "Choose a writable directory.",
     errno.EMFILE: "Raise the limit on open files: ulimit -n",
 }
 
@@ -42,7 +45,7 @@ def report(error: BaseException, words: list[str]) -> int:
     """
     debug = os.environ.get("TRAINER_DEBUG", "") not in ("", "0")
     if debug:
-        traceback.print_exception(error)
+        note("".join(traceback.format_exception(error)).rstrip())
     known = _as_trainer_error(error)
     if known is None:
         known = _unexpected(error, words)
@@ -70,17 +73,13 @@ def _unexpected(error: BaseException, words: list[str]) -> TrainerError:
         path = _save(error, words)
     except OSError:
         return TrainerError(
-            f"This is a bug in trainer: {what}.", "Run it again with TRAINER_DEBUG=1 and report what that prints."
+            f"This is a bug in trainer: {what}.", "Run it again with TRAINER_DEBUG=1 and report the output."
         )
     return TrainerError(f"This is a bug in trainer: {what}.", f"Please report it to the project with this file: {path}")
 
 
 def _save(error: BaseException, words: list[str]) -> Path:
-    import platform
-
-    from trainer import __version__
-
-    # Script arguments may be private, and say nothing of our fault.
+    # The script's arguments may be private, and have no part in a bug of ours.
     typed = " ".join(["trainer", *_own(words)])
     head = f"{typed}\ntrainer {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n"
     name = f"trainer-error-{time.strftime('%Y%m%d-%H%M%S')}-"
@@ -93,12 +92,8 @@ def _save(error: BaseException, words: list[str]) -> Path:
 
 def _print(error: TrainerError, as_json: bool) -> None:
     try:
-        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        print_error(error.message, error.hint)
         if as_json:
-            from trainer.console.output import print_json
-
             shown = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
             print_json({"error": {**shown, "exit_code": error.exit_code}})
         sys.stdout.flush()

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from backends.azureml_support import vm_sizes
-from backends.azureml_support.outcome import explained, first_line, retried
-from backends.azureml_support.session import sdk
+from backends.azure import vm_sizes
+from backends.azure.errors import explained, first_line, retried
+from backends.azure.session import sdk
 from trainer.errors import RefusedError
 
 if TYPE_CHECKING:
-    from backends.azureml_support.options import Options
-    from backends.azureml_support.sdk import Cluster, Workspace
-    from backends.azureml_support.vm_sizes import Choice
+    from backends.azure.options import AzureOptions
+    from backends.azure.sdk import Cluster, Workspace
+    from backends.azure.vm_sizes import Choice
 
 _POLL_SECONDS = 2.0
 # Without nodes to start (we ask for none), Azure makes a cluster within a minute or two.
@@ -22,7 +22,7 @@ _PATIENCE_SECONDS = 15 * 60.0
 
 
 def settle(
-    workspace: Workspace, options: Options, tell: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
+    workspace: Workspace, options: AzureOptions, tell: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
 ) -> Choice:
     """Reuse the cluster, or create it and wait until it can take jobs.
 
@@ -67,7 +67,7 @@ def _find(workspace: Workspace, name: str) -> Cluster | None:
     return cluster
 
 
-def _reuse(cluster: Cluster, options: Options, tell: Callable[[str], None], poll_seconds: float) -> Choice:
+def _reuse(cluster: Cluster, options: AzureOptions, tell: Callable[[str], None], poll_seconds: float) -> Choice:
     size = vm_sizes.look_up(cluster.vm_size or vm_sizes.DEFAULT_VM_SIZE)
     if options.vm_size is not None and options.vm_size.lower() != size.name.lower():
         raise RefusedError(
@@ -79,7 +79,7 @@ def _reuse(cluster: Cluster, options: Options, tell: Callable[[str], None], poll
     return vm_sizes.Choice(size)
 
 
-def _create(workspace: Workspace, options: Options, size: str) -> Cluster:
+def _create(workspace: Workspace, options: AzureOptions, size: str) -> Cluster:
     compute = sdk("azureml.core.compute")
     wanted = compute.AmlCompute.provisioning_configuration(
         vm_size=size,

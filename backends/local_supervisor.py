@@ -3,40 +3,38 @@
 It detaches from whoever submitted the run and holds the run's ``supervisor`` lock for as long as it lives. The
 kernel frees that lock when it dies, however it dies, so a run that is under way and whose lock is free has
 lost its supervisor. Whoever notices takes the lock and ends the run with :func:`take_over`.
+
+The job works on a copy of the snapshot, in the run's folder:
+
+    work/            a copy of snapshot/, the job's working directory while it runs
+    work/outputs/    a real directory, so that scripts may remove and make it
+    outputs          meanwhile a link to it; afterwards the directory itself
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from backends import local_processes as processes
 from backends.local_store import LocalStore
-from backends.local_support import processes, workdir
 from trainer.artifacts import ArtifactStore
-from trainer.errors import TrainerError
-from trainer.failures import LINES, failure
-from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.failures import reason
+from trainer.finish import Outcome, finish
+from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
-from trainer.runtime.layout import MODEL_FILE
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself has to say, a traceback at worst.
 SUPERVISOR_LOG = "supervisor_log.txt"
+OUTPUTS = "outputs"
 _POLL_SECONDS = 0.2
 _MINUTE = 60.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended."""
-
-    status: RunStatus
-    failure: RunFailure | None = None
 
 
 def cancel_flag(folder: RunFolder) -> Path:
@@ -58,8 +56,8 @@ def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUT
         outcome = _run_job(folder, minute)
     except OSError as error:
         processes.stop_children()
-        outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {_words(error)}."))
-    finish(folder, store, outcome)
+        outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {reason(error)}"))
+    _finish(folder, store, outcome)
 
 
 def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
@@ -79,35 +77,19 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
     else:
         message = "The process that supervised the run died: it was killed, or this machine was restarted."
         outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
-    return finish(folder, store, outcome)
+    return _finish(folder, store, outcome)
 
 
-def finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo:
-    """Collect the outputs, register the model of a job that succeeded, and write the last word.
-
-    Collecting removes the working directory, so on a disk that the job has filled there is room for that word.
-    """
-    model, warnings = None, folder.info().warnings
-    try:
-        if outcome.status is RunStatus.COMPLETED:
-            folder.update(status=RunStatus.FINALIZING)
-        workdir.collect(folder)
-    except OSError as error:
-        # The job's own failure is the better reason.
-        outcome = Outcome(RunStatus.FAILED, outcome.failure or _lost(folder, "outputs could not be kept", error))
-    if outcome.status is RunStatus.COMPLETED:
-        try:
-            model, warnings = _register(folder, store, warnings)
-        except (OSError, TrainerError) as error:
-            outcome = Outcome(RunStatus.FAILED, _lost(folder, "model could not be registered", error))
-    return folder.update(status=outcome.status, failure=outcome.failure, model=model, warnings=warnings)
+def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo:
+    # Collecting removes the working directory, which makes room for the record on a disk that the job has filled.
+    return finish(folder, lambda: store, outcome, collect=lambda: collect_outputs(folder))
 
 
 def _run_job(folder: RunFolder, minute: float) -> Outcome:
     job = folder.job()
     host = socket.gethostname()
     folder.update(status=RunStatus.PREPARING, detail={"host": host, "supervisor_pid": os.getpid()})
-    work = workdir.make(folder)
+    work = make_workdir(folder)
     if _unwanted(folder):
         return Outcome(RunStatus.CANCELED)
     process = processes.start(job.command(sys.executable), work, folder.log_path, folder.path)
@@ -121,38 +103,84 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
             return Outcome(RunStatus.CANCELED)
         if deadline is not None and time.monotonic() > deadline:
             processes.stop_children()
-            message = f"It was stopped after {job.max_minutes} min, the cap that it was submitted with."
-            return Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
+            return Outcome.over_cap(folder)
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
     processes.stop_children()
-    if exit_code == 0:
-        return Outcome(RunStatus.COMPLETED)
-    return Outcome(RunStatus.FAILED, failure(exit_code, folder.log_tail(LINES)))
+    return Outcome.from_exit_code(folder, exit_code)
 
 
 def _unwanted(folder: RunFolder) -> bool:
     return cancel_flag(folder).exists() or not folder.path.is_dir()
 
 
-def _register(
-    folder: RunFolder, store: ArtifactStore, warnings: tuple[str, ...]
-) -> tuple[ModelRef | None, tuple[str, ...]]:
-    name = folder.job().model_name
-    if name is None:
-        return None, warnings
-    if not (folder.outputs / MODEL_FILE).is_file():
-        return None, (*warnings, f"The script left no outputs/{MODEL_FILE}, so no model was registered.")
-    model = store.register(folder, name)
-    return ModelRef(name=model.name, version=model.version, sha256=model.sha256), warnings
+def working_directory(folder: RunFolder) -> Path:
+    """Where the run's job works."""
+    return folder.path / "work"
 
 
-def _lost(folder: RunFolder, what: str, error: OSError | TrainerError) -> RunFailure:
-    words = error.message if isinstance(error, TrainerError) else f"{_words(error)}."
-    return RunFailure(message=f"The job succeeded, but its {what}: {words}", log_tail=folder.log_tail())
+def make_workdir(folder: RunFolder) -> Path:
+    """Copy the snapshot and show its outputs in the run's folder.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    work = working_directory(folder)
+    shutil.copytree(folder.snapshot, work)
+    (work / OUTPUTS).mkdir()
+    folder.outputs.rmdir()
+    folder.outputs.symlink_to(Path(work.name) / OUTPUTS)
+    return work
 
 
-def _words(error: OSError) -> str:
-    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+def collect_outputs(folder: RunFolder) -> None:
+    """Move the outputs into the run's folder and remove the rest. Again after a kill: it goes on where it was.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    work, outputs = working_directory(folder), folder.outputs
+    made = work / OUTPUTS
+    if made.is_dir() and not made.is_symlink():
+        _keep_link_targets(made, work)
+    if outputs.is_symlink():
+        outputs.unlink()
+    if made.is_symlink() or made.is_file():
+        # The script put something else in the directory's place.
+        outputs.mkdir(exist_ok=True)
+        if made.is_dir():
+            shutil.copytree(made, outputs, symlinks=True, dirs_exist_ok=True)
+        elif made.is_file():
+            shutil.copy2(made, outputs / OUTPUTS)
+    elif made.is_dir():
+        made.replace(outputs)
+    outputs.mkdir(exist_ok=True)
+    _remove_workdir(folder)
+
+
+def _remove_workdir(folder: RunFolder) -> None:
+    """Remove the working directory, also where the script took away its own permissions."""
+    work = working_directory(folder)
+    if not work.exists():
+        return
+    for directory, _, _ in os.walk(work):
+        Path(directory).chmod(0o700)
+    shutil.rmtree(work)
+
+
+def _keep_link_targets(outputs: Path, work: Path) -> None:
+    """Links among the outputs survive the move; what they show from outside the outputs becomes a copy."""
+    root = outputs.resolve()
+    for path in sorted(outputs.rglob("*")):
+        if not path.is_symlink():
+            continue
+        target = path.resolve()
+        if target.is_relative_to(root):
+            if path.readlink().is_absolute():
+                path.unlink()
+                path.symlink_to(os.path.relpath(target, path.parent.resolve()))
+        elif target.is_file() and target.is_relative_to(work.resolve()):
+            path.unlink()
+            shutil.copy2(target, path)
 
 
 def main(run_dir: str, models: str) -> None:

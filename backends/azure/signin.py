@@ -20,7 +20,7 @@ from trainer.errors import SignInError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backends.azureml_support.sdk import Auth
+    from backends.azure.sdk import Auth
 
 # The SDK's own variables, then the ones that every newer Azure tool reads.
 _PRINCIPAL = (

@@ -1,4 +1,7 @@
-"""Brings a run on Azure ML home into its folder: status, log, metrics, and at the end everything it made."""
+"""Bring a run on Azure ML into its folder: status, log, metrics, and at the end its outputs and model.
+
+How often to look is decided by :class:`Pace`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azureml_support import record
-from backends.azureml_support.outcome import (
+from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
     first_line,
@@ -22,17 +25,28 @@ from backends.azureml_support.outcome import (
     retried,
     status_of,
 )
-from trainer.errors import IntegrityError, NotFoundError
+from trainer.errors import ConfigError, IntegrityError, RefusedError
 from trainer.failures import LINES, failure
-from trainer.records import Metric, ModelRef, RunFailure, RunInfo, RunStatus
+from trainer.finish import Outcome, finish
+from trainer.records import Metric, RunFailure, RunInfo, RunStatus
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import LOGS_DIR, METRICS_FILE, MODEL_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import LOGS_DIR, METRICS_FILE, OUTPUTS_DIR
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
-    from backends.azureml_support.sdk import Run
+    from backends.azure.sdk import Run
     from trainer.artifacts import ArtifactStore
     from trainer.runfolder import RunFolder
+
+# Keys of what this backend keeps in RunInfo.detail.
+WORKSPACE = "workspace"
+"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. There as soon as it is being sent."""
+
+SENT = "sent"
+"""When it was sent, in seconds since the epoch."""
+
+CANCEL_ASKED = "cancel_asked"
+"""There once somebody wanted it stopped: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
 
 # Azure ML has more words than the documentation's phases.
 _STATUSES = {
@@ -57,9 +71,54 @@ _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
+# Errors of a registration that may pass: no network, no sign-in, the service down or overloaded, a quota.
+_RETRY_ON = (OSError, ConfigError, RefusedError)
+_GROWTH = 1.25
+_PATIENCE_SECONDS = 300.0
 
 
-def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
+class Pace:
+    """When to look at one run again.
+
+    Whoever follows a run calls several times a second; the service is asked less often the longer nothing
+    changes, and soon again when something has.
+
+    Args:
+        shortest: Seconds between two looks at first.
+        longest: And in the end.
+    """
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest, self._longest = shortest, longest
+        self._interval = shortest
+        self._next = 0.0
+        self._answered: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() >= self._next
+
+    def looked(self, *, changed: bool) -> None:
+        """The service has answered.
+
+        Args:
+            changed: Whether with something new.
+        """
+        self._answered = time.monotonic()
+        self._interval = self._shortest if changed else min(self._longest, self._interval * _GROWTH)
+        self._next = self._answered + self._interval
+
+    def may_ride_out(self) -> bool:
+        """Whether to go on without an answer: it has answered within the last five minutes.
+
+        The next look is put off either way.
+        """
+        self._interval = min(self._longest, self._interval * _GROWTH)
+        self._next = time.monotonic() + self._interval
+        return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
+
+
+def bring(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
     The record becomes terminal last: whoever is killed before that, or loses the network, does it again.
@@ -80,40 +139,26 @@ def bring(run: Run, folder: RunFolder, store: ArtifactStore) -> RunInfo:
     with explained(f"collect the outputs of run {folder.run_id}"):
         _bring_other_logs(folder, logs)
         _bring_outputs(run, folder)
-    return _end(folder, store, status, details)
+    return finish(folder, store, _outcome(folder, status, details), retry_on=_RETRY_ON)
 
 
-def _end(folder: RunFolder, store: ArtifactStore, status: RunStatus, details: Mapping[str, Any]) -> RunInfo:
-    info, job = folder.info(), folder.job()
-    ended = _seconds(details.get("endTimeUtc"))
-    if status is RunStatus.CANCELED and info.detail.get(record.CANCEL_ASKED):
-        return folder.update(status=status, ended=ended)
-    if status is not RunStatus.COMPLETED:
-        reason = _over_the_cap(info, job.max_minutes, ended) or (
-            None if status is RunStatus.CANCELED else _reason(folder, details)
-        )
-        status = RunStatus.CANCELED if reason is None else RunStatus.FAILED
-        return folder.update(status=status, ended=ended, failure=reason)
-    warnings, model = info.warnings, None
-    if job.model_name is not None and not (folder.outputs / MODEL_FILE).is_file():
-        warnings = (*warnings, f"The script left no outputs/{MODEL_FILE}, so no model was registered.")
-    elif job.model_name is not None:
-        try:
-            version = store.register(folder, job.model_name)
-        except (IntegrityError, NotFoundError) as error:
-            lost = RunFailure(message=f"The outputs could not be kept: {error.message}", log_tail=folder.log_tail())
-            return folder.update(status=RunStatus.FAILED, ended=ended, failure=lost)
-        model = ModelRef(name=version.name, version=version.version, sha256=version.sha256)
-    return folder.update(status=status, ended=ended, model=model, warnings=warnings)
+def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:
+    """How the job ended, given the service's terminal status: it also cancels a run that reaches its time cap."""
+    info, ended = folder.info(), _seconds(details.get("endTimeUtc"))
+    canceled = status is RunStatus.CANCELED and CANCEL_ASKED in info.detail
+    if status is RunStatus.COMPLETED or canceled:
+        return Outcome(status, ended=ended)
+    if _is_over_cap(info, folder.job().max_minutes, ended):
+        return Outcome.over_cap(folder, ended)
+    if status is RunStatus.CANCELED:
+        return Outcome(status, ended=ended)
+    return Outcome(RunStatus.FAILED, _reason(folder, details), ended)
 
 
-def _over_the_cap(info: RunInfo, max_minutes: int | None, ended: float | None) -> RunFailure | None:
-    cap = info.detail.get(record.MAX_MINUTES, max_minutes)
+def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
     if cap is None or info.started is None or ended is None:
-        return None
-    if ended - info.started < cap * 60 - _CAP_SLACK_SECONDS:
-        return None
-    return RunFailure(message=f"It was stopped after {cap} min, the cap that it was submitted with.")
+        return False
+    return ended - info.started >= cap * 60 - _CAP_SLACK_SECONDS
 
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from backends.azureml_support import submission
-from backends.azureml_support.outcome import explained, retried
-from backends.azureml_support.session import sdk
+from backends.azure import submit
+from backends.azure.errors import explained, retried
+from backends.azure.session import sdk
 from trainer.artifacts import (
     ArtifactStore,
     ModelVersion,
@@ -31,7 +31,7 @@ from trainer.modelfile import check_npz
 from trainer.runtime.layout import MODEL_FILE, OUTPUTS_DIR
 
 if TYPE_CHECKING:
-    from backends.azureml_support.sdk import Model, Workspace
+    from backends.azure.sdk import Model, Workspace
     from trainer.runfolder import RunFolder
 
 _PREFIX = "trainer."
@@ -139,14 +139,14 @@ class AzureMLStore(ArtifactStore):
     def _register(self, folder: RunFolder, source: Path, record: ModelVersion) -> None:
         workspace, tags, properties = self._workspace(), dict(record.tags), _properties(record)
         name = f"{OUTPUTS_DIR}/{MODEL_FILE}"
-        run = submission.find(workspace, folder.run_id) if record.backend == self.name else None
+        run = submit.find(workspace, folder.run_id) if record.backend == self.name else None
         if run is not None and name in retried(lambda: list(run.get_file_names())):
-            with submission.alone():
+            with submit.alone():
                 run.register_model(record.name, model_path=name, tags=tags, properties=properties)
             return
         model = sdk("azureml.core").Model
         # The SDK takes a path below the working directory only.
-        with submission.alone(), contextlib.chdir(source.parent):
+        with submit.alone(), contextlib.chdir(source.parent):
             model.register(workspace, model_path=source.name, model_name=record.name, tags=tags, properties=properties)
 
     def _list(self, model_name: str | None) -> list[Model]:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from backends.azureml_support import signin
-from backends.azureml_support.emulator import running_emulator
-from backends.azureml_support.outcome import explained, retried
+from backends.azure import signin
+from backends.azure.emulator import running_emulator
+from backends.azure.errors import explained, retried
 from trainer.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from backends.azureml_support.options import Options
-    from backends.azureml_support.sdk import Auth, Workspace
+    from backends.azure.options import AzureOptions
+    from backends.azure.sdk import Auth, Workspace
     from trainer.home import Home
 
 # Where Workspace.from_config() looks, in this order, in a directory and then in each above it.
@@ -75,7 +75,7 @@ class WorkspaceRef(msgspec.Struct, frozen=True, kw_only=True):
         return self.emulator is not None
 
 
-def find_workspace(options: Options, home: Home) -> WorkspaceRef:
+def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
     """The workspace that new runs go to. Reads a file; an emulator is started if there is none.
 
     Raises:

@@ -16,16 +16,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
-from backends.azureml_support.outcome import explained, is_passing, status_of, translate
-from backends.azureml_support.pins import PARSING
-from backends.azureml_support.session import sdk
+from backends.azure.errors import explained, is_passing, status_of, translate
+from backends.azure.image import PARSING
+from backends.azure.session import sdk
+from trainer.locks import locked
 from trainer.runtime.layout import LAUNCHER
 
 if TYPE_CHECKING:
-    from backends.azureml_support.environment import Environment
-    from backends.azureml_support.sdk import Run, Workspace
+    from backends.azure.image import Environment
+    from backends.azure.sdk import Run, Workspace
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 
@@ -140,8 +139,7 @@ def alone() -> Iterator[None]:
     home = Path(os.environ.get("HOME") or Path.home())
     directory = home / ".azureml"
     directory.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(directory / ".trainer-upload.lock", thread_local=False)
-    with _one_thread, lock, contextlib.redirect_stdout(sys.stderr):
+    with _one_thread, locked(directory / ".trainer-upload.lock"), contextlib.redirect_stdout(sys.stderr):
         yield
 
 

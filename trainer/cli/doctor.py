@@ -1,0 +1,43 @@
+"""``trainer doctor``."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from trainer.cli.parsing import Parser, add_json
+from trainer.console.output import BOLD, GREEN, RED, YELLOW, inline, paint, print_json, say
+from trainer.doctor import Report, examine
+from trainer.home import find_home
+
+_MARKS = {"ok": ("ok", GREEN), "note": ("note", YELLOW), "fault": ("FAULT", RED)}
+
+
+def add_doctor(parser: Parser) -> None:
+    """Declare ``trainer doctor``."""
+    parser.epilog = "The exit code is 0 if training works here, else 3."
+    add_json(parser)
+
+
+def doctor_command(*, as_json: bool) -> int:
+    """Examine this machine."""
+    report = examine(find_home())
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report)
+    return 0 if report.works else 3
+
+
+def print_report(report: Report) -> None:
+    """Print every finding, and under it its fix."""
+    width = max(len(finding.name) for finding in report.findings)
+    for area, findings in groupby(report.findings, key=lambda finding: finding.area):
+        say(paint(area.capitalize(), BOLD))
+        for finding in findings:
+            word, colour = _MARKS[finding.state]
+            say(f"  {paint(word.ljust(5), colour)}  {finding.name:{width}}  {inline(finding.found)}")
+            if finding.fix:
+                say(f"  {'':5}  {'':{width}}  fix: {inline(finding.fix)}")
+    faults = sum(finding.state == "fault" for finding in report.findings)
+    say()
+    say("Training works here." if report.works else f"Training does not work here: {faults} fault(s) above.")

@@ -1,0 +1,105 @@
+"""``trainer evaluate`` and ``predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import modeluse
+from trainer.cli.completers import model_files
+from trainer.cli.context import store_of
+from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
+from trainer.console.download import DownloadProgress
+from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table
+
+if TYPE_CHECKING:
+    from trainer.modeluse import Evaluation, Prediction
+
+
+def add_evaluate(parser: Parser) -> None:
+    """Declare ``trainer evaluate``."""
+    _add_model(parser, "to measure")
+    add_dataset(parser, "Whose test images to use (default: those of the data set it was trained on).")
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="Save the confusion matrix as a picture.")
+    _add_rest(parser)
+
+
+def evaluate_command(*, model: str, dataset: str | None, plot: Path | None, as_json: bool, **flags: Any) -> None:
+    """Measure a model."""
+    if plot is not None:
+        modeluse.check_picture(plot)
+    opened = modeluse.open_model(model, lambda: store_of(flags))
+    found = modeluse.evaluate(opened, dataset, progress=DownloadProgress())
+    if plot is not None:
+        modeluse.plot_confusion(found, plot)
+        note(f"Confusion matrix: {plot}")
+    if as_json:
+        print_json(found)
+    else:
+        print_evaluation(found)
+
+
+def add_predict(parser: Parser) -> None:
+    """Declare ``trainer predict``."""
+    _add_model(parser, "to ask")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=Path, help="PNG or JPEG files of one digit each, of any size."
+    )
+    parser.epilog = "docs/cli.md describes how an image is prepared."
+    _add_rest(parser)
+
+
+def predict_command(*, model: str, images: list[Path], as_json: bool, **flags: Any) -> None:
+    """Classify images."""
+    found = modeluse.predict(modeluse.open_model(model, lambda: store_of(flags)), images)
+    if as_json:
+        print_json(found)
+    else:
+        print_predictions(found)
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """Print accuracy, loss, and the confusion matrix with one row per true class."""
+    facts(
+        [
+            ("Model", inline(found.model)),
+            ("Data set", inline(f"{found.dataset}, {found.count:,} test images")),
+            ("Accuracy", paint(f"{found.accuracy:.4f}", BOLD)),
+            ("Loss", f"{found.loss:.4f}"),
+        ]
+    )
+    say()
+    labels = [str(score.label) for score in found.classes]
+    width = max(len(f"{max(map(max, found.confusion)):,}"), *map(len, labels)) + 1
+    say(paint("true \\ predicted" + "".join(label.rjust(width) for label in labels) + "   recall", BOLD))
+    for score, row in zip(found.classes, found.confusion, strict=True):
+        cells = "".join(_cell(count, width, hit=label == score.label) for label, count in enumerate(row))
+        recall = "-" if score.recall is None else f"{score.recall:.3f}"
+        say(f"{score.label:>16}{cells}{recall:>9}")
+    if found.trained_on and found.trained_on != found.dataset:
+        note(f"The model was trained on {found.trained_on}.")
+
+
+def print_predictions(found: list[Prediction]) -> None:
+    """Print one line per image: class, probability, and the runner-up."""
+    rows = []
+    for item in found:
+        order = sorted(range(len(item.probabilities)), key=lambda label: -item.probabilities[label])
+        second = f"{order[1]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
+        rows.append((item.path, str(item.label), f"{item.probability:.4f}", second))
+    table(("IMAGE", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
+
+
+def _cell(count: int, width: int, *, hit: bool) -> str:
+    text = (f"{count:,}" if count else ".").rjust(width)
+    return paint(text, BOLD) if hit else paint(text, DIM) if not count else text
+
+
+def _add_model(parser: Parser, doing: str) -> None:
+    what = f"The model {doing}: NAME, NAME:VERSION, an unambiguous beginning of a name, 'latest', or a file."
+    complete_with(parser.add_argument("model", metavar="MODEL", help=what), model_files)
+
+
+def _add_rest(parser: Parser) -> None:
+    add_backend(parser, "Whose registry", registry=True)
+    add_json(parser)

@@ -5,8 +5,8 @@
     cancel   the run's own cancel
     store    the workspace's model registry
 
-The run's folder is all that a client has to remember. It holds the workspace's name and the run's id, which is
-the folder's own, so any client can go on where another was killed.
+The run's folder holds the workspace's name, and its own name is the run's id, so any client can go on where another
+was killed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 _SYNC_LOCK = "azureml"
 # azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
 SNAPSHOT_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
-# A submission that its client did not live to see answered may still arrive.
+# A submission whose client was killed before the answer may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
 
 
 class AzureMLBackend(Backend):
-    """Runs jobs on Azure ML.
+    """The backend for jobs on Azure ML.
 
     Args:
         home: Where runs are kept, and an emulator's state.
@@ -66,7 +66,7 @@ class AzureMLBackend(Backend):
 
     def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(home, options)
-        self.tell: Callable[[str], None] = _tell
+        self.notify: Callable[[str], None] = _notify
         self._runs: dict[str, Run] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -79,14 +79,13 @@ class AzureMLBackend(Backend):
         check_limits(snapshot, SNAPSHOT_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
             "VM size": f"{choice.size}, where the cluster has to be created",
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
-            "time cap": f"{cap} minutes" if cap else "none",
+            "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
             "image": image.image,
             "environment": image.name,
             "python": image.pins.python,
@@ -127,13 +126,12 @@ class AzureMLBackend(Backend):
         check_limits(snapshot, SNAPSHOT_LIMITS)
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
-            self.tell(DOES_NOT_PROVE)
+            self.notify(DOES_NOT_PROVE)
         workspace = self._open(ref)
-        choice = cluster.settle(workspace, self.options, self.tell)
+        choice = cluster.get_or_create(workspace, self.options, self.notify)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes
-        self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
-        config = submit.make_config(folder, image, self.options.compute, cap)
+        self.notify("Loading the SDK's Chainer estimator; this takes ten seconds ...")
+        config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             "run": folder.run_id,
@@ -150,46 +148,46 @@ class AzureMLBackend(Backend):
                 info, detail=detail, warnings=(*info.warnings, *warnings), status=RunStatus.PREPARING
             )
         )
-        self.tell(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
+        self.notify(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
         if submit.submit_once(workspace, folder, config):
-            submit.describe(workspace, folder, job)
+            submit.set_tags(workspace, folder, job)
         else:
             folder.update(warnings=(*folder.info().warnings, "The answer to the submission was lost; looking for it."))
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`.
 
-        Looks at the service every one to five seconds, however often it is called. A follower rides out minutes
-        in which the service doesn't answer; the first look of a process says so.
+        Asks the service every one to five seconds, however often it is called. Errors are ignored for up to five
+        minutes after the service has answered; the first look of a process raises them.
         """
         info = folder.info()
         pace = self._paces.setdefault(folder.run_id, _pace(info))
         if info.status.terminal or not pace.is_due():
             return info
         if sync.WORKSPACE not in info.detail:
-            return self._unsent(folder)
+            return self._refresh_unsent(folder)
         try:
             with folder.locked(_SYNC_LOCK):
-                info = folder.info()  # another client may have brought everything home while we waited
+                info = folder.info()  # another client may have finished the run while we waited
                 if info.status.terminal:
                     return info
                 run = self._run(folder, info)
                 if run is None:
-                    return self._not_there(folder, info)
+                    return self._refresh_missing(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                found = sync.bring(run, folder, lambda: self._store(info))
+                found = sync.sync_run(run, folder, lambda: self._store(info))
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
-            if not pace.may_ride_out():
+            if not pace.record_failure():
                 raise
             return folder.info()
-        pace.looked(changed=found.status is not info.status)
+        pace.record_answer(changed=found.status is not info.status)
         return found
 
     def cancel(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.cancel`."""
-        from backends.azure.errors import explained, retried
+        from backends.azure.errors import explained, retry
 
         info = folder.info()
         if info.status.terminal:
@@ -203,18 +201,18 @@ class AzureMLBackend(Backend):
         folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, sync.CANCEL_ASKED: asked}))
         if run is not None:
             with explained(f"cancel run {folder.run_id}"):
-                if retried(run.get_status) not in ("Completed", "Failed", "Canceled"):
-                    retried(run.cancel)
+                if retry(run.get_status) not in ("Completed", "Failed", "Canceled"):
+                    retry(run.cancel)
 
     def store(self) -> AzureMLStore:
-        """The model registry of the workspace that the options name."""
+        """Return the model registry of the workspace that the options name."""
         from backends.azure.session import find_workspace
         from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(find_workspace(self.options, self.home)))
 
     def _store(self, info: RunInfo) -> AzureMLStore:
-        """The registry of the workspace that a run is in, which may not be the one of the options."""
+        """Return the registry of the workspace that a run is in, which may not be the one of the options."""
         from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(_workspace_ref(info)))
@@ -228,7 +226,7 @@ class AzureMLBackend(Backend):
         from backends.azure import submit
 
         if folder.run_id not in self._runs:
-            found = submit.find(self._open(_workspace_ref(info)), folder.run_id)
+            found = submit.find_run(self._open(_workspace_ref(info)), folder.run_id)
             if found is None:
                 return None
             self._runs[folder.run_id] = found
@@ -240,15 +238,15 @@ class AzureMLBackend(Backend):
         self._runs.pop(folder.run_id, None)
         forget_workspaces()
 
-    def _unsent(self, folder: RunFolder) -> RunInfo:
-        """A run that was not sent: it is being submitted, or its client was killed before."""
+    def _refresh_unsent(self, folder: RunFolder) -> RunInfo:
+        """Refresh a run that was not sent: it is being submitted, or its client was killed before."""
         if folder.being_submitted():
             return folder.info()
         # What is on disk now decides: a client may have sent the run while we looked.
         return folder.update(lambda info: info if sync.WORKSPACE in info.detail else _never_sent(info))
 
-    def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
-        """The service doesn't have the run, yet or at all."""
+    def _refresh_missing(self, folder: RunFolder, info: RunInfo) -> RunInfo:
+        """Refresh a run that the service doesn't have, yet or at all."""
         on_its_way = time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
@@ -266,7 +264,7 @@ class AzureMLBackend(Backend):
 
 
 def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
-    """The image for a snapshot's imports on a VM size's GPU."""
+    """Make the image for a snapshot's imports and a VM size's GPU."""
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
@@ -299,6 +297,6 @@ def _never_sent(info: RunInfo) -> RunInfo:
     return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
 
-def _tell(line: str) -> None:
+def _notify(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -4,7 +4,7 @@
          │                       │ writes                                              │ writes
          └──reads── status.json <┘            metrics.jsonl, logs/, outputs/ <─────────┘
 
-Nothing but the run's folder connects the two sides, so whoever reads it later sees the same.
+Nothing but the run's folder connects the two sides, so a client that reads it later sees the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
 class LocalBackend(Backend):
-    """Runs jobs on this machine. It has no options."""
+    """The backend for jobs on this machine. It has no options."""
 
     name = "local"
 
@@ -116,7 +116,7 @@ class LocalBackend(Backend):
         except BlockingIOError:
             return folder.info()  # another is ending it
         except OSError as error:
-            # The disk is full, or the folder someone else's: the record can't be written, but it can be told.
+            # The disk is full, or the folder another user's: the record can't be written, but it can be returned.
             failure = RunFailure(message=f"Its supervisor died, and its folder can't be written: {error.strerror}.")
             return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
@@ -138,14 +138,14 @@ class LocalBackend(Backend):
             ) from error
 
     def store(self) -> LocalStore:
-        """The registry in the home's ``models/``."""
+        """Return the registry in the home's ``models/``."""
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
-    """What the job will run on, and what to warn of."""
+    """Describe what the job will run on, with warnings."""
     from trainer.runtime.faults import RuntimeFault
 
     try:
@@ -158,7 +158,7 @@ def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
 
 
 def _select(job: TrainingJob) -> Selected | None:
-    """The device that our own script's ``--device`` means here; None for another script."""
+    """Select the device that our own script's ``--device`` means here; None for another script."""
     from trainer.runtime.devices import select
     from trainer.snapshot import DEFAULT_SCRIPT
 

@@ -171,7 +171,7 @@ class LocalStore(ArtifactStore):
         return version
 
     def _read(self, directory: Path, number: int) -> ModelVersion | None:
-        """The record of a version, or None where there is none."""
+        """Read the record of a version; None where there is none."""
         path = directory / str(number) / VERSION_FILE
         try:
             # Path.read_bytes takes twice as long, and a registry may hold ten thousand of these.
@@ -195,7 +195,7 @@ class LocalStore(ArtifactStore):
 
 
 def _numbers(directory: Path) -> list[int]:
-    """Numbers of the versions that are there, rising."""
+    """List the numbers of the versions that are there, rising."""
     try:
         with os.scandir(directory) as entries:
             return sorted(int(entry.name) for entry in entries if _NUMBER.fullmatch(entry.name))
@@ -261,7 +261,7 @@ def _write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _explained(directory: Path) -> Iterator[None]:
-    """Turn what the file system says no to into an error with a hint."""
+    """Turn an error of the file system into one with a hint."""
     try:
         yield
     except OSError as error:

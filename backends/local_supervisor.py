@@ -1,8 +1,8 @@
 """The process that watches over one run: starts the job, keeps the record, collects what it leaves.
 
-It detaches from whoever submitted the run and holds the run's ``supervisor`` lock for as long as it lives. The
+It detaches from the client that submitted the run and holds the run's ``supervisor`` lock for as long as it lives. The
 kernel frees that lock when it dies, however it dies, so a run that is under way and whose lock is free has
-lost its supervisor. Whoever notices takes the lock and ends the run with :func:`take_over`.
+lost its supervisor. The client that notices takes the lock and ends the run with :func:`take_over`.
 
 The job works on a copy of the snapshot, in the run's folder:
 
@@ -30,7 +30,7 @@ from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
 
 SUPERVISOR_LOCK = "supervisor"
-# Takes what the supervisor itself has to say, a traceback at worst.
+# Takes what the supervisor itself prints: nothing, or a traceback.
 SUPERVISOR_LOG = "supervisor_log.txt"
 OUTPUTS = "outputs"
 _POLL_SECONDS = 0.2
@@ -38,7 +38,7 @@ _MINUTE = 60.0
 
 
 def cancel_flag(folder: RunFolder) -> Path:
-    """The file whose existence asks for the run to stop."""
+    """Return the file whose existence asks for the run to stop."""
     return folder.path / ".cancel"
 
 
@@ -69,7 +69,7 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
     info = folder.info()
     if info.status.terminal:
         return info
-    processes.stop(processes.leftovers(folder.path))
+    processes.stop(processes.find_processes(folder.path))
     if info.status is RunStatus.FINALIZING:
         outcome = Outcome(RunStatus.COMPLETED)
     elif cancel_flag(folder).exists():
@@ -90,15 +90,15 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
     host = socket.gethostname()
     folder.update(status=RunStatus.PREPARING, detail={"host": host, "supervisor_pid": os.getpid()})
     work = make_workdir(folder)
-    if _unwanted(folder):
+    if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
-    process = processes.start(job.command(sys.executable), work, folder.log_path, folder.path)
+    process = processes.start(job.command(sys.executable), work, folder)
     detail = {"host": host, "supervisor_pid": os.getpid(), "pid": process.pid}
     folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
     while (exit_code := processes.wait(process, _POLL_SECONDS)) is None:
         processes.reap_adopted(process)
-        if _unwanted(folder):
+        if _stop_requested(folder):
             processes.stop_children()
             return Outcome(RunStatus.CANCELED)
         if deadline is not None and time.monotonic() > deadline:
@@ -109,12 +109,12 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
     return Outcome.from_exit_code(folder, exit_code)
 
 
-def _unwanted(folder: RunFolder) -> bool:
+def _stop_requested(folder: RunFolder) -> bool:
     return cancel_flag(folder).exists() or not folder.path.is_dir()
 
 
 def working_directory(folder: RunFolder) -> Path:
-    """Where the run's job works."""
+    """Return the directory in which the run's job works."""
     return folder.path / "work"
 
 
@@ -168,7 +168,7 @@ def _remove_workdir(folder: RunFolder) -> None:
 
 
 def _keep_link_targets(outputs: Path, work: Path) -> None:
-    """Links among the outputs survive the move; what they show from outside the outputs becomes a copy."""
+    """Make links among the outputs survive the move; a file outside them that one points to is copied."""
     root = outputs.resolve()
     for path in sorted(outputs.rglob("*")):
         if not path.is_symlink():

@@ -86,6 +86,8 @@ def _pip_install(extra: str) -> str:
     import re
     from importlib.metadata import PackageNotFoundError, requires
 
+    if extra == "emulator":  # a distribution of its own, in the same repository
+        return "pip install ./azureml-emulator"
     try:
         marked = [line.partition(";") for line in requires("trainer") or []]
     except PackageNotFoundError:  # a checkout on the path, never installed

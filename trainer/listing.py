@@ -35,7 +35,7 @@ class Listing:
 
 
 def open_run(home: Home, reference: str) -> Run:
-    """Return a handle on the run that ``reference`` names, with the backend it was submitted to, as configured.
+    """Return a handle on the run that ``reference`` names, with the backend that it was submitted to.
 
     Args:
         home: Where runs are kept.

@@ -27,7 +27,14 @@ from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR, PROGRESS_FILE
+from trainer.runtime.layout import (
+    AZURE_RUN_ID_VARIABLE,
+    METRICS_FILE,
+    OUTPUTS_DIR,
+    PROGRESS_FILE,
+    RUN_DIR_VARIABLE,
+    RUN_ID_VARIABLE,
+)
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 _T = TypeVar("_T")
@@ -177,6 +184,17 @@ class RunFolder:
     def _lock_path(self, name: str) -> Path:
         return self.path / f".{name}.lock"
 
+    def job_environment(self) -> dict[str, str]:
+        """Return the environment for a job on this machine: this process's, with where the job reports to."""
+        environment = os.environ | {
+            RUN_DIR_VARIABLE: str(self.path),
+            RUN_ID_VARIABLE: self.run_id,
+            "PYTHONUNBUFFERED": "1",
+        }
+        # Started from inside an Azure ML run, this job must not report as that one.
+        environment.pop(AZURE_RUN_ID_VARIABLE, None)
+        return environment
+
     def metrics(self) -> list[Metric]:
         """Every metric logged so far. A last line still being written is left out."""
         try:
@@ -232,6 +250,33 @@ class RunFolder:
                 f"{self.path / name} is damaged: {error}.",
                 f"Restore it from a copy, or remove the folder {self.path}.",
             ) from error
+
+
+class LogReader:
+    """Reads a run's log as it grows, line by line.
+
+    Args:
+        folder: The run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._offset = 0
+        self._pending = b""
+
+    def lines(self, *, final: bool) -> list[str]:
+        """Return the lines that were completed since the last call, without their line ends.
+
+        Args:
+            final: Nothing more is written: return a last line that has no line end, too.
+        """
+        chunk = self._folder.read_log(self._offset)
+        self._offset += len(chunk)
+        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        if final and self._pending:
+            lines.append(self._pending)
+            self._pending = b""
+        return [line.decode("utf-8", "replace") for line in lines]
 
 
 _METRIC = msgspec.json.Decoder(Metric)

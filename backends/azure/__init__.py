@@ -1,15 +1,15 @@
-"""The parts of the Azure ML backend, each with one reason to change.
+"""The parts of the Azure ML backend, each with one reason to change. backends/azureml.py uses them.
 
     options       what the user may set
-    vm_sizes      Azure's list: GPUs, retirements, successors, what CUDA each takes
+    vm_sizes      Azure's VM sizes: GPUs, retirements, successors, CUDA versions
     image         the pins of what is installed here, and the Dockerfile made of them
-    signin        who we are
-    session       the SDK, imported quietly and once, and a workspace
+    signin        credentials
+    session       the SDK's import, and a workspace
     emulator      a loopback service instead of Azure
     errors        the SDK's errors in this project's words
     cluster       the AmlCompute cluster, reused or created
-    submit        the estimator, and a submit that can't run a job twice
-    sync          a run's status, log, metrics and outputs, brought home
+    submit        the estimator, submitted so that a job can't run twice
+    sync          a run's status, log, metrics and outputs, brought into its folder
     sdk           what is used of the SDK, as types
     store         the workspace's model registry
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backends.azure import vm_sizes
-from backends.azure.errors import explained, first_line, retried
+from backends.azure.errors import explained, first_line, retry
 from backends.azure.session import sdk
 from trainer.errors import RefusedError
 
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 2.0
 # Without nodes to start (we ask for none), Azure makes a cluster within a minute or two.
-_PATIENCE_SECONDS = 15 * 60.0
+_TIMEOUT_SECONDS = 15 * 60.0
 
 
-def settle(
-    workspace: Workspace, options: AzureOptions, tell: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
+def get_or_create(
+    workspace: Workspace, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
 ) -> Choice:
     """Reuse the cluster, or create it and wait until it can take jobs.
 
     Args:
         workspace: Where it is.
         options: Its name, and what a new one is made of.
-        tell: Told how it goes, a line at a time.
+        notify: Called with a line at every step.
         poll_seconds: Between looks while it is being created.
 
     Returns:
-        The VM size that it has, and why it isn't the default if that had to give way.
+        The VM size that it has, and why it isn't the default if that is not offered.
 
     Raises:
         RefusedError: It can't be used or made: VM size, quota, a wrong kind of compute.
     """
     found = _find(workspace, options.compute)
     if found is not None:
-        return _reuse(found, options, tell, poll_seconds)
+        return _reuse(found, options, notify, poll_seconds)
     aml = sdk("azureml.core.compute").AmlCompute
     with explained("list the VM sizes that this workspace offers"):
-        offered = retried(lambda: aml.supported_vmsizes(workspace))
+        offered = retry(lambda: aml.supported_vmsizes(workspace))
     choice = vm_sizes.choose(options.vm_size, [(size["name"], int(size["gpus"])) for size in offered])
-    tell(f"Creating {options.compute}: {choice.size}, 0 to {options.max_nodes} nodes.")
-    _await(_create(workspace, options, choice.size.name), tell, poll_seconds)
+    notify(f"Creating {options.compute}: {choice.size}, 0 to {options.max_nodes} nodes.")
+    _wait_until_ready(_create(workspace, options, choice.size.name), notify, poll_seconds)
     return choice
 
 
@@ -54,7 +54,7 @@ def _find(workspace: Workspace, name: str) -> Cluster | None:
     compute = sdk("azureml.core.compute")
     with explained(f"look up the compute {name}"):
         try:
-            found = retried(lambda: compute.ComputeTarget(workspace, name))
+            found = retry(lambda: compute.ComputeTarget(workspace, name))
         except Exception as error:
             if "ComputeTargetNotFound" in str(error):
                 return None
@@ -67,15 +67,15 @@ def _find(workspace: Workspace, name: str) -> Cluster | None:
     return cluster
 
 
-def _reuse(cluster: Cluster, options: AzureOptions, tell: Callable[[str], None], poll_seconds: float) -> Choice:
+def _reuse(cluster: Cluster, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float) -> Choice:
     size = vm_sizes.look_up(cluster.vm_size or vm_sizes.DEFAULT_VM_SIZE)
     if options.vm_size is not None and options.vm_size.lower() != size.name.lower():
         raise RefusedError(
             f"The cluster {cluster.name} has the VM size {size.name}, not {options.vm_size}, and can't change it.",
             f"Leave out --vm-size, or have another made: --compute {cluster.name[:18]}-2 --vm-size {options.vm_size}",
         )
-    tell(f"Using the cluster {cluster.name}: {size}.")
-    _await(cluster, tell, poll_seconds)
+    notify(f"Using the cluster {cluster.name}: {size}.")
+    _wait_until_ready(cluster, notify, poll_seconds)
     return vm_sizes.Choice(size)
 
 
@@ -101,21 +101,21 @@ def _create(workspace: Workspace, options: AzureOptions, size: str) -> Cluster:
     return cluster
 
 
-def _await(cluster: Cluster, tell: Callable[[str], None], poll_seconds: float) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    told = ""
+def _wait_until_ready(cluster: Cluster, notify: Callable[[str], None], poll_seconds: float) -> None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    reported = ""
     while (state := str(cluster.provisioning_state).capitalize()) not in ("Succeeded", "Failed", "Canceled"):
-        if state != told:
-            told = state
-            tell(f"The cluster {cluster.name} is {state.lower()} ...")
+        if state != reported:
+            reported = state
+            notify(f"The cluster {cluster.name} is {state.lower()} ...")
         if time.monotonic() > deadline:
             raise RefusedError(
-                f"The cluster {cluster.name} is still {state.lower()} after {_PATIENCE_SECONDS / 60:.0f} minutes.",
+                f"The cluster {cluster.name} is still {state.lower()} after {_TIMEOUT_SECONDS / 60:.0f} minutes.",
                 "See it in the portal (Compute, Compute clusters), or choose another --compute.",
             )
         time.sleep(poll_seconds)
         with explained(f"look at the cluster {cluster.name}"):
-            retried(cluster.refresh_state)
+            retry(cluster.refresh_state)
     if state != "Succeeded":
         reason = first_line(Exception(str(cluster.provisioning_errors or "Azure gives no reason")))
         raise RefusedError(

@@ -17,15 +17,21 @@ from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError
 
 _T = TypeVar("_T")
 # 530 is Azure ML's own: a node whose proxy is still starting.
-_PASSING = {408, 429, 500, 502, 503, 504, 530}
-_NO_CONNECTION = {
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504, 530}
+_CONNECTION_ERRORS = {
     *("ConnectionError", "ConnectTimeout", "ReadTimeout", "Timeout", "SSLError", "ProxyError", "ChunkedEncodingError"),
     *("ServiceRequestError", "ServiceResponseError", "ServiceRequestTimeoutError", "ServiceResponseTimeoutError"),
     *("ClientRequestError", "ProtocolError", "NewConnectionError", "MaxRetryError", "IncompleteRead"),
     *("RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError", "gaierror"),
     "ContentDecodingError",
 }
-_NOT_US = {"AuthenticationException", "AuthenticationError", "AdalError", "ClientAuthenticationError", "CLIError"}
+_AUTHENTICATION_ERRORS = {
+    "AuthenticationException",
+    "AuthenticationError",
+    "AdalError",
+    "ClientAuthenticationError",
+    "CLIError",
+}
 _STATUS = re.compile(r"(?:Response Code|StatusCode|status code|Code)\W{1,4}([1-5][0-9]{2})\b")
 
 
@@ -55,14 +61,14 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def translate(error: BaseException, doing: str) -> TrainerError:
-    """This project's error for one of the SDK's."""
+    """Translate one of the SDK's errors to one of this project."""
     status, reason = status_of(error), first_line(error)
-    if is_passing(error):
+    if is_transient(error):
         what = "is too busy" if status == 429 else f"answers {status}" if status else "can't be reached"
         return ServiceUnavailableError(
             f"Azure ML {what}; could not {doing}: {reason}", "Check the network, then try again in a few minutes."
         )
-    if status in (401, 403) or _names(error) & _NOT_US or "az login" in reason:
+    if status in (401, 403) or _names(error) & _AUTHENTICATION_ERRORS or "az login" in reason:
         return SignInError(
             f"Azure ML doesn't let us {doing}: {reason}",
             "Sign in again (az login), and check your role in the workspace (AzureML Data Scientist or Contributor).",
@@ -79,10 +85,10 @@ def translate(error: BaseException, doing: str) -> TrainerError:
     return RefusedError(f"Azure ML could not {doing}: {reason}", "Put that right, or see the workspace in the portal.")
 
 
-def retried(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _T:
-    """Call something that may be called again, until it works or a failure doesn't look passing.
+def retry(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _T:
+    """Call something until it works, or fails with an error that is not transient.
 
-    The SDK tries most requests a dozen times by itself, over half a minute; this covers what it doesn't.
+    The SDK tries most requests a dozen times by itself, over half a minute; this covers the rest.
 
     Args:
         call: What to do; doing it twice must be as good as once.
@@ -93,22 +99,22 @@ def retried(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) ->
         try:
             return call()
         except Exception as error:
-            if attempt == attempts or not is_passing(error):
+            if attempt == attempts or not is_transient(error):
                 raise
         time.sleep(pause * 2 ** (attempt - 1))
     raise AssertionError("unreachable")
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same call may work a little later."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same call may work a little later."""
     status = status_of(error)
     if status is not None:
-        return status in _PASSING
-    return bool(_names(error) & _NO_CONNECTION) or isinstance(error, ServiceUnavailableError)
+        return status in _TRANSIENT_STATUSES
+    return bool(_names(error) & _CONNECTION_ERRORS) or isinstance(error, ServiceUnavailableError)
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status behind an error, or None."""
+    """Find the HTTP status behind an error; None if there is none."""
     for one in _chain(error):
         for holder in (one, getattr(one, "response", None), getattr(getattr(one, "error", None), "response", None)):
             status = getattr(holder, "status_code", None)
@@ -122,7 +128,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 300 characters, without the SDK's wrapping."""
+    """Return what an error says, in one line of at most 300 characters, without the SDK's wrapping."""
     text = _message(error)
     inner = _json_message(text)
     line = next((line.strip() for line in (inner or text).splitlines() if line.strip()), type(error).__name__)
@@ -162,7 +168,7 @@ def _message(error: BaseException) -> str:
 
 
 def _json_message(text: str) -> str | None:
-    """The ``error.message`` of a JSON object inside a text, as services answer it."""
+    """Find the ``error.message`` of a JSON object inside a text, as services answer it."""
     for start in (match.start() for match in re.finditer(r"\{", text)):
         try:
             found, _ = json.JSONDecoder().raw_decode(text[start:])

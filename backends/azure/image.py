@@ -95,7 +95,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, str] = {}
 
     def requirements(self) -> list[str]:
-        """One ``name==version`` a package."""
+        """Return one ``name==version`` per package."""
         return [f"{name}=={version}" for name, version in self.packages.items()]
 
 
@@ -106,6 +106,8 @@ def find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda 
         sources: The ``.py`` files that travel.
         local_modules: Names that those files' own directory provides.
         cuda: The CUDA major version of the node's GPU, or None.
+
+    Thread-safe.
 
     Raises:
         MissingExtraError: azureml-core is not installed here.
@@ -186,7 +188,7 @@ def imported_modules(sources: Iterable[Path]) -> set[str]:
 
 
 def _closure(roots: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The roots and all that they require, as installed here."""
+    """Pin the roots and all that they require, as installed here."""
     from packaging.requirements import Requirement
 
     packages: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The SDK, imported once and quietly, and the workspace to work in.
+"""The SDK, imported once and without its deprecation warnings, and the workspace to work in.
 
 A process talks to one Azure: the SDK reads which cloud there is from its environment, once, at import.
 """
@@ -21,7 +21,7 @@ import msgspec
 
 from backends.azure import signin
 from backends.azure.emulator import running_emulator
-from backends.azure.errors import explained, retried
+from backends.azure.errors import explained, retry
 from trainer.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # Where Workspace.from_config() looks, in this order, in a directory and then in each above it.
 _CONFIG_DIRS = (".azureml", "aml_config", "")
 _CONFIG_FILES = ("config.json", "project.json")
-# Said on every use, about the estimator that we are asked to use and parameters that we use as meant; or
-# what we say ourselves.
+# Messages on every use: about the estimator, which is deprecated, about parameters that are used as documented, and
+# what this backend reports itself.
 _NOISE = re.compile(
     r"estimator is deprecated|will not install any framework related packages|framework_version is not specified"
     r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
@@ -50,7 +50,7 @@ _SDK_SETTINGS = {
 _EMULATOR = "emulator"
 
 _lock = threading.RLock()
-_claimed: list[str] = []
+_service_in_use: list[str] = []
 _workspaces: dict[tuple[str, ...], Workspace] = {}
 
 
@@ -76,7 +76,7 @@ class WorkspaceRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
-    """The workspace that new runs go to. Reads a file; an emulator is started if there is none.
+    """Find the workspace that new runs go to. Read a file; start the emulator if it is asked for and doesn't run.
 
     Raises:
         ConfigError: There is no ``config.json``, or it is damaged.
@@ -102,7 +102,7 @@ def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
 
 
 def find_config(start: Path) -> Path | None:
-    """The ``config.json`` that ``Workspace.from_config(start)`` would use, or None."""
+    """Find the ``config.json`` that ``Workspace.from_config(start)`` would use; None if there is none."""
     start = start.expanduser().resolve()
     if start.is_file():
         return start
@@ -118,7 +118,7 @@ def read_config(path: Path) -> WorkspaceRef:
     """Read a workspace's ``config.json``.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It isn't one.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def read_config(path: Path) -> WorkspaceRef:
 
 
 def open_workspace(ref: WorkspaceRef) -> Workspace:
-    """Sign in and get the workspace; once a process.
+    """Sign in and get the workspace, once per process. Thread-safe.
 
     Raises:
         SignInError: We are not who the workspace wants.
@@ -148,7 +148,7 @@ def open_workspace(ref: WorkspaceRef) -> Workspace:
             auth = _auth(ref)
             core = sdk("azureml.core")
             with explained(f"open the workspace {ref.workspace_name}"):
-                _workspaces[key] = retried(
+                _workspaces[key] = retry(
                     lambda: core.Workspace.get(
                         ref.workspace_name,
                         auth=auth(),
@@ -166,12 +166,12 @@ def forget_workspaces() -> None:
 
 
 def sdk(module: str) -> ModuleType:
-    """Import a module of the SDK without its deprecation noise.
+    """Import a module of the SDK without its deprecation warnings.
 
     Raises:
         MissingExtraError: The SDK is not installed.
     """
-    _keep_quiet()
+    _quieten_logging()
     for name, value in _SDK_SETTINGS.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -186,10 +186,10 @@ def sdk(module: str) -> ModuleType:
 
 def _auth(ref: WorkspaceRef) -> Callable[[], Auth]:
     if ref.emulator is None:
-        _claim("Azure", {})
+        _use_service("Azure", {})
         return _sign_in
     endpoint = running_emulator(Path(ref.emulator))
-    _claim(f"the emulator in {ref.emulator}", endpoint.environment)
+    _use_service(f"the emulator in {ref.emulator}", endpoint.environment)
     return lambda: signin.token_authentication(endpoint.token)
 
 
@@ -199,37 +199,37 @@ def _sign_in() -> Auth:
         return signin.sign_in()
 
 
-def _claim(service: str, environment: Mapping[str, str]) -> None:
-    if _claimed and _claimed != [service]:
+def _use_service(service: str, environment: Mapping[str, str]) -> None:
+    if _service_in_use and _service_in_use != [service]:
         raise ConfigError(
-            f"This command already works with {_claimed[0]} and can't turn to {service} as well.",
+            f"This command already works with {_service_in_use[0]} and can't turn to {service} as well.",
             "Name one run, or run the command again for the others.",
         )
-    if not _claimed:
+    if not _service_in_use:
         os.environ.update(environment)
-        _claimed.append(service)
+        _service_in_use.append(service)
 
 
-def _keep_quiet() -> None:
+def _quieten_logging() -> None:
     root = logging.getLogger()
-    if not any(isinstance(one, _WithoutNoise) for one in root.filters):
-        root.addFilter(_WithoutNoise())  # for the SDK's logging.warning(), which goes to the root logger itself
+    if not any(isinstance(one, _NoiseFilter) for one in root.filters):
+        root.addFilter(_NoiseFilter())  # for the SDK's logging.warning(), which goes to the root logger itself
     logger = logging.getLogger("azureml")
-    if not any(isinstance(one, _Warnings) for one in logger.handlers):
-        logger.addHandler(_Warnings())
+    if not any(isinstance(one, _WarningHandler) for one in logger.handlers):
+        logger.addHandler(_WarningHandler())
         logger.propagate = False
 
 
-class _WithoutNoise(logging.Filter):
+class _NoiseFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not _NOISE.search(record.getMessage())
 
 
-class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]
-    """Shows the SDK's own warnings, in one line each and without those that everybody gets every time."""
+class _WarningHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Show the SDK's warnings in one line each, without those that every use gives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setLevel(logging.WARNING)
         self.setFormatter(logging.Formatter("warning: Azure ML SDK: %(message)s"))
-        self.addFilter(_WithoutNoise())
+        self.addFilter(_NoiseFilter())

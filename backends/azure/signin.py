@@ -1,7 +1,7 @@
-"""Who we are, by what is there: no flag says how to sign in.
+"""Signing in with the credentials that are there; no option chooses among them.
 
-In this order: a service principal in the environment, a managed identity, the Azure CLI's login, and, where
-somebody can answer, the SDK's interactive login. Tokens stay in memory.
+In this order: a service principal in the environment, a managed identity, the Azure CLI's login, and, in a
+terminal, the SDK's interactive login. Tokens stay in memory.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _PRINCIPAL = (
     ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"),
 )
 _IDENTITY = ("MSI_ENDPOINT", "IDENTITY_ENDPOINT")
-# What firmware says on every Azure VM; cloud-init knows Azure by it too.
+# The chassis asset tag of every Azure VM; cloud-init recognises Azure by it too.
 _AZURE_VM = "7783-7084-3265-9085-8269-3286-77"
 _CHASSIS = Path("/sys/class/dmi/id/chassis_asset_tag")
 _CLI_SECONDS = 60
-# A token is asked for again this long before it ends, so that no request goes out with a dying one.
+# A token is renewed this many seconds before it expires, so that no request goes out with an expired one.
 _SPARE_SECONDS = 300
 
 
 def sign_in() -> Auth:
-    """An azureml authentication object.
+    """Make an azureml authentication object.
 
     Raises:
         SignInError: There is nothing to sign in with, or it was not accepted.
@@ -52,7 +52,7 @@ def sign_in() -> Auth:
     cli = _azure_cli()
     if cli is not None:
         return cli
-    if not _somebody_is_there():
+    if not _is_interactive():
         raise SignInError(
             "There is nothing to sign in to Azure with, and no terminal to ask on.",
             f"Run az login, or set {', '.join(_PRINCIPAL[0])}.",
@@ -107,7 +107,7 @@ def _on_azure_vm() -> bool:
 
 
 def _azure_cli() -> Auth | None:
-    """A login of the ``az`` command, asked for tokens as they are needed; None without one.
+    """Use the login of the ``az`` command, asked for tokens as they are needed; None without one.
 
     The SDK's own class for it needs the azure-cli package in this very environment; the command does not.
     """
@@ -123,7 +123,7 @@ def _azure_cli() -> Auth | None:
 
 
 def token_authentication(get_token: Callable[[str], str], cloud: str | None = None) -> Auth:
-    """The SDK's documented way in for tokens that come from elsewhere.
+    """Make an authentication object from a function that gives tokens, which the SDK documents for this.
 
     Args:
         get_token: Takes the audience, gives a token.
@@ -159,6 +159,6 @@ class _CliTokens:
         return token, float(found.get("expires_on") or time.time() + _SPARE_SECONDS + 60)
 
 
-def _somebody_is_there() -> bool:
-    # The SDK prints a code or opens a browser and then waits; in a script or a CI job that is for ever.
+def _is_interactive() -> bool:
+    # The SDK prints a code or opens a browser and then waits; in a script or a CI job it would wait for ever.
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

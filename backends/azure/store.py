@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backends.azure import submit
-from backends.azure.errors import explained, retried
+from backends.azure.errors import explained, retry
 from backends.azure.session import sdk
 from trainer.artifacts import (
     ArtifactStore,
@@ -107,7 +107,7 @@ class AzureMLStore(ArtifactStore):
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             with explained(f"download {model.reference}"):
-                retried(lambda: found.download(str(temporary), exist_ok=True))
+                retry(lambda: found.download(str(temporary), exist_ok=True))
             files = [path for path in temporary.rglob("*") if path.is_file()]
             if len(files) != 1:
                 raise IntegrityError(f"{model.reference} has {len(files)} files, not one.", "Register its npz alone.")
@@ -119,10 +119,10 @@ class AzureMLStore(ArtifactStore):
         """See :meth:`trainer.artifacts.ArtifactStore.delete`."""
         found = self._model(check_model_name(model_name), version)
         with explained(f"delete {model_name}:{version}"):
-            retried(found.delete)
+            retry(found.delete)
 
     def _of_run(self, model_name: str, run_id: str) -> ModelVersion | None:
-        """The version that a run has registered.
+        """Find the version that a run has registered.
 
         There is one, unless the answer to a registration was lost and the SDK asked again: then the first stays.
         """
@@ -133,33 +133,33 @@ class AzureMLStore(ArtifactStore):
         fitting = [pair for pair in fitting if pair[0].run_id == run_id]
         for record, model in fitting[1:]:
             with explained(f"remove the second registration {record.reference}"):
-                retried(model.delete)
+                retry(model.delete)
         return fitting[0][0] if fitting else None
 
     def _register(self, folder: RunFolder, source: Path, record: ModelVersion) -> None:
         workspace, tags, properties = self._workspace(), dict(record.tags), _properties(record)
         name = f"{OUTPUTS_DIR}/{MODEL_FILE}"
-        run = submit.find(workspace, folder.run_id) if record.backend == self.name else None
-        if run is not None and name in retried(lambda: list(run.get_file_names())):
-            with submit.alone():
+        run = submit.find_run(workspace, folder.run_id) if record.backend == self.name else None
+        if run is not None and name in retry(lambda: list(run.get_file_names())):
+            with submit.exclusive_upload():
                 run.register_model(record.name, model_path=name, tags=tags, properties=properties)
             return
         model = sdk("azureml.core").Model
         # The SDK takes a path below the working directory only.
-        with submit.alone(), contextlib.chdir(source.parent):
+        with submit.exclusive_upload(), contextlib.chdir(source.parent):
             model.register(workspace, model_path=source.name, model_name=record.name, tags=tags, properties=properties)
 
     def _list(self, model_name: str | None) -> list[Model]:
         model = sdk("azureml.core").Model
         with explained("list the models"):
-            found: list[Model] = retried(lambda: model.list(self._workspace(), name=model_name, expand=False))
+            found: list[Model] = retry(lambda: model.list(self._workspace(), name=model_name, expand=False))
         return found
 
     def _model(self, model_name: str, version: int) -> Model:
         model = sdk("azureml.core").Model
         with explained(f"look up {model_name}:{version}"):
             try:
-                found: Model = retried(lambda: model(self._workspace(), name=model_name, version=version, expand=False))
+                found: Model = retry(lambda: model(self._workspace(), name=model_name, version=version, expand=False))
             except Exception as error:
                 if "ModelNotFound" in str(error):
                     raise _missing(model_name, version) from error
@@ -175,12 +175,12 @@ def _missing(model_name: str, version: int | None) -> NotFoundError:
 def _properties(record: ModelVersion) -> dict[str, str]:
     fields = {name: getattr(record, name) for name in _TEXT}
     fields |= {"size": record.size, "created": repr(record.created)}
-    fields |= {"metrics": _fitting(record.metrics), "versions": _fitting(record.versions)}
+    fields |= {"metrics": _truncated_json(record.metrics), "versions": _truncated_json(record.versions)}
     return {f"{_PREFIX}{name}": str(value) for name, value in fields.items() if value is not None}
 
 
-def _fitting(values: Mapping[str, object]) -> str:
-    """JSON of as many entries as a property holds."""
+def _truncated_json(values: Mapping[str, object]) -> str:
+    """Encode as many entries as a property holds."""
     kept = dict(values)
     while len(text := msgspec.json.encode(kept).decode()) > _LONGEST:
         kept.popitem()
@@ -188,7 +188,7 @@ def _fitting(values: Mapping[str, object]) -> str:
 
 
 def _record(model: Model) -> ModelVersion | None:
-    """Our record of a model, or None where there is no sound one."""
+    """Read our record of a model; None if there is no valid one."""
     found = {
         name.removeprefix(_PREFIX): value
         for name, value in (model.properties or {}).items()

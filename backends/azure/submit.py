@@ -1,6 +1,6 @@
-"""A job as the SDK's Chainer estimator, and a submit that can't run it twice.
+"""A job as the SDK's Chainer estimator, submitted so that it can't run twice.
 
-What of the estimator gives our environment, and why, is in docs/azureml.md.
+Which of the estimator's parameters are used, and why, is in docs/azureml.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.azure.errors import explained, is_passing, status_of, translate
+from backends.azure.errors import explained, is_transient, status_of, translate
 from backends.azure.image import PARSING
 from backends.azure.session import sdk
 from trainer.locks import locked
@@ -35,7 +35,7 @@ _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+@")
 
 
 def make_config(folder: RunFolder, environment: Environment, compute: str, max_minutes: int | None) -> Any:  # noqa: ANN401
-    """The Chainer estimator for a run, as what ``Experiment.submit`` takes.
+    """Make the Chainer estimator for a run, in the form that ``Experiment.submit`` takes. Thread-safe.
 
     An estimator can't be given a run id: ``Experiment.submit(estimator, run_id=...)`` is refused. So the run
     configuration that it made is submitted, as the estimator itself would do, with the id beside it.
@@ -74,7 +74,7 @@ def _definition(environment: Environment) -> Any:  # noqa: ANN401
 
 
 def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  # noqa: ANN401
-    """Submit a run under the id of its folder.
+    """Submit a run under the id of its folder. Thread-safe.
 
     The id makes a lost answer harmless: whether the service took the run can be looked up.
 
@@ -88,26 +88,26 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
     doing = f"submit run {folder.run_id}"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with alone(), _without_credentials(folder.snapshot):
+            with exclusive_upload(), _without_credentials(folder.snapshot):
                 experiment = core.Experiment(workspace, folder.job().experiment)
                 experiment.submit(config, run_id=folder.run_id)
             return True
         except Exception as error:
             try:
-                if find(workspace, folder.run_id) is not None:
+                if find_run(workspace, folder.run_id) is not None:
                     return True
             except Exception:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise translate(error, doing) from error
                 return False  # it may be running: whoever looks next will see
-            if attempt == _ATTEMPTS or not is_passing(error):
+            if attempt == _ATTEMPTS or not is_transient(error):
                 raise translate(error, doing) from error
         time.sleep(_PAUSE_SECONDS * attempt)
     raise AssertionError("unreachable")
 
 
-def find(workspace: Workspace, run_id: str) -> Run | None:
-    """The run with that id, or None if the service has none."""
+def find_run(workspace: Workspace, run_id: str) -> Run | None:
+    """Look up the run with that id; None if the service has none."""
     core = sdk("azureml.core")
     with explained(f"look up run {run_id}"):
         try:
@@ -119,22 +119,22 @@ def find(workspace: Workspace, run_id: str) -> Run | None:
     return found
 
 
-def describe(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
-    """Put the job's tags and what it is made of on the run. Not needed for anything, so failing is no harm."""
+def set_tags(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
+    """Put the job's tags and what it is made of on the run. Nothing depends on them, so errors are ignored."""
     facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
     with contextlib.suppress(Exception):
-        found = find(workspace, folder.run_id)
+        found = find_run(workspace, folder.run_id)
         if found is not None:
             found.set_tags({name: str(value) for name, value in facts.items() if value is not None})
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """One upload at a time on this machine, and what the SDK prints on standard error: output is ours.
+def exclusive_upload() -> Iterator[None]:
+    """Allow one upload at a time on this machine, and send what the SDK prints to standard error. Thread-safe.
 
     The SDK keeps the last snapshot's tree and id in a file in the home directory, written without a lock and read
     to send only what changed: two at once can pair one's tree with the other's id, and a run would get the wrong
-    files. The working directory changes meanwhile too, so threads exclude each other by the same lock.
+    files. The working directory and standard output are the process's, so threads exclude each other too.
     """
     home = Path(os.environ.get("HOME") or Path.home())
     directory = home / ".azureml"

@@ -21,8 +21,8 @@ from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
     first_line,
-    is_passing,
-    retried,
+    is_transient,
+    retry,
     status_of,
 )
 from trainer.errors import ConfigError, IntegrityError, RefusedError
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 # Keys of what this backend keeps in RunInfo.detail.
 WORKSPACE = "workspace"
-"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. There as soon as it is being sent."""
+"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. Set before the run is sent."""
 
 SENT = "sent"
 """When it was sent, in seconds since the epoch."""
 
 CANCEL_ASKED = "cancel_asked"
-"""There once somebody wanted it stopped: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
+"""Set once a cancel was asked for: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
 
-# Azure ML has more words than the documentation's phases.
+# Azure ML has more statuses than the phases of its documentation.
 _STATUSES = {
     **{"NotStarted": RunStatus.NOT_STARTED, "Unapproved": RunStatus.NOT_STARTED},
     **{"Starting": RunStatus.PREPARING, "Provisioning": RunStatus.PREPARING, "Preparing": RunStatus.PREPARING},
@@ -57,7 +57,7 @@ _STATUSES = {
     **{"Finalizing": RunStatus.FINALIZING, "Completed": RunStatus.COMPLETED},
     **{"Failed": RunStatus.FAILED, "Canceled": RunStatus.CANCELED},
 }
-# What the script prints: today's name, then those that older workspaces still have. Best last.
+# The log of what the script prints: names in older workspaces, then today's. The last match is used.
 _SCRIPT_LOGS = (
     re.compile(r"azureml-logs/\d\d.+\.txt"),
     re.compile(r"azureml-logs/70_driver_log[\w-]*\.txt"),
@@ -71,7 +71,7 @@ _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
-# Errors of a registration that may pass: no network, no sign-in, the service down or overloaded, a quota.
+# Errors at the end of a run that may pass: no network, no sign-in, the service down or overloaded, a quota.
 _RETRY_ON = (OSError, ConfigError, RefusedError)
 _GROWTH = 1.25
 _PATIENCE_SECONDS = 300.0
@@ -80,12 +80,12 @@ _PATIENCE_SECONDS = 300.0
 class Pace:
     """When to look at one run again.
 
-    Whoever follows a run calls several times a second; the service is asked less often the longer nothing
-    changes, and soon again when something has.
+    A follower asks several times per second; the service is asked less often the longer nothing changes, and
+    at the shortest interval again when something has.
 
     Args:
         shortest: Seconds between two looks at first.
-        longest: And in the end.
+        longest: Seconds between two looks at most.
     """
 
     def __init__(self, shortest: float, longest: float) -> None:
@@ -95,11 +95,11 @@ class Pace:
         self._answered: float | None = None
 
     def is_due(self) -> bool:
-        """Whether it is time to look."""
+        """Return whether it is time to look."""
         return time.monotonic() >= self._next
 
-    def looked(self, *, changed: bool) -> None:
-        """The service has answered.
+    def record_answer(self, *, changed: bool) -> None:
+        """Note that the service has answered.
 
         Args:
             changed: Whether with something new.
@@ -108,20 +108,21 @@ class Pace:
         self._interval = self._shortest if changed else min(self._longest, self._interval * _GROWTH)
         self._next = self._answered + self._interval
 
-    def may_ride_out(self) -> bool:
-        """Whether to go on without an answer: it has answered within the last five minutes.
+    def record_failure(self) -> bool:
+        """Note that the service has not answered, and put off the next look.
 
-        The next look is put off either way.
+        Returns:
+            Whether to keep trying: it has answered within the last five minutes.
         """
         self._interval = min(self._longest, self._interval * _GROWTH)
         self._next = time.monotonic() + self._interval
         return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
 
 
-def bring(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
+def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
-    The record becomes terminal last: whoever is killed before that, or loses the network, does it again.
+    The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
 
     Raises:
         TrainerError: The service can't be reached, or refuses.
@@ -130,20 +131,23 @@ def bring(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> Ru
         details = run.get_details()
         status = _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
         logs = dict(details.get("logFiles") or {})
-        _bring_log(folder, logs)
-        _bring_metrics(run, folder, ended=status.terminal)
+        _download_log(folder, logs)
+        _download_metrics(run, folder, ended=status.terminal)
     started = _seconds(details.get("startTimeUtc"))
     if not status.terminal:
         return folder.update(status=status, started=started)
     folder.update(status=RunStatus.FINALIZING, started=started)
-    with explained(f"collect the outputs of run {folder.run_id}"):
-        _bring_other_logs(folder, logs)
-        _bring_outputs(run, folder)
-    return finish(folder, store, _outcome(folder, status, details), retry_on=_RETRY_ON)
+
+    def collect() -> None:
+        with explained(f"collect the outputs of run {folder.run_id}"):
+            _download_other_logs(folder, logs)
+            _download_outputs(run, folder)
+
+    return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
 
 
 def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:
-    """How the job ended, given the service's terminal status: it also cancels a run that reaches its time cap."""
+    """Judge how the job ended. The service also gives the status Canceled to a run that reaches its time cap."""
     info, ended = folder.info(), _seconds(details.get("endTimeUtc"))
     canceled = status is RunStatus.CANCELED and CANCEL_ASKED in info.detail
     if status is RunStatus.COMPLETED or canceled:
@@ -162,7 +166,7 @@ def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
 
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
-    """The script's own words where it has left any, else the service's."""
+    """Describe the failure by the script's log, or by the service's message if the log gives no reason."""
     found = failure(None, folder.log_tail(LINES))
     error = details.get("error")
     inner = error.get("error", error) if isinstance(error, dict) else {}
@@ -172,7 +176,7 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     return found
 
 
-def _bring_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
+def _download_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
     name = _script_log(logs)
     if name is None:
         return
@@ -197,7 +201,7 @@ def _script_log(logs: Mapping[str, str]) -> str | None:
     return None
 
 
-def _bring_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
+def _download_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
     """Keep the service's own logs too: why an image was not built is in one of them."""
     main = _script_log(logs)
     for name, url in logs.items():
@@ -209,7 +213,7 @@ def _bring_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
 
 
 def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
-    """What a blob holds from byte ``offset`` on, or None if it is shorter."""
+    """Read a blob from byte ``offset`` on; None if it is shorter."""
     import requests
 
     def read() -> requests.Response:
@@ -220,7 +224,7 @@ def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
             answer.raise_for_status()
         return answer
 
-    answer = retried(read)
+    answer = retry(read)
     if answer.status_code == 404:
         return iter(())
     if answer.status_code == 416:  # nothing beyond: it has grown by nothing, or been replaced by a shorter one
@@ -229,22 +233,22 @@ def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
     skip = offset if answer.status_code == 200 else 0
     if skip and int(answer.headers.get("Content-Length", offset)) < skip:
         return None
-    return _after(answer.iter_content(_CHUNK), skip)
+    return _skip_bytes(answer.iter_content(_CHUNK), skip)
 
 
-def _after(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
+def _skip_bytes(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
     for chunk in chunks:
         if skip < len(chunk):
             yield chunk[skip:]
         skip = max(0, skip - len(chunk))
 
 
-def _bring_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
+def _download_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
     target = folder.path / METRICS_FILE
     lines = _streamed_metrics(run)
     if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
         # Only for scripts that use Run themselves: our own would be listed twice, once without its steps.
-        lines = _plain_metrics(retried(run.get_metrics))
+        lines = _plain_metrics(retry(run.get_metrics))
     if lines and (not target.exists() or target.stat().st_size != len(lines)):
         write_bytes(target, lines)
 
@@ -255,7 +259,7 @@ def _streamed_metrics(run: Run) -> bytes:
         try:
             run.download_file(_METRICS_ARTIFACT, str(path))
         except Exception as error:
-            if is_passing(error) or (status_of(error) not in (None, 404) and not _is_missing(error)):
+            if is_transient(error) or (status_of(error) not in (None, 404) and not _is_missing(error)):
                 raise
             return b""
         data = path.read_bytes()
@@ -267,7 +271,7 @@ def _is_missing(error: BaseException) -> bool:
 
 
 def _plain_metrics(values: Mapping[str, Any]) -> bytes:
-    """Lines for what ``Run.get_metrics`` gives: a number, or a list of numbers in the order they were logged."""
+    """Make the lines for what ``Run.get_metrics`` gives: numbers, and lists of numbers in the order of logging."""
     series = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
     longest = max((len(value) for value in series.values()), default=0)
     lines = []
@@ -280,15 +284,15 @@ def _plain_metrics(values: Mapping[str, Any]) -> bytes:
     return b"".join(lines)
 
 
-def _bring_outputs(run: Run, folder: RunFolder) -> None:
+def _download_outputs(run: Run, folder: RunFolder) -> None:
     """Download ``outputs/``; the folder's is either the empty one it began with or complete."""
-    names = sorted({name for name in retried(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
+    names = sorted({name for name in retry(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
     temporary = Path(tempfile.mkdtemp(prefix=".outputs.", dir=folder.path))
     try:
         for name in names:
-            target = temporary.joinpath(*_inside(name.removeprefix(_OUTPUTS)))
+            target = temporary.joinpath(*_checked_parts(name.removeprefix(_OUTPUTS)))
             target.parent.mkdir(parents=True, exist_ok=True)
-            retried(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
+            retry(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
         temporary.chmod(0o755)
         if any(folder.outputs.iterdir()):
             shutil.rmtree(folder.outputs)
@@ -297,8 +301,8 @@ def _bring_outputs(run: Run, folder: RunFolder) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _inside(name: str) -> tuple[str, ...]:
-    """The parts of a file's path below the outputs, refused if it could lead out of them.
+def _checked_parts(name: str) -> tuple[str, ...]:
+    """Split the path of a file below the outputs; refuse one that could lead out of them.
 
     Raises:
         IntegrityError: It could.

@@ -1,4 +1,4 @@
-"""Azure's VM sizes: what GPU each holds, which are gone, what takes their place, and which CUDA fits.
+"""Azure's VM sizes: the GPU of each, which are retired, their successors, and which CUDA fits.
 
 Names, GPUs and retirement dates are from Azure's size and retirement pages (``sizes-gpu``, ``n-series-migration``,
 ``retired-sizes-list``, read as stored copies in 2026). NC6 to NC4as_T4_v3 is Microsoft's own mapping; the other
@@ -16,7 +16,7 @@ from typing import Literal
 from trainer.errors import RefusedError
 
 # The tutorial's size, which Azure retired in 2023. It stays the default so that a workspace which
-# still has it is used as the tutorial says; anywhere else its successor is taken, and said.
+# still has it is used as the tutorial says; anywhere else its successor is used, with a note.
 DEFAULT_VM_SIZE = "Standard_NC6"
 
 Cuda = Literal["11", "12"]
@@ -60,19 +60,19 @@ class VMSize:
 def _gpu(
     gpu: str, capability: tuple[int, int], sizes: dict[str, int], retired: date | None = None, **successors: str
 ) -> list[VMSize]:
-    """A family: its GPU, and the number of GPUs by size."""
+    """Make the sizes of a family, given its GPU and the number of GPUs by size."""
     return [
-        VMSize(f"Standard_{name}", gpu, count, capability, retired, _full(successors.get(name)))
+        VMSize(f"Standard_{name}", gpu, count, capability, retired, _full_name(successors.get(name)))
         for name, count in sizes.items()
     ]
 
 
-def _full(name: str | None) -> str | None:
+def _full_name(name: str | None) -> str | None:
     return None if name is None else f"Standard_{name}"
 
 
 _2023 = date(2023, 8, 31)
-_SIZES = (
+SIZES = (
     # Retired
     *_gpu(
         "NVIDIA K80", (3, 7), {"NC6": 1, "NC12": 2, "NC24": 4, "NC24r": 4}, _2023,
@@ -102,11 +102,11 @@ _SIZES = (
     *_gpu("NVIDIA A100", (8, 0), {"ND96asr_v4": 8, "ND96amsr_A100_v4": 8}),
     *_gpu("NVIDIA H100", (9, 0), {"NC40ads_H100_v5": 1, "NC80adis_H100_v5": 2, "ND96isr_H100_v5": 8}),
 )  # fmt: skip
-_BY_NAME = {size.name.lower(): size for size in _SIZES}
+_BY_NAME = {size.name.lower(): size for size in SIZES}
 
 
 def look_up(name: str, gpus: int | None = None) -> VMSize:
-    """What is known of a size.
+    """Look up what is known of a size.
 
     Args:
         name: Its name, in any case.
@@ -120,17 +120,12 @@ def look_up(name: str, gpus: int | None = None) -> VMSize:
     return VMSize(name, gpus=count)
 
 
-def all_sizes() -> tuple[VMSize, ...]:
-    """Every size in the table."""
-    return _SIZES
-
-
 @dataclass(frozen=True)
 class Choice:
     """The size to use.
 
     Attributes:
-        size: It.
+        size: The VM size.
         note: Why it is not the default, or None.
     """
 
@@ -139,7 +134,7 @@ class Choice:
 
 
 def choose(asked: str | None, offered: Iterable[tuple[str, int]] | None = None) -> Choice:
-    """Settle the VM size of a new cluster.
+    """Choose the VM size of a new cluster.
 
     Args:
         asked: The size that the user gave, or None for the default.
@@ -150,54 +145,54 @@ def choose(asked: str | None, offered: Iterable[tuple[str, int]] | None = None) 
     """
     on_offer = None if offered is None else {name.lower(): (name, gpus) for name, gpus in offered}
     if asked is not None:
-        return Choice(_by_hand(asked, on_offer))
+        return Choice(_check_requested(asked, on_offer))
     default = look_up(DEFAULT_VM_SIZE)
     if on_offer is not None and default.name.lower() in on_offer:
         return Choice(default)
     successor = look_up(default.successor or default.name)
     for size in _successors(default):
-        # Nobody asked for an A100: what is chosen unasked is of the successor's own kind, or it is refused.
+        # An A100 costs far more than a T4: without being asked, only a size of the successor's own kind is chosen.
         alike = (size.gpu, size.gpus) == (successor.gpu, successor.gpus)
         if alike and (on_offer is None or size.name.lower() in on_offer):
-            return Choice(size, f"{_why_not(default)} Using its successor {size} instead.")
+            return Choice(size, f"{_unavailable_reason(default)} Using its successor {size} instead.")
     raise RefusedError(
-        f"{_why_not(default)} This workspace doesn't offer its successor {successor} either.",
-        _others(default, on_offer or {}),
+        f"{_unavailable_reason(default)} This workspace doesn't offer its successor {successor} either.",
+        _alternatives_hint(default, on_offer or {}),
     )
 
 
-def _by_hand(asked: str, on_offer: dict[str, tuple[str, int]] | None) -> VMSize:
+def _check_requested(asked: str, on_offer: dict[str, tuple[str, int]] | None) -> VMSize:
     name, gpus = (on_offer or {}).get(asked.lower(), (asked, None))
     size = look_up(name, gpus)
     if size.retired is not None:
-        raise RefusedError(_why_not(size), f"Use its successor: --vm-size {_available(size, on_offer)}")
+        raise RefusedError(_unavailable_reason(size), f"Use its successor: --vm-size {_best_available(size, on_offer)}")
     if on_offer is not None and asked.lower() not in on_offer:
-        raise RefusedError(f"This workspace doesn't offer the VM size {size.name}.", _others(size, on_offer))
+        raise RefusedError(f"This workspace doesn't offer the VM size {size.name}.", _alternatives_hint(size, on_offer))
     return size
 
 
-def _why_not(size: VMSize) -> str:
+def _unavailable_reason(size: VMSize) -> str:
     if size.retired is None:
         return f"This workspace doesn't offer the VM size {size.name}."
     return f"Azure retired the VM size {size} on {size.retired.isoformat()}."
 
 
 def _successors(size: VMSize) -> list[VMSize]:
-    """What can replace a size, best first: Azure's successor, then current sizes with as many GPUs or more."""
+    """List what can replace a size, best first: Azure's successor, then current sizes with as many GPUs or more."""
     named = [look_up(size.successor)] if size.successor else []
     return named + [
         other
-        for other in sorted(_SIZES, key=lambda other: other.gpus)
+        for other in sorted(SIZES, key=lambda other: other.gpus)
         if other.retired is None and other.gpus >= size.gpus and other not in named
     ]
 
 
-def _available(size: VMSize, on_offer: dict[str, tuple[str, int]] | None) -> str:
+def _best_available(size: VMSize, on_offer: dict[str, tuple[str, int]] | None) -> str:
     fitting = [other.name for other in _successors(size) if on_offer is None or other.name.lower() in on_offer]
     return fitting[0] if fitting else (size.successor or DEFAULT_VM_SIZE)
 
 
-def _others(size: VMSize, on_offer: dict[str, tuple[str, int]]) -> str:
+def _alternatives_hint(size: VMSize, on_offer: dict[str, tuple[str, int]]) -> str:
     same_kind = [name for name, gpus in on_offer.values() if (gpus > 0) == (size.gpus > 0)]
     fitting = [other.name for other in _successors(size) if other.name.lower() in on_offer] if size.gpus else same_kind
     if fitting:

@@ -67,7 +67,7 @@ def test_the_sdks_deprecation_noise_is_dropped_and_real_warnings_are_not(
     folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sdk("azureml.train.dnn")
-    (ours,) = [one for one in logging.getLogger("azureml").handlers if isinstance(one, session._Warnings)]
+    (ours,) = [one for one in logging.getLogger("azureml").handlers if isinstance(one, session._WarningHandler)]
     monkeypatch.setattr(ours, "stream", sys.stderr)  # made before pytest put its own in the place of that
     submit.make_config(folder, make_environment(find_pins([], [], None), None), "c1", None)
     assert capsys.readouterr().err == ""

@@ -33,22 +33,22 @@ pytestmark = sdk_warnings.IGNORED
 
 class TestVMSizes:
     def test_every_retired_size_has_a_successor_that_is_not(self) -> None:
-        for size in vm_sizes.all_sizes():
+        for size in vm_sizes.SIZES:
             assert (size.retired is None) == (size.successor is None), size
             if size.successor:
                 successor = vm_sizes.look_up(size.successor)
-                assert successor in vm_sizes.all_sizes()
+                assert successor in vm_sizes.SIZES
                 assert successor.retired is None
                 assert successor.gpus >= size.gpus
 
     def test_names_are_unique_and_found_in_any_case(self) -> None:
-        names = [size.name.lower() for size in vm_sizes.all_sizes()]
+        names = [size.name.lower() for size in vm_sizes.SIZES]
         assert len(names) == len(set(names))
         assert vm_sizes.look_up("STANDARD_NC6").retired == date(2023, 8, 31)
 
     def test_kepler_gets_cuda_11_and_everything_newer_12(self) -> None:
         assert vm_sizes.look_up("Standard_NC6").cuda == "11"
-        assert {size.cuda for size in vm_sizes.all_sizes() if size.gpu != "NVIDIA K80"} == {"12"}
+        assert {size.cuda for size in vm_sizes.SIZES if size.gpu != "NVIDIA K80"} == {"12"}
         assert vm_sizes.look_up("Standard_DS3_v2").cuda is None
 
     def test_a_size_missing_here_is_what_the_workspace_says(self) -> None:
@@ -327,7 +327,7 @@ class TestOutcome:
 
         error = RuntimeError("the SDK says so")
         error.__cause__ = requests.ConnectionError("refused")
-        assert errors.is_passing(error)
+        assert errors.is_transient(error)
         assert isinstance(errors.translate(error, "x"), errors.ServiceUnavailableError)
 
     @pytest.mark.parametrize(("status", "kind"), [(401, SignInError), (403, SignInError), (404, NotFoundError)])
@@ -357,10 +357,10 @@ class TestOutcome:
                 raise failures.pop()
             return 7
 
-        assert errors.retried(call, attempts=3, pause=0.0) == 7
+        assert errors.retry(call, attempts=3, pause=0.0) == 7
         calls = []
         with pytest.raises(ValueError, match="no"):
-            errors.retried(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
+            errors.retry(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
         assert len(calls) == 1
 
 
@@ -376,14 +376,14 @@ class TestPace:
         assert pace.is_due()
         waits = []
         for _ in range(20):
-            pace.looked(changed=False)
+            pace.record_answer(changed=False)
             before = clock[0]
             while not pace.is_due():
                 clock[0] += 0.01
             waits.append(clock[0] - before)
         assert waits[0] < waits[1] < waits[2]
         assert waits[-1] == pytest.approx(5.0, abs=0.02)
-        pace.looked(changed=True)
+        pace.record_answer(changed=True)
         clock[0] += 1.01
         assert pace.is_due()
 
@@ -391,12 +391,12 @@ class TestPace:
         clock = [0.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
         pace = Pace(1.0, 5.0)
-        assert not pace.may_ride_out()
-        pace.looked(changed=True)
+        assert not pace.record_failure()
+        pace.record_answer(changed=True)
         clock[0] = 200.0
-        assert pace.may_ride_out()
+        assert pace.record_failure()
         clock[0] = 400.0
-        assert not pace.may_ride_out()
+        assert not pace.record_failure()
 
 
 @with_sdk

@@ -14,7 +14,7 @@ from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
-from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, RunFolder, find_run, new_run_id, run_ids
+from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, new_run_id, run_ids
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)
 
@@ -103,6 +103,20 @@ class TestLocks:
         assert not folder.is_locked("x")
         assert not folder.is_locked("never")
         assert not (folder.path / ".never.lock").exists()
+
+
+class TestLogReader:
+    def test_gives_each_line_once_when_it_is_complete(self, folder: RunFolder) -> None:
+        log = LogReader(folder)
+        assert log.lines(final=False) == []
+        folder.log_path.write_bytes(b"one\n\ntw\xc3")
+        assert log.lines(final=False) == ["one", ""]
+        assert log.lines(final=False) == []
+        with folder.log_path.open("ab") as stream:
+            stream.write(b"\xb6\n\xff")
+        assert log.lines(final=False) == ["tw\u00f6"]
+        assert log.lines(final=True) == ["\ufffd"]
+        assert log.lines(final=True) == []
 
 
 class TestBeingSubmitted:

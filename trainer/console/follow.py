@@ -15,6 +15,7 @@ from trainer.console.summary import FLAGS, as_object, print_failure, print_summa
 from trainer.console.view import View, make_view
 from trainer.errors import InterruptedRunError, RunFailedError
 from trainer.records import RunStatus
+from trainer.runfolder import LogReader
 from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
@@ -116,13 +117,13 @@ def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> Ru
 
 
 def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
-    epochs, log = Epochs(), _Log(run)
+    epochs, log = Epochs(), LogReader(run.folder)
     status: RunStatus | None = None
     told: set[str] = set()
     while True:
         began = time.monotonic()
         info = run.info()
-        for line in log.lines(ended=info.status.terminal) if logs else ():
+        for line in log.lines(final=info.status.terminal) if logs else ():
             view.log(line)
         complete = epochs.add(run.metrics(), ended=info.status.terminal)
         progress = epochs.progress(run.progress())
@@ -139,21 +140,6 @@ def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
         if info.status.terminal:
             return info
         time.sleep(max(_POLL_SECONDS, _REST * (time.monotonic() - began)))
-
-
-class _Log:
-    def __init__(self, run: Run) -> None:
-        self._folder = run.folder
-        self._offset = 0
-        self._pending = b""
-
-    def lines(self, *, ended: bool) -> list[str]:
-        chunk = self._folder.read_log(self._offset)
-        self._offset += len(chunk)
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        if ended and self._pending:
-            lines.append(self._pending)
-        return [line.decode("utf-8", "replace") for line in lines]
 
 
 def _interrupted(run: Run) -> InterruptedRunError:

@@ -55,6 +55,10 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         set(),
         "a backend: one of BACKENDS, which counts where that table is taken, or another package's entry point",
     ),
+    ("trainer.runtime", "importlib.import_module(f'{__name__}.{module}')"): (
+        {"trainer.runtime"},
+        "the names that a training script takes from the package, each imported when it is used",
+    ),
     ("trainer.runtime.fast", "importlib.import_module(f'{__name__}.{module}')"): (
         {"trainer.runtime.fast"},
         "a means of its own package, imported once the script imports Chainer",

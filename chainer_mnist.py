@@ -1,39 +1,27 @@
-"""Trains a multilayer perceptron on handwritten digits with Chainer.
+"""Train a multilayer perceptron on handwritten digits with Chainer.
 
     python chainer_mnist.py --epochs 10 --batchsize 128 --output_dir ./outputs
 
-runs it here; ``trainer run`` runs the same file as a job, on this machine or on Azure ML. It writes
-``model.npz`` (the network's parameters) and, after every epoch, ``checkpoint.npz`` (all there is to
-continue from) into the output folder.
+``trainer run`` runs this file as a job, on this machine or on Azure ML. It leaves ``model.npz``, the network's
+parameters, and ``checkpoint.npz``, all that ``--resume`` needs, in the output folder.
 """
-# ruff: noqa: E402, N812, T201  (Chainer must be importable first; F and L are Chainer's own idiom)
 
 import argparse
-import sys
 from pathlib import Path
 
-from trainer.runtime import compat
-
-compat.apply()  # Chainer's last release does not import on today's Python and NumPy without it
+import trainer.runtime.compat.auto  # first: Chainer's last release needs it on today's Python and NumPy
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy as np
 from chainer import training
+from chainer.datasets import TupleDataset
 from chainer.training import extensions
 
-from trainer.runtime import datasets, devices, reporting, threads
-from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training import npz
-from trainer.runtime.training.checkpoint import Checkpoint, checksum, resume
-from trainer.runtime.training.evaluation import ClassifierEvaluator
-from trainer.runtime.training.flags import fraction, positive_float, positive_int, seed
-from trainer.runtime.training.iterator import ArrayIterator, unit_range
-from trainer.runtime.training.metrics import Metrics, Progress
-from trainer.runtime.training.updater import ReplayUpdater
+from trainer import runtime as rt
 
-# Name in the run: key in Chainer's report.
+# Metric of the run: key in Chainer's report.
 METRICS = {
     "Accuracy": "validation/main/accuracy",
     "Loss": "main/loss",
@@ -42,7 +30,7 @@ METRICS = {
 
 
 class MLP(chainer.Chain):  # type: ignore[misc]
-    """784 pixels, two hidden layers with ReLU, one score a class."""
+    """Two hidden layers with ReLU; one score per class."""
 
     def __init__(self, n_in: int, n_units: int, n_out: int) -> None:
         super().__init__()
@@ -52,92 +40,58 @@ class MLP(chainer.Chain):  # type: ignore[misc]
             self.l3 = L.Linear(n_units, n_out)
 
     def forward(self, x: chainer.Variable) -> chainer.Variable:
-        """Scores of shape (B, n_out) for images of shape (B, n_in)."""
+        """Return scores of shape (B, n_out) for images of shape (B, n_in)."""
         h1 = F.relu(self.l1(x))
         h2 = F.relu(self.l2(h1))
         return self.l3(h2)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line; a wrong one ends the program with exit status 2."""
-    parser = argparse.ArgumentParser(description="Train a multilayer perceptron on handwritten digits.")
-    add = parser.add_argument
-    add("--batchsize", "-b", type=positive_int, default=128, help="images a batch (default: 128)")
-    add("--epochs", "-e", type=positive_int, default=20, help="passes over the data (default: 20)")
-    add("--units", type=positive_int, default=100, help="units a hidden layer (default: 100)")
-    add("--lr", type=positive_float, default=0.01, help="learning rate (default: 0.01)")
-    add("--momentum", type=fraction, default=0.9, help="of the SGD (default: 0.9)")
-    add("--seed", type=seed, default=0, help="of weights and order (default: 0)")
-    add("--dataset", default="auto", help="auto, a name, or a folder of four IDX files")
-    add("--device", default=None, help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--gpu_id", "-g", type=int, default=None, help="the same as a number; -1 is the CPU")
-    add("--threads", type=positive_int, default=None, help="BLAS threads (default: 1)")
-    add("--output_dir", "-o", type=Path, default=Path("outputs"), help="default: ./outputs")
-    add("--resume", type=Path, default=None, metavar="FILE", help="continue from a checkpoint.npz")
-    args = parser.parse_args()
-    if args.device is not None and args.gpu_id is not None:
-        parser.error("--device and --gpu_id say the same thing: give one of them")
-    if args.gpu_id is not None:
-        args.device = "cpu" if args.gpu_id < 0 else f"cuda:{args.gpu_id}"
-    return args
+    """Read the command line; a wrong one ends the program with exit status 2."""
+    parser = argparse.ArgumentParser(description=MLP.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    rt.add_flags(parser)  # --epochs, --batchsize, --units, --lr, --momentum, --seed, --device, --gpu_id, --threads
+    parser.add_argument("--dataset", default="auto", help="auto, a name, or a folder of four IDX files")
+    parser.add_argument("--output_dir", "-o", type=Path, default=Path("outputs"), help="folder for what is made")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="continue from this checkpoint.npz")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Trains, and leaves the model and the checkpoints in the output folder."""
+    """Train, and leave the model and the checkpoint in the output folder."""
     args = parse_arguments()
-    run = reporting.start()
-    blas = threads.limit(args.threads)
-    selected = devices.select(args.device or "auto")
-    data = datasets.load(args.dataset)
-    if args.batchsize > len(data.train_images):
-        raise RuntimeFault(
-            f"--batchsize {args.batchsize} is more than the {len(data.train_images)} training images",
-            "choose a smaller one",
-        )
+    device = rt.use_device(args.device, blas_threads=args.threads)
+    data = rt.load_dataset(args.dataset)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    device = chainer.get_device(selected.chainer_name)
-    device.use()
-    print(f"{data.name}: {len(data.train_images)} training and {len(data.test_images)} test images")
-    print(f"device: {selected.description}; BLAS threads: {blas}")
-    reporting.record(device=selected.description, blas_threads=blas.count, blas_threads_from=blas.reason)
+    pixels = data.train_images[0].size
+    train = TupleDataset(data.train_images.reshape(-1, pixels), data.train_labels.astype(np.int32))
+    test = TupleDataset(data.test_images.reshape(-1, pixels), data.test_labels.astype(np.int32))
+    print(f"{data.name}: {len(train)} training and {len(test)} test images")
+    if args.batchsize > len(train):
+        raise rt.RuntimeFault(
+            f"--batchsize {args.batchsize} is more than the {len(train)} training images", "use fewer"
+        )
 
-    # Weights are drawn on the CPU, so that a seed means the same model on every device.
-    np.random.seed(args.seed)
-    model = MLP(data.train_images[0].size, args.units, data.class_count)
+    np.random.seed(args.seed)  # weights are drawn on the CPU, so that a seed means the same model on every device
+    model = MLP(pixels, args.units, data.class_count)
     classifier = L.Classifier(model)
     classifier.to_device(device)
     optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum).setup(classifier)
 
-    train = ArrayIterator(data.train_images, data.train_labels, args.batchsize, seed=args.seed, device=device)
-    test = ArrayIterator(data.test_images, data.test_labels, 1000, repeat=False, shuffle=False, device=device)
-    updater = ReplayUpdater(train, optimizer, converter=unit_range, device=device)
+    train_iter = rt.ArrayIterator(train, args.batchsize, seed=args.seed, device=device)
+    test_iter = rt.ArrayIterator(test, 1000, repeat=False, shuffle=False, device=device)
+    updater = training.updaters.StandardUpdater(train_iter, optimizer, converter=rt.unit_range, device=device)
+    updater = rt.compiled(updater)  # can go: same model, faster; assumes that every step computes the same function
+
     trainer = training.Trainer(updater, (args.epochs, "epoch"), out=args.output_dir)
-
-    trainer.extend(ClassifierEvaluator(test, classifier, converter=unit_range, device=device))
+    trainer.extend(rt.ClassifierEvaluator(test_iter, classifier, converter=rt.unit_range, device=device))
     trainer.extend(extensions.LogReport())
-    trainer.extend(Metrics(run, METRICS))
-    trainer.extend(Progress(run, args.epochs))
-    identity = {
-        "dataset": data.name,
-        "checksum of the training set": checksum(data.train_images, data.train_labels),
-        "batch size": args.batchsize,
-    }
-    trainer.extend(Checkpoint(identity))
+    trainer.extend(rt.Metrics(METRICS))
+    trainer.extend(rt.Checkpoint())
     if args.resume:
-        resume(args.resume, trainer, identity)
-
-    run.log("Batch size", args.batchsize)
-    run.log("Epochs", args.epochs)
+        rt.resume(args.resume, trainer)
     trainer.run(show_loop_exception_msg=False)
-    npz.save(args.output_dir / "model.npz", model)
+    rt.save_npz(args.output_dir / "model.npz", model)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except RuntimeFault as fault:
-        print(f"error: {fault.message}\nhint: {fault.hint}", file=sys.stderr)
-        sys.exit(3)
-    except OSError as error:
-        print(f"error: {error}\nhint: free some space, or choose another --output_dir", file=sys.stderr)
-        sys.exit(3)
+    rt.main(main)

@@ -5,8 +5,8 @@
     cancel   the run's own cancel
     store    the workspace's model registry
 
-The run's folder is all that a client has to remember. It holds the workspace's name and the run's id, which is
-the folder's own, so any client can go on where another was killed.
+The run's folder holds the workspace's name, and its own name is the run's id, so any client can go on where another
+was killed.
 """
 
 from __future__ import annotations
@@ -15,58 +15,58 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azureml_support import environment, pins, record, vm_sizes
-from backends.azureml_support.options import OPTION_NAMES, read_options
-from backends.azureml_support.outcome import ServiceUnavailableError
-from backends.azureml_support.pace import Pace
-from trainer.backend import Plan
+from backends.azure import sync, vm_sizes
+from backends.azure.errors import ServiceUnavailableError
+from backends.azure.image import find_pins, make_environment
+from backends.azure.options import AzureOptions
+from backends.azure.sync import Pace
+from trainer.backend import Backend, Plan
 from trainer.errors import SignInError, TrainerError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
-from trainer.snapshot import AZURE_LIMITS, Snapshot, check_limits
+from trainer.snapshot import Limits, Snapshot, check_limits
 
 if TYPE_CHECKING:
-    from backends.azureml_support.environment import Environment
-    from backends.azureml_support.registry import AzureMLStore
-    from backends.azureml_support.sdk import Run, Workspace
-    from backends.azureml_support.session import WorkspaceRef
-    from backends.azureml_support.vm_sizes import VMSize
+    from backends.azure.image import Environment
+    from backends.azure.sdk import Run, Workspace
+    from backends.azure.session import WorkspaceRef
+    from backends.azure.store import AzureMLStore
+    from backends.azure.vm_sizes import VMSize
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
-    from trainer.snapshot import Limits
 
 _SYNC_LOCK = "azureml"
-# A submission that its client did not live to see answered may still arrive.
+# azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
+SNAPSHOT_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
+# A submission whose client was killed before the answer may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
-# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
-_UNVOUCHED_SECONDS = 5.0
 
 
-class AzureMLBackend:
-    """Runs jobs on Azure ML.
+class AzureMLBackend(Backend):
+    """The backend for jobs on Azure ML.
 
     Args:
         home: Where runs are kept, and an emulator's state.
-        options: See :class:`backends.azureml_support.options.Options`.
+        options: Values for :class:`backends.azure.options.AzureOptions`.
 
     Raises:
         UsageError: An option is unknown or unusable.
     """
 
     name = "azureml"
-    option_names = OPTION_NAMES
-    on_interrupt: Literal["cancel", "detach"] = "detach"
-    limits: Limits | None = AZURE_LIMITS
+    remote = True
+    limits = SNAPSHOT_LIMITS
+    options_type = AzureOptions
+    options: AzureOptions
 
-    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
-        self.home = home
-        self.options = read_options(options)
-        self.tell: Callable[[str], None] = _tell
+    def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(home, options)
+        self.notify: Callable[[str], None] = _notify
         self._runs: dict[str, Run] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -76,17 +76,16 @@ class AzureMLBackend:
         Raises:
             MissingExtraError: The SDK is not installed, so there is no version of it to pin.
         """
-        check_limits(snapshot, AZURE_LIMITS)
+        check_limits(snapshot, SNAPSHOT_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes or self.options.max_minutes
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
-            "vm size": f"{choice.size}, where the cluster has to be created",
+            "VM size": f"{choice.size}, where the cluster has to be created",
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
-            "time cap": f"{cap} minutes" if cap else "none",
+            "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
             "image": image.image,
             "environment": image.name,
             "python": image.pins.python,
@@ -110,7 +109,7 @@ class AzureMLBackend:
             RefusedError: The VM size given is retired or unknown.
             ConfigError: There is no workspace, and no emulator is asked for.
         """
-        from backends.azureml_support.session import find_workspace
+        from backends.azure.session import find_workspace
 
         if self.options.vm_size is not None:
             vm_sizes.choose(self.options.vm_size)
@@ -119,30 +118,28 @@ class AzureMLBackend:
 
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`."""
-        from backends.azureml_support import cluster, submission
-        from backends.azureml_support.emulator import DOES_NOT_PROVE
-        from backends.azureml_support.session import find_workspace
+        from backends.azure import cluster, submit
+        from backends.azure.emulator import DOES_NOT_PROVE
+        from backends.azure.session import find_workspace
 
         job, snapshot = folder.job(), Snapshot.load(folder.snapshot)
-        check_limits(snapshot, AZURE_LIMITS)
+        check_limits(snapshot, SNAPSHOT_LIMITS)
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
-            self.tell(DOES_NOT_PROVE)
+            self.notify(DOES_NOT_PROVE)
         workspace = self._open(ref)
-        choice = cluster.settle(workspace, self.options, self.tell)
+        choice = cluster.get_or_create(workspace, self.options, self.notify)
         image = _environment(snapshot, choice.size)
-        cap = job.max_minutes or self.options.max_minutes
-        self.tell("Loading the SDK's Chainer estimator; this takes ten seconds ...")
-        config = submission.make_config(folder, image, self.options.compute, cap)
+        self.notify("Loading the SDK's Chainer estimator; this takes ten seconds ...")
+        config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
         detail = {
-            record.WORKSPACE: msgspec.to_builtins(ref),
+            sync.WORKSPACE: msgspec.to_builtins(ref),
             "run": folder.run_id,
             "compute": self.options.compute,
             "vm_size": choice.size.name,
             "environment": image.name,
             "image": image.image,
-            record.MAX_MINUTES: cap,
-            record.SENT: time.time(),
+            sync.SENT: time.time(),
         }
         warnings = (*([choice.note] if choice.note else []), *_left_out(image))
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
@@ -151,115 +148,114 @@ class AzureMLBackend:
                 info, detail=detail, warnings=(*info.warnings, *warnings), status=RunStatus.PREPARING
             )
         )
-        self.tell(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
-        if submission.submit_once(workspace, folder, config):
-            submission.describe(workspace, folder, job)
+        self.notify(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
+        if submit.submit_once(workspace, folder, config):
+            submit.set_tags(workspace, folder, job)
         else:
             folder.update(warnings=(*folder.info().warnings, "The answer to the submission was lost; looking for it."))
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`.
 
-        Looks at the service every one to five seconds, however often it is called. A follower rides out minutes
-        in which the service doesn't answer; the first look of a process says so.
+        Asks the service every one to five seconds, however often it is called. Errors are ignored for up to five
+        minutes after the service has answered; the first look of a process raises them.
         """
-        from backends.azureml_support import sync
-
         info = folder.info()
         pace = self._paces.setdefault(folder.run_id, _pace(info))
         if info.status.terminal or not pace.is_due():
             return info
-        if record.WORKSPACE not in info.detail:
-            return self._unsent(folder, info)
+        if sync.WORKSPACE not in info.detail:
+            return self._refresh_unsent(folder)
         try:
             with folder.locked(_SYNC_LOCK):
-                info = folder.info()  # another client may have brought everything home while we waited
+                info = folder.info()  # another client may have finished the run while we waited
                 if info.status.terminal:
                     return info
                 run = self._run(folder, info)
                 if run is None:
-                    return self._not_there(folder, info)
-                if info.detail.get(record.CANCEL_ASKED) == "unsent":
+                    return self._refresh_missing(folder, info)
+                if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                found = sync.bring(run, folder, self._store(info))
+                found = sync.sync_run(run, folder, lambda: self._store(info))
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
-            if not pace.may_ride_out():
+            if not pace.record_failure():
                 raise
             return folder.info()
-        pace.looked(changed=found.status is not info.status)
+        pace.record_answer(changed=found.status is not info.status)
         return found
 
     def cancel(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.cancel`."""
-        from backends.azureml_support.outcome import explained, retried
+        from backends.azure.errors import explained, retry
 
         info = folder.info()
         if info.status.terminal:
             return
-        if record.WORKSPACE not in info.detail:
+        if sync.WORKSPACE not in info.detail:
             if not folder.is_locked(SUBMISSION_LOCK):
                 folder.update(status=RunStatus.CANCELED)
             return
         run = self._run(folder, info)
         asked = "unsent" if run is None else "sent"
-        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, record.CANCEL_ASKED: asked}))
+        folder.update(lambda now: msgspec.structs.replace(now, detail={**now.detail, sync.CANCEL_ASKED: asked}))
         if run is not None:
             with explained(f"cancel run {folder.run_id}"):
-                if retried(run.get_status) not in ("Completed", "Failed", "Canceled"):
-                    retried(run.cancel)
+                if retry(run.get_status) not in ("Completed", "Failed", "Canceled"):
+                    retry(run.cancel)
 
     def store(self) -> AzureMLStore:
-        """The model registry of the workspace that the options name."""
-        from backends.azureml_support.registry import AzureMLStore
-        from backends.azureml_support.session import find_workspace
+        """Return the model registry of the workspace that the options name."""
+        from backends.azure.session import find_workspace
+        from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(find_workspace(self.options, self.home)))
 
     def _store(self, info: RunInfo) -> AzureMLStore:
-        """The registry of the workspace that a run is in, which may not be the one of the options."""
-        from backends.azureml_support.registry import AzureMLStore
+        """Return the registry of the workspace that a run is in, which may not be the one of the options."""
+        from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(_workspace_ref(info)))
 
     def _open(self, ref: WorkspaceRef) -> Workspace:
-        from backends.azureml_support.session import open_workspace
+        from backends.azure.session import open_workspace
 
         return open_workspace(ref)
 
     def _run(self, folder: RunFolder, info: RunInfo) -> Run | None:
-        from backends.azureml_support import submission
+        from backends.azure import submit
 
         if folder.run_id not in self._runs:
-            found = submission.find(self._open(_workspace_ref(info)), folder.run_id)
+            found = submit.find_run(self._open(_workspace_ref(info)), folder.run_id)
             if found is None:
                 return None
             self._runs[folder.run_id] = found
         return self._runs[folder.run_id]
 
     def _forget(self, folder: RunFolder) -> None:
-        from backends.azureml_support.session import forget_workspaces
+        from backends.azure.session import forget_workspaces
 
         self._runs.pop(folder.run_id, None)
         forget_workspaces()
 
-    def _unsent(self, folder: RunFolder, info: RunInfo) -> RunInfo:
-        """A run that was never sent: it is being submitted, or its client was killed before."""
-        if folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS:
-            return info
-        return folder.update(status=RunStatus.FAILED, failure=_never_sent())
+    def _refresh_unsent(self, folder: RunFolder) -> RunInfo:
+        """Refresh a run that was not sent: it is being submitted, or its client was killed before."""
+        if folder.being_submitted():
+            return folder.info()
+        # What is on disk now decides: a client may have sent the run while we looked.
+        return folder.update(lambda info: info if sync.WORKSPACE in info.detail else _never_sent(info))
 
-    def _not_there(self, folder: RunFolder, info: RunInfo) -> RunInfo:
-        """The service doesn't have the run, yet or at all."""
-        on_its_way = time.time() - float(info.detail.get(record.SENT, 0.0)) < _IN_FLIGHT_SECONDS
+    def _refresh_missing(self, folder: RunFolder, info: RunInfo) -> RunInfo:
+        """Refresh a run that the service doesn't have, yet or at all."""
+        on_its_way = time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
-        if info.detail.get(record.CANCEL_ASKED):
+        if info.detail.get(sync.CANCEL_ASKED):
             return folder.update(status=RunStatus.CANCELED)
-        return folder.update(status=RunStatus.FAILED, failure=_never_sent())
+        return folder.update(_never_sent)
 
     def _where(self) -> str:
-        from backends.azureml_support.session import find_config, read_config
+        from backends.azure.session import find_config, read_config
 
         if self.options.emulator:
             return f"the emulator of this project, {self.home.path / 'emulator'}"
@@ -268,15 +264,15 @@ class AzureMLBackend:
 
 
 def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
-    """The image for a snapshot's imports on a VM size's GPU."""
+    """Make the image for a snapshot's imports and a VM size's GPU."""
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
-    return environment.make_environment(pins.find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
+    return make_environment(find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
 
 
 def _pace(info: RunInfo) -> Pace:
-    workspace = info.detail.get(record.WORKSPACE)
+    workspace = info.detail.get(sync.WORKSPACE)
     emulated = isinstance(workspace, dict) and workspace.get("emulator") is not None
     return Pace(0.3, 1.0) if emulated else Pace(1.0, 5.0)
 
@@ -288,18 +284,19 @@ def _left_out(image: Environment) -> list[str]:
 
 
 def _workspace_ref(info: RunInfo) -> WorkspaceRef:
-    from backends.azureml_support.session import WorkspaceRef
+    from backends.azure.session import WorkspaceRef
 
     try:
-        return msgspec.convert(info.detail[record.WORKSPACE], WorkspaceRef)
+        return msgspec.convert(info.detail[sync.WORKSPACE], WorkspaceRef)
     except msgspec.ValidationError as error:
         raise TrainerError(f"The record of run {info.run_id} is damaged: {error}.", "Restore status.json.") from error
 
 
-def _never_sent() -> RunFailure:
-    return RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+def _never_sent(info: RunInfo) -> RunInfo:
+    failure = RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+    return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
 
-def _tell(line: str) -> None:
+def _notify(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -4,69 +4,46 @@
          │                       │ writes                                              │ writes
          └──reads── status.json <┘            metrics.jsonl, logs/, outputs/ <─────────┘
 
-Nothing but the run's folder connects the two sides, so whoever reads it later sees the same.
+Nothing but the run's folder connects the two sides, so a client that reads it later sees the same.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer.backend import Plan
-from trainer.errors import ConfigError, UsageError
+from trainer.backend import Backend, Plan
+from trainer.errors import ConfigError
+from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.runfolder import SUBMISSION_LOCK
+from trainer.runtime.layout import DECODED_DIR_VARIABLE
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from backends.local_store import LocalStore
-    from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
     from trainer.runtime.devices import Selected
-    from trainer.snapshot import Limits, Snapshot
+    from trainer.snapshot import Snapshot
 
-# Between making a run's folder and taking its submission lock lies an instant in which nobody vouches for it.
-_UNVOUCHED_SECONDS = 5.0
 _START_SECONDS = 60.0
-# trainer.runtime.datasets.dataset.DECODED_DIR, whose module loads NumPy.
-DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
-class LocalBackend:
-    """Runs jobs on this machine.
-
-    Args:
-        home: Where runs and models are kept.
-        options: There are none.
-
-    Raises:
-        UsageError: An option was given.
-    """
+class LocalBackend(Backend):
+    """The backend for jobs on this machine. It has no options."""
 
     name = "local"
-    on_interrupt: Literal["cancel", "detach"] = "cancel"
-    limits: Limits | None = None
-    option_names: frozenset[str] = frozenset()
-
-    def __init__(self, home: Home, options: Mapping[str, Any]) -> None:
-        if options:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-            raise UsageError(f"The local backend has no option {flags}.", "Leave it out, or use --backend azureml.")
-        self.home = home
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`."""
         from platform import python_version
 
         device, warnings = _device(job)
-        pins = {name: found for name in _PINNED if (found := _installed(name))}
+        pins = {name: found for name in _PINNED if (found := installed_version(name))}
         return Plan(
             backend=self.name,
             command=tuple(job.command(sys.executable)),
@@ -101,18 +78,17 @@ class LocalBackend:
         """
         import subprocess
 
-        from backends.local_support.supervisor import SUPERVISOR_LOG
+        from backends.local_supervisor import SUPERVISOR_LOG
         from trainer.data import decoded_dir
 
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
         environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
         log = folder.logs / SUPERVISOR_LOG
-        # -P: a module in the working directory must not take the place of one of ours.
-        module = ["-P", "-m", "backends.local_support.supervisor"]
+        supervisor = own_module("backends.local_supervisor")
         try:
             with log.open("wb") as stream:
                 started = subprocess.run(
-                    [sys.executable, *module, str(folder.path), str(self.home.models)],
+                    [*supervisor, str(folder.path), str(self.home.models)],
                     cwd=folder.path,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -129,10 +105,10 @@ class LocalBackend:
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
-        from backends.local_support.supervisor import SUPERVISOR_LOCK, take_over
+        from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
         info = folder.info()
-        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or _being_submitted(folder, info):
+        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
@@ -140,7 +116,7 @@ class LocalBackend:
         except BlockingIOError:
             return folder.info()  # another is ending it
         except OSError as error:
-            # The disk is full, or the folder someone else's: the record can't be written, but it can be told.
+            # The disk is full, or the folder another user's: the record can't be written, but it can be returned.
             failure = RunFailure(message=f"Its supervisor died, and its folder can't be written: {error.strerror}.")
             return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
@@ -150,7 +126,7 @@ class LocalBackend:
         Raises:
             ConfigError: The run's folder can't be written.
         """
-        from backends.local_support.supervisor import cancel_flag
+        from backends.local_supervisor import cancel_flag
 
         if self.refresh(folder).status.terminal:
             return
@@ -162,20 +138,14 @@ class LocalBackend:
             ) from error
 
     def store(self) -> LocalStore:
-        """The registry in the home's ``models/``."""
+        """Return the registry in the home's ``models/``."""
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
 
 
-def _being_submitted(folder: RunFolder, info: RunInfo) -> bool:
-    if info.status is not RunStatus.NOT_STARTED:
-        return False
-    return folder.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _UNVOUCHED_SECONDS
-
-
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
-    """What the job will run on, and what to warn of."""
+    """Describe what the job will run on, with warnings."""
     from trainer.runtime.faults import RuntimeFault
 
     try:
@@ -188,7 +158,7 @@ def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
 
 
 def _select(job: TrainingJob) -> Selected | None:
-    """The device that our own script's ``--device`` means here; None for another script."""
+    """Select the device that our own script's ``--device`` means here; None for another script."""
     from trainer.runtime.devices import select
     from trainer.snapshot import DEFAULT_SCRIPT
 
@@ -196,12 +166,3 @@ def _select(job: TrainingJob) -> Selected | None:
         return None
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
     return select(words.get("--device", "auto"))
-
-
-def _installed(name: str) -> str | None:
-    # Here and not above: listing runs and models imports this module, and is to be quick.
-    from importlib.metadata import PackageNotFoundError, version
-
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return None

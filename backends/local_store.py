@@ -25,16 +25,17 @@ from pathlib import Path
 import msgspec
 
 from trainer.artifacts import (
-    MODEL_FILE,
     ArtifactStore,
     ModelVersion,
     check_model_name,
     describe_model,
     model_output,
 )
-from trainer.atomic import sync_directory
 from trainer.errors import ConfigError, IntegrityError, NotFoundError
+from trainer.locks import locked
 from trainer.runfolder import RunFolder
+from trainer.runtime.atomic import sync_directory
+from trainer.runtime.layout import MODEL_FILE
 
 VERSION_FILE = "version.json"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -136,9 +137,7 @@ class LocalStore(ArtifactStore):
     @contextmanager
     def _changing(self, directory: Path) -> Iterator[None]:
         """Hold the model's lock, with what killed processes left behind cleaned away."""
-        import filelock
-
-        with filelock.FileLock(directory / ".lock"):
+        with locked(directory / ".lock"):
             _clean(directory)
             yield
 
@@ -172,7 +171,7 @@ class LocalStore(ArtifactStore):
         return version
 
     def _read(self, directory: Path, number: int) -> ModelVersion | None:
-        """The record of a version, or None where there is none."""
+        """Read the record of a version; None where there is none."""
         path = directory / str(number) / VERSION_FILE
         try:
             # Path.read_bytes takes twice as long, and a registry may hold ten thousand of these.
@@ -196,7 +195,7 @@ class LocalStore(ArtifactStore):
 
 
 def _numbers(directory: Path) -> list[int]:
-    """Numbers of the versions that are there, rising."""
+    """List the numbers of the versions that are there, rising."""
     try:
         with os.scandir(directory) as entries:
             return sorted(int(entry.name) for entry in entries if _NUMBER.fullmatch(entry.name))
@@ -245,7 +244,7 @@ def _copy(source: int, target: Path) -> tuple[str, int]:
 
 
 def _check_copy(copy: Path, source: Path) -> None:
-    from trainer.npz import check_npz  # listing models is to be quick and needs none of it
+    from trainer.modelfile import check_npz  # listing models is to be quick and needs none of it
 
     try:
         check_npz(copy)
@@ -262,7 +261,7 @@ def _write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _explained(directory: Path) -> Iterator[None]:
-    """Turn what the file system says no to into an error with a hint."""
+    """Turn an error of the file system into one with a hint."""
     try:
         yield
     except OSError as error:

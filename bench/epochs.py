@@ -229,6 +229,8 @@ def ours(
     labels: NDArray[np.uint8],
     units: int,
     device: Any = "@numpy",  # noqa: ANN401
+    *,
+    compiled: bool = True,
 ) -> Callable[[], None]:
     """One epoch as ``chainer_mnist.py`` trains it.
 
@@ -237,12 +239,15 @@ def ours(
         labels: shape (N,).
         units: units a hidden layer.
         device: Chainer's device, or its name.
+        compiled: Whether with the script's line ``updater = rt.compiled(updater)``.
     """
     import chainer
 
-    from trainer.runtime.training.iterator import ArrayIterator, unit_range
-    from trainer.runtime.training.updater import ReplayUpdater
+    from trainer import runtime as rt
 
     device = chainer.get_device(device)
-    train = ArrayIterator(images, labels, BATCH, device=device)
-    return _trainer_epoch(ReplayUpdater(train, _optimizer(units, device), converter=unit_range, device=device))
+    train = rt.ArrayIterator((images.reshape(len(images), -1), labels.astype(np.int32)), BATCH, device=device)
+    updater = chainer.training.updaters.StandardUpdater(
+        train, _optimizer(units, device), converter=rt.unit_range, device=device
+    )
+    return _trainer_epoch(rt.compiled(updater) if compiled else updater)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
+
+from trainer.runtime.versions import installed_version
 
 
 def describe() -> str:
@@ -32,10 +33,7 @@ def _memory() -> float:
 
 
 def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return installed_version(name) or "not installed"
 
 
 def _blas() -> str:

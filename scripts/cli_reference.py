@@ -1,6 +1,6 @@
-"""Write the reference of all commands into docs/cli.md, from the parsers themselves.
+"""Write the reference of all commands and settings into docs/, from the parsers and tables themselves.
 
-uv run scripts/cli_reference.py            rewrite it
+uv run scripts/cli_reference.py            rewrite docs/cli.md and docs/configuration.md
 uv run scripts/cli_reference.py --check    exit 1 if it is out of date
 """
 
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from trainer.backend import backend_options, bundled_names
 from trainer.cli.commands import GROUPS, Command
+from trainer.config import JOB
+from trainer.options import Option
+from trainer.runtime.flags import TRAINING
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARK = "<!-- What follows is written by scripts/cli_reference.py. -->\n"
+END = "<!-- The end of what scripts/cli_reference.py writes. -->\n"
 
 
 def reference() -> str:
@@ -22,16 +27,45 @@ def reference() -> str:
     return "\n".join(line for group, commands in GROUPS.items() for line in _group(group, commands)) + "\n"
 
 
-def updated(page: str) -> str:
-    """The page with its reference renewed."""
-    head, mark, _ = page.partition(MARK)
-    return head + mark + "\n" + reference()
+def settings() -> str:
+    """The Markdown of every setting, and of the options of the backends that come with trainer."""
+    tables = ["\n".join(_setting_rows(JOB))]
+    head = ["| training flag | | value | default |", "| --- | --- | --- | --- |"]
+    rows = [f"| `{flag.name}` | {flag.help} | {flag.expected} | {_code(flag.default)} |" for flag in TRAINING]
+    tables.append("\n".join([*head, *rows]))
+    for name in bundled_names():
+        options = backend_options(name)
+        if options:
+            tables.append("\n".join(_setting_rows(options, f"option of `{name}`")))
+    return "\n\n".join(tables) + "\n\n"
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page, with its text renewed."""
+    for name, text in (("cli.md", reference()), ("configuration.md", settings())):
+        path = DOCS / name
+        head, mark, rest = path.read_text(encoding="utf-8").partition(MARK)
+        _, end, tail = rest.partition(END)
+        yield path, head + mark + "\n" + text + end + tail
+
+
+def _setting_rows(options: Iterable[Option], title: str = "setting") -> Iterator[str]:
+    yield from (f"| {title} | | value | default |", "| --- | --- | --- | --- |")
+    for option in options:
+        shown = option.default_text or _code(option.default)
+        yield f"| `{option.name.replace('_', '-')}` | {option.help} | {option.expected} | {shown} |"
+
+
+def _code(value: object) -> str:
+    return "-" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _group(title: str, commands: tuple[Command, ...]) -> Iterator[str]:
     yield f"## {title}\n"
     for command in commands:
-        yield from _command(command.parser(), f"### trainer {command.name}")
+        parser = command.parser()
+        parser.add_backend_options(bundled_names())
+        yield from _command(parser, f"### trainer {command.name}")
 
 
 def _command(parser: argparse.ArgumentParser, heading: str) -> Iterator[str]:
@@ -62,13 +96,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page is out of date")
     options = parser.parse_args()
-    old = PAGE.read_text(encoding="utf-8")
-    new = updated(old)
+    old = [path for path, text in pages() if path.read_text(encoding="utf-8") != text]
+    for path, text in pages() if not options.check else ():
+        path.write_text(text, encoding="utf-8")
     if options.check:
-        print("up to date" if new == old else f"{PAGE} is out of date: run scripts/cli_reference.py")
-        return int(new != old)
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
+        print(f"out of date: {', '.join(map(str, old))}; run scripts/cli_reference.py" if old else "up to date")
+    return int(bool(old and options.check))
 
 
 if __name__ == "__main__":

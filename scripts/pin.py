@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# The other distributions of the workspace, which its resolution reads.
+MEMBERS = ("azureml-emulator",)
 QUIET = ("--no-hashes", "--no-annotate", "--no-header")
 BEGIN = "# Written by scripts/pin.py."
 PINS = re.compile(rf"^{re.escape(BEGIN)}\nconstraint-dependencies = \[\n(?:  .*\n)*\]\n", re.MULTILINE)
@@ -31,8 +33,11 @@ def resolve(pyproject: str) -> list[str]:
         sys.exit("error: uv is not on the PATH\nhint: pip install uv")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pyproject.toml").write_text(pyproject)
+        for member in MEMBERS:
+            (Path(scratch) / member).mkdir()
+            shutil.copy(ROOT / member / "pyproject.toml", Path(scratch) / member)
         export = subprocess.run(
-            [uv, "export", "--quiet", "--all-extras", "--all-groups", "--no-emit-project", *QUIET],
+            [uv, "export", "--quiet", "--all-extras", "--all-groups", "--no-emit-workspace", *QUIET],
             cwd=scratch,
             check=True,
             stdout=subprocess.PIPE,

@@ -11,9 +11,11 @@ from typing import TypeGuard
 
 import pytest
 
+from trainer import runtime
 from trainer.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"trainer": ".", "backends": ".", "azureml_emulator": "azureml-emulator/src"}
 OURS = ("trainer", "backends", "azureml_emulator", "chainer_mnist")
 
 # What each part may import of ours, the longest matching prefix deciding. A part may always import itself.
@@ -25,8 +27,9 @@ ALLOWED = {
     "chainer_mnist": ("trainer.runtime",),
 }
 EXCEPTIONS = {
-    # The one arrow to the emulator: the command that starts it.
+    # The two arrows to the emulator's public interface: the command that serves, and the backend that is served.
     ("trainer.cli.emulator", "azureml_emulator"),
+    ("backends.azure.emulator", "azureml_emulator"),
     # The registry: BACKENDS maps names to dotted paths, and only the one that a user names is imported.
     ("trainer.backend", "backends"),
     # On the user's machine a script run by hand asks the client's cache for its data; on a node, where only the
@@ -40,7 +43,6 @@ RUNTIME_GUARDED = {"azureml", "threadpoolctl", "mpi4py", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
 HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend"}
 
-
 # Functions that import what their first argument names.
 LOADERS = {"import_module", "resolve_name", "__import__", "run_module"}
 # Their calls whose argument can't be known by reading: what of ours they import, and why they are there.
@@ -52,6 +54,10 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
     ("trainer.backend", "pkgutil.resolve_name(where)"): (
         set(),
         "a backend: one of BACKENDS, which counts where that table is taken, or another package's entry point",
+    ),
+    ("trainer.runtime", "importlib.import_module(f'{__name__}.{module}')"): (
+        {f"trainer.runtime.{module}" for module, _ in runtime._HOMES.values()},
+        "the names of the package, each imported when a script takes it",
     ),
     ("trainer.runtime.fast", "importlib.import_module(f'{__name__}.{module}')"): (
         {"trainer.runtime.fast"},
@@ -70,15 +76,15 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         {"trainer.runtime.compat", "trainer.runtime.reporting"},
         "a layer, once the script imports Chainer",
     ),
-    ("backends.azureml_support.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
+    ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
 }
 
 
 def modules() -> dict[str, Path]:
     found = {"chainer_mnist": ROOT / "chainer_mnist.py"}
-    for package in ("trainer", "backends", "azureml_emulator"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+    for package, folder in PACKAGES.items():
+        for path in sorted((ROOT / folder / package).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -221,7 +227,7 @@ def test_azureml_is_imported_in_one_place() -> None:
     for name in MODULES:
         reporting = within(name, "trainer.runtime")  # the script's side: Run.get_context()
         emulator = within(name, "azureml_emulator")  # the job's side of the service: the SDK's history context
-        backend = name.startswith("backends.azureml")
+        backend = name.startswith("backends.azure")
         if not (reporting or emulator or backend):
             assert not [target for target in imports(name) if within(target, "azureml")], name
 
@@ -230,7 +236,7 @@ def test_core_imports_nothing_heavy_at_its_top_level() -> None:
     for name in MODULES:
         if part(name) in ("trainer", "backends"):
             heavy = {target.partition(".")[0] for target in imports(name, top_level_only=True)} & HEAVY
-            assert not heavy or name.startswith(("backends.azureml", "trainer.modeluse")), f"{name} imports {heavy}"
+            assert not heavy or name.startswith(("backends.azure", "trainer.modeluse")), f"{name} imports {heavy}"
 
 
 def test_core_names_no_backend() -> None:

@@ -2,6 +2,6 @@
 
 import sys
 
-from trainer.cli import main
+from chainer_trainer import main
 
 sys.exit(main())

@@ -1,8 +1,9 @@
-"""Configuration: a flag, else TRAINER_*, else ``[tool.trainer]``, else the user's file, else the default.
+"""Configuration: a flag, else a variable, else ``[tool.trainer]``, else the user's file, else the default.
 
-The names are those of the flags: ``--vm-size`` is TRAINER_VM_SIZE and ``vm-size`` (or ``vm_size``) in a file.
-Options of one backend may also stand in a table named after it, ``[tool.trainer.azureml]``, and then win
-over the plain ones for that backend.
+The names are those of the flags: ``--model-name`` is TRAINER_MODEL_NAME, and ``model-name`` or ``model_name`` in a
+file.
+An option of a backend may also be set for that backend alone, by TRAINER_AZUREML_VM_SIZE or in a table named after
+it, ``[tool.trainer.azureml]``; that wins over the plain form of the same place.
 """
 
 from __future__ import annotations
@@ -10,69 +11,40 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from msgspec import Meta, ValidationError, convert
+from msgspec import Meta
 
-from trainer.backend import DEFAULT_BACKEND
-from trainer.errors import ConfigError
+from trainer.backend import DEFAULT_BACKEND, backend_names, backend_options, bundled_names
+from trainer.errors import ConfigError, TrainerError, UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
+from trainer.options import Option
+from trainer.runtime.flags import TRAINING, Flag
 
 if TYPE_CHECKING:
     from trainer.home import Home
 
-Count = Annotated[int, Meta(ge=1)]
-Text = Annotated[str, Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=1)]
+_Text = Annotated[str, Meta(min_length=1)]
 
-
-class Setting(NamedTuple):
-    """One thing that can be configured.
-
-    Attributes:
-        type: What msgspec checks a value against.
-        default: Used where nothing says otherwise; None leaves it to the script or the backend.
-        about: What it is, in a few words.
-        kind: ``job`` for what a run is made of, ``training`` for flags of the training script that ships with
-            this package, ``backend`` for what is handed to the backend.
-    """
-
-    type: Any
-    default: Any
-    about: str
-    kind: str = "job"
-
-
-SETTINGS: dict[str, Setting] = {
-    "backend": Setting(Text, DEFAULT_BACKEND, "where jobs run"),
-    "script": Setting(Text, None, "the training script"),
-    "source": Setting(Text, None, "the directory that travels with it"),
-    "dataset": Setting(Text, "auto", "the data set"),
-    "experiment": Setting(Text, DEFAULT_EXPERIMENT, "groups runs"),
-    "model_name": Setting(Text, DEFAULT_MODEL_NAME, "name under which models are registered"),
-    "max_minutes": Setting(Count, None, "time cap of a run"),
-    "epochs": Setting(Count, None, "passes over the training set", "training"),
-    "batchsize": Setting(Count, None, "images in a minibatch", "training"),
-    "units": Setting(Count, None, "units in each hidden layer", "training"),
-    "lr": Setting(float, None, "learning rate", "training"),
-    "momentum": Setting(float, None, "momentum", "training"),
-    "seed": Setting(Annotated[int, Meta(ge=0)], None, "random seed", "training"),
-    "device": Setting(Text, None, "auto, cpu, cuda or cuda:N", "training"),
-    "threads": Setting(Count, None, "CPU threads", "training"),
-    "compute": Setting(Text, None, "name of the compute cluster", "backend"),
-    "vm_size": Setting(Text, None, "VM size of its nodes", "backend"),
-    "max_nodes": Setting(Count, None, "most nodes it may have", "backend"),
-    "idle_minutes": Setting(Count, None, "minutes until an idle node is given back", "backend"),
-    "workspace_config": Setting(Text, None, "the workspace's config.json", "backend"),
-    "emulator": Setting(bool, None, "use the loopback service", "backend"),
-}
-# Paths in a file count from where the file lies.
-_PATHS = ("script", "source", "workspace_config")
+# What a run is made of, whatever its script and its backend.
+JOB: tuple[Option, ...] = (
+    Option("backend", _Text, DEFAULT_BACKEND, "Where jobs run."),
+    Option("script", Path, None, "The training script."),
+    Option("source", Path, None, "The directory that travels with it."),
+    Option("dataset", _Text, "auto", "The data set."),
+    Option("experiment", _Text, DEFAULT_EXPERIMENT, "Groups runs."),
+    Option("model_name", _Text, DEFAULT_MODEL_NAME, "The name under which models are registered."),
+    Option("max_minutes", _Count, None, "The time cap of a run, in minutes."),
+)
+# With the flags of the training script that ships with this package. None of them has a default here: the script's
+# own is in force, and a script of the user's own is not given them.
+SETTINGS: dict[str, Option | Flag] = {o.name: o for o in JOB} | {flag.name: flag for flag in TRAINING}
 # Every way to begin the table tool.trainer: [tool.trainer], [tool] with trainer = ..., tool.trainer.x = ...
 _MENTIONED = re.compile(rb"""tool["']?\s*(\.\s*["']?trainer|\]|=)""")
-_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 class Value(NamedTuple):
@@ -87,57 +59,80 @@ class Config:
     """The configuration in force for one backend.
 
     Attributes:
-        values: Every setting, by name.
+        values: Every setting and every option of the backend, by name.
+        backend_options: The backend's own options.
     """
 
     values: Mapping[str, Value]
+    backend_options: tuple[Option, ...] = ()
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """The value of a setting."""
         return self.values[name].value
 
-    def of_kind(self, kind: str) -> dict[str, Any]:
-        """The settings of a kind that have a value."""
+    def training(self, *, flags_only: bool = False) -> dict[str, Any]:
+        """The training flags that have a value.
+
+        Args:
+            flags_only: Only those that the command line gave.
+        """
+        return self._set((flag.name for flag in TRAINING), flags_only=flags_only)
+
+    def options(self) -> dict[str, Any]:
+        """The backend's options that have been set."""
         return {
-            name: value.value
-            for name, value in self.values.items()
-            if SETTINGS[name].kind == kind and value.value is not None
+            name: value
+            for name, value in self._set(option.name for option in self.backend_options).items()
+            if self.values[name].source != "default"
         }
 
-    def flags(self, kind: str) -> dict[str, Any]:
-        """The settings of a kind that were given as flags."""
-        given = self.of_kind(kind)
-        return {name: given[name] for name in given if self.values[name].source == "flag"}
+    def registry_flags(self) -> list[str]:
+        """The words with which another command finds this backend's model registry again: the flags given for it."""
+        words = []
+        for option in self.backend_options:
+            value, source = self.values[option.name]
+            if option.for_registry and source == "flag" and value is not False:
+                words += [option.flag, *([] if option.is_switch else [str(value)])]
+        return words
+
+    def _set(self, names: Iterable[str], *, flags_only: bool = False) -> dict[str, Any]:
+        found = {name: self.values[name] for name in names}
+        return {
+            name: value
+            for name, (value, source) in found.items()
+            if value is not None and (source == "flag" or not flags_only)
+        }
 
 
 def load_config(
     home: Home, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
 ) -> Config:
-    """Find every setting's value.
+    """Find the value of every setting, and of every option of the backend that is in force.
 
     Args:
         home: Its project's pyproject.toml is read.
-        flags: What the command line gave; None stands for not given.
+        flags: What the command line gave, as text or as a value of the setting's type; None stands for not given.
         environment: By default this process's.
 
     Raises:
-        ConfigError: A file or variable has an unknown key or a wrong type; it is named.
+        ConfigError: A file or variable has an unknown key or an unusable value; it is named.
+        UsageError: A flag has an unusable value or is not the backend's, or there is no such backend.
     """
-    given = {name: Value(value, "flag") for name, value in (flags or {}).items() if value is not None}
-    variables = _from_environment(os.environ if environment is None else environment)
+    variables = os.environ if environment is None else environment
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
     files = [_read(path, table) for path, table in config_files(home)]
-    backend = next(
-        (layer["backend"].value for layer in (given, variables, *(f.plain for f in files)) if "backend" in layer),
-        DEFAULT_BACKEND,
-    )
-    layers = [given, variables]
+    backend_from = _backend(given, variables, files)
+    backend = backend_from.value
+    options = {option.name: option for option in _options_of(backend_from)}
+    known = SETTINGS | options
+    layers = [_from_flags(given, known, backend), _from_environment(variables, known, options, backend)]
     for file in files:
-        layers += [file.tables.get(backend, {}), file.plain]
+        layers += file.layers(known, backend)
     values = {
-        name: next((layer[name] for layer in layers if name in layer), Value(setting.default, "default"))
-        for name, setting in SETTINGS.items()
+        name: next((layer[name] for layer in layers if name in layer), Value(_default(setting), "default"))
+        for name, setting in known.items()
     }
-    return Config(values)
+    return Config(values, tuple(options.values()))
 
 
 def config_files(home: Home) -> list[tuple[Path, tuple[str, ...]]]:
@@ -156,31 +151,138 @@ def user_file() -> Path:
     return platformdirs.user_config_path("trainer") / "config.toml"
 
 
-class _File(NamedTuple):
-    plain: dict[str, Value]
-    tables: dict[str, dict[str, Value]]
+def _default(setting: Option | Flag) -> Any:  # noqa: ANN401
+    return None if isinstance(setting, Flag) else setting.default
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
+def _backend(given: Mapping[str, Any], variables: Mapping[str, str], files: Iterable[_File]) -> Value:
+    """The name of the backend in force, looked for where every setting is."""
+    if "backend" in given:
+        return Value(given["backend"], "flag")
+    if variables.get("TRAINER_BACKEND"):
+        return Value(variables["TRAINER_BACKEND"], "TRAINER_BACKEND")
+    for file in files:
+        if "backend" in file.plain:
+            return file.value("backend", file.plain["backend"], SETTINGS["backend"], file.where)
+    return Value(DEFAULT_BACKEND, "default")
+
+
+def _options_of(backend: Value) -> tuple[Option, ...]:
+    try:
+        return backend_options(backend.value)
+    except UsageError as error:
+        if backend.source == "flag":
+            raise
+        raise ConfigError(f"{backend.source}: {error.message}", error.hint) from error
+
+
+def _from_flags(given: Mapping[str, Any], known: Mapping[str, Option | Flag], backend: str) -> dict[str, Value]:
     found = {}
-    for name, setting in SETTINGS.items():
-        variable = f"TRAINER_{name.upper()}"
-        text = environment.get(variable, "")
-        if text:
-            value = _WORDS.get(text.lower(), text) if setting.type is bool else text
-            found[name] = Value(_checked(value, name, variable, strict=setting.type is bool), variable)
+    for name, value in given.items():
+        if name not in known:
+            raise _not_an_option_of(backend, name)
+        setting = known[name]
+        try:
+            checked = setting.parse(value) if isinstance(value, str) else setting.check(value)
+        except ValueError:
+            raise UsageError(must_be(f"--{name.replace('_', '-')}", setting.expected, value), "Give another.") from None
+        found[name] = Value(checked, "flag")
     return found
 
 
+def _not_an_option_of(backend: str, name: str) -> UsageError:
+    flag = f"--{name.replace('_', '-')}"
+    having = [other for other in backend_names() if name in _option_names(other)]
+    hint = f"Leave it out, or use --backend {' or '.join(having)}." if having else "Leave it out."
+    return UsageError(f"The {backend} backend has no option {flag}.", hint)
+
+
+def _option_names(backend: str) -> set[str]:
+    try:
+        return {option.name for option in backend_options(backend)}
+    except TrainerError:  # another backend that is broken is no reason to fail
+        return set()
+
+
+def _from_environment(
+    variables: Mapping[str, str], known: Mapping[str, Option | Flag], options: Mapping[str, Option], backend: str
+) -> dict[str, Value]:
+    found = {}
+    own = f"TRAINER_{backend.upper().replace('-', '_')}_"
+    for name, setting in known.items():
+        names = [f"{own}{name.upper()}"] if name in options else []
+        for variable in (*names, f"TRAINER_{name.upper()}"):
+            text = variables.get(variable, "")
+            if text:
+                try:
+                    found[name] = Value(setting.parse(text), variable)
+                except ValueError:
+                    raise ConfigError(must_be(variable, setting.expected, text), "Change it, or unset it.") from None
+                break
+    return found
+
+
+class _File(NamedTuple):
+    """What a file holds: settings for every backend, and tables for one each."""
+
+    path: Path
+    where: str
+    plain: Mapping[str, Any]
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def layers(self, known: Mapping[str, Option | Flag], backend: str) -> list[dict[str, Value]]:
+        """What holds for a backend, its own table first."""
+        for name in self.tables:
+            if name not in bundled_names() and name not in backend_names():
+                raise ConfigError(
+                    f"{self.where}: there is no backend {name!r} to have a table.",
+                    f"Backends: {', '.join(backend_names())}.",
+                )
+        inside = f"{self.where}, {backend}"
+        table = self.tables.get(backend, {})
+        if "backend" in table:
+            raise ConfigError(f"{inside}: the key 'backend' has no meaning here.", "Write it above the table.")
+        return [self._values(table, known, inside), self._values(self.plain, known, self.where, of_others=True)]
+
+    def _values(
+        self, table: Mapping[str, Any], known: Mapping[str, Option | Flag], where: str, *, of_others: bool = False
+    ) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        seen: set[str] = set()
+        for key, value in table.items():
+            name = key.replace("-", "_")
+            if name in seen:
+                raise ConfigError(f"{where}: {key!r} is given twice.", "Keep one of the two spellings.")
+            seen.add(name)
+            if name in known:
+                found[name] = self.value(key, value, known[name], where)
+            elif not (of_others and any(name in _option_names(other) for other in backend_names())):
+                raise ConfigError(f"{where}: unknown key {key!r}.", _suggestion(name, known))
+        return found
+
+    def value(self, key: str, value: object, setting: Option | Flag, where: str) -> Value:
+        """A key's value, checked; a path counts from where the file lies."""
+        try:
+            checked = setting.check(value)
+        except ValueError:
+            message = must_be(f"{where}: {key}", setting.expected, value)
+            raise ConfigError(message, f"Edit {self.path}.") from None
+        if isinstance(setting, Option) and setting.is_path:
+            checked = self.path.parent / checked
+        return Value(checked, str(self.path))
+
+
 def _read(path: Path, table: tuple[str, ...]) -> _File:
+    where = f"{path}, [{'.'.join(table)}]" if table else str(path)
+    nothing = _File(path, where, {}, {})
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return _File({}, {})
+        return nothing
     except OSError as error:
         raise ConfigError(f"Can't read {path}: {error.strerror}.", "Make it readable.") from error
     if table and not _MENTIONED.search(data):
-        return _File({}, {})  # most projects' files are not worth the time that parsing takes
+        return nothing  # most projects' files are not worth the time that parsing takes
     import tomllib
 
     try:
@@ -189,58 +291,16 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
         raise ConfigError(f"{path} is not TOML: {error}.", "Correct it.") from error
     for name in table:
         content = content.get(name, {}) if isinstance(content, dict) else {}
-    where = f"{path}, [{'.'.join(table)}]" if table else str(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is not a table.", "Write settings as key = value.")
     plain = {key: value for key, value in content.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    return _File(
-        _settings(plain, path, where),
-        {name: _backend_table(name, inner, path, where) for name, inner in tables.items()},
-    )
+    return _File(path, where, plain, tables)
 
 
-def _backend_table(name: str, table: dict[str, Any], path: Path, where: str) -> dict[str, Value]:
-    from trainer.backend import backend_names
-
-    if name not in backend_names():
-        raise ConfigError(
-            f"{where}: there is no backend {name!r} to have a table.", f"Backends: {', '.join(backend_names())}."
-        )
-    inside = f"{where}, {name}"
-    if "backend" in table:
-        raise ConfigError(f"{inside}: the key 'backend' has no meaning here.", "Write it above the table.")
-    return _settings(table, path, inside)
-
-
-def _settings(table: dict[str, Any], path: Path, where: str) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in SETTINGS:
-            raise ConfigError(f"{where}: unknown key {key!r}.", _suggestion(name))
-        if name in found:
-            raise ConfigError(f"{where}: {key!r} is given twice.", "Keep one of the two spellings.")
-        checked = _checked(value, key, where, strict=True)
-        if name in _PATHS:
-            checked = str(path.parent / Path(checked).expanduser())
-        found[name] = Value(checked, str(path))
-    return found
-
-
-def _checked(value: object, key: str, where: str, *, strict: bool) -> Any:  # noqa: ANN401
-    setting = SETTINGS[key.replace("-", "_")]
-    try:
-        return convert(value, setting.type, strict=strict)
-    except ValidationError as error:
-        message = str(error).replace("`", "")
-        what = where if where.startswith("TRAINER_") else f"{where}: {key}"
-        raise ConfigError(f"{what} = {value!r}: {message[:1].lower()}{message[1:]}.", "Correct it.") from error
-
-
-def _suggestion(name: str) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, list(SETTINGS), 1)
-    known = ", ".join(setting.replace("_", "-") for setting in SETTINGS)
-    return f"Did you mean {near[0].replace('_', '-')!r}?" if near else f"Known keys: {known}."
+    near = difflib.get_close_matches(name, list(known), 1)
+    listed = ", ".join(setting.replace("_", "-") for setting in known)
+    return f"Did you mean {near[0].replace('_', '-')!r}?" if near else f"Known keys: {listed}."

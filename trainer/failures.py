@@ -1,4 +1,4 @@
-"""Why a script failed, in one line, from its exit status and the end of its log."""
+"""Why a run failed, in one line: from the script's exit status and the end of its log, or from an error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Sequence
 
+from trainer.errors import TrainerError
 from trainer.records import RunFailure
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -24,10 +25,17 @@ def failure(exit_code: int | None, log: Sequence[str]) -> RunFailure:
         exit_code: Its exit status; negative for a signal, None if unknown.
         log: The last lines of what it printed; :data:`LINES` of them are enough.
     """
-    return RunFailure(message=_reason(exit_code, log), log_tail=tuple(log[-_KEPT_LINES:]), exit_code=exit_code)
+    return RunFailure(message=_script_reason(exit_code, log), log_tail=tuple(log[-_KEPT_LINES:]), exit_code=exit_code)
 
 
-def _reason(exit_code: int | None, log: Sequence[str]) -> str:
+def reason(error: OSError | TrainerError) -> str:
+    """Describe an error in one sentence."""
+    if isinstance(error, TrainerError):
+        return error.message
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
+
+
+def _script_reason(exit_code: int | None, log: Sequence[str]) -> str:
     if exit_code is not None and exit_code < 0:
         # A traceback above is of something that the script survived.
         return f"The script was ended by {_signal_name(-exit_code)}."

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+HOME_VARIABLE = "TRAINER_HOME"
 # What marks the top of a project, nearest first.
 _MARKS = (".trainer", "pyproject.toml", ".git")
 
@@ -24,7 +25,7 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """One folder a run."""
+        """The runs, one folder per run."""
         return self.path / "runs"
 
     @property
@@ -34,10 +35,10 @@ class Home:
 
 
 def find_home(start: Path | None = None) -> Home:
-    """The home of the project that ``start`` (by default the working directory) lies in."""
+    """Return the home of the project that ``start`` (by default the working directory) lies in."""
     start = (start or Path.cwd()).resolve()
     project = next(
         (folder for folder in (start, *start.parents) if any((folder / mark).exists() for mark in _MARKS)), start
     )
-    override = os.environ.get("TRAINER_HOME")
+    override = os.environ.get(HOME_VARIABLE)
     return Home(Path(override).expanduser().resolve() if override else project / ".trainer", project)

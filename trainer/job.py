@@ -42,6 +42,6 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Args:
             python: The interpreter that runs it.
         """
-        from trainer.runtime.jobdir import LAUNCHER
+        from trainer.runtime.layout import LAUNCHER
 
         return [python, LAUNCHER, self.script, *self.arguments]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from trainer.backend import Backend, load_backend
+from trainer.config import load_config
 from trainer.errors import TrainerError
 from trainer.home import Home
 from trainer.records import RunInfo
@@ -34,7 +35,7 @@ class Listing:
 
 
 def open_run(home: Home, reference: str) -> Run:
-    """A handle on the run that ``reference`` names, with the backend that it was submitted to.
+    """Return a handle on the run that ``reference`` names, with the backend that it was submitted to.
 
     Args:
         home: Where runs are kept.
@@ -43,9 +44,11 @@ def open_run(home: Home, reference: str) -> Run:
     Raises:
         NotFoundError: No run fits.
         UsageError: More than one fits, or its backend is not installed.
+        ConfigError: The configuration is wrong.
     """
     folder = find_run(home.runs, reference)
-    return Run(folder, load_backend(folder.info().backend, home))
+    config = load_config(home, {"backend": folder.info().backend})
+    return Run(folder, load_backend(config["backend"], home, config.options()))
 
 
 def list_infos(

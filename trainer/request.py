@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.artifacts import check_model_name
-from trainer.errors import UsageError
+from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
+from trainer.runtime.flags import TRAINING
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
 
 NO_DATASET = "none"
 # Azure ML's own rule (azureml/_base_sdk_common/common.py), so that a name that works here works there.
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,8 @@ class JobRequest:
         script: The training script; None for the one that ships with this package.
         source: Directory that travels with it; None for the script's own.
         script_args: Arguments for the script, after those made from the fields below.
-        epochs: Passes over the training set.
-        batchsize: Images in a minibatch.
-        units: Units in each hidden layer.
-        lr: Learning rate.
-        momentum: Of MomentumSGD.
-        seed: Of every random number generator.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: CPU threads.
+        training: Values of the training flags (``trainer.runtime.flags.TRAINING``) by name, for the script that ships
+            with this package.
         dataset: ``auto``, a data set's name, a directory, or ``none``.
         experiment: Groups runs.
         model_name: Register the model under this name; None doesn't register it.
@@ -45,24 +39,12 @@ class JobRequest:
     script: Path | None = None
     source: Path | None = None
     script_args: tuple[str, ...] = ()
-    epochs: int | None = None
-    batchsize: int | None = None
-    units: int | None = None
-    lr: float | None = None
-    momentum: float | None = None
-    seed: int | None = None
-    device: str | None = None
-    threads: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = "auto"
     experiment: str = DEFAULT_EXPERIMENT
     model_name: str | None = DEFAULT_MODEL_NAME
     tags: Mapping[str, str] = field(default_factory=dict)
     max_minutes: int | None = None
-
-    def training_flags(self) -> dict[str, Any]:
-        """The flags of our own script that were given, by name, in the order they are passed."""
-        names = ("epochs", "batchsize", "units", "lr", "momentum", "seed", "device", "threads")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def check_request(request: JobRequest, script: Path) -> None:
@@ -77,24 +59,17 @@ def check_request(request: JobRequest, script: Path) -> None:
     """
     if not script.is_file():
         raise UsageError(f"There is no script {script}.", "Give --script the path of a Python file.")
-    flags = request.training_flags()
-    if flags and not is_default_script(script):
-        given = " ".join(f"--{name} {value}" for name, value in flags.items())
+    if request.training and not is_default_script(script):
+        given = " ".join(f"--{name} {value}" for name, value in request.training.items())
         raise UsageError(
-            f"{', '.join('--' + name for name in flags)}: flags of {DEFAULT_SCRIPT}, not of {script.name}.",
+            f"{', '.join('--' + name for name in request.training)}: flags of {DEFAULT_SCRIPT}, not of {script.name}.",
             f"Pass the script its own after two dashes: trainer run --script {script} -- {given}",
         )
     if request.dataset == NO_DATASET and is_default_script(script):
         raise UsageError(f"{DEFAULT_SCRIPT} needs a data set.", "Leave out --dataset, or name one.")
-    for name in ("epochs", "batchsize", "units", "threads", "max_minutes"):
-        value = getattr(request, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: it is a number of at least 1.", "Give one.")
-    _check_number("lr", request.lr, lambda lr: 0 < lr < float("inf"), "above 0")
-    _check_number("momentum", request.momentum, lambda momentum: 0 <= momentum < 1, "from 0 to below 1")
-    _check_number("seed", request.seed, lambda seed: 0 <= seed < 2**32, "from 0 to 4294967295")
-    if request.device is not None and not _DEVICE.fullmatch(request.device):
-        raise UsageError(f"There is no device {request.device!r}.", "Use auto, cpu, cuda or cuda:N.")
+    _check_training(request.training)
+    if request.max_minutes is not None and request.max_minutes < 1:
+        raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
         raise UsageError(
             f"{request.experiment[:60]!r} can't name an experiment.",
@@ -106,6 +81,12 @@ def check_request(request: JobRequest, script: Path) -> None:
         raise UsageError("An argument or a tag holds a NUL character.", "Leave it out.")
 
 
-def _check_number(name: str, value: float | None, fits: Callable[[float], bool], allowed: str) -> None:
-    if value is not None and not fits(value):
-        raise UsageError(f"--{name} {value}: it is a number {allowed}.", "Give one.")
+def _check_training(values: Mapping[str, Any]) -> None:
+    known = {flag.name: flag for flag in TRAINING}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"{DEFAULT_SCRIPT} has no flag --{name}.", f"It has: {', '.join(known)}.")
+        try:
+            known[name].check(value)
+        except ValueError:
+            raise UsageError(must_be(f"--{name}", known[name].expected, value), "Give another.") from None

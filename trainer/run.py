@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import NotFoundError
+from trainer.runfolder import LogReader
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
@@ -58,17 +59,11 @@ class Run:
 
     def logs(self, *, follow: bool = False, poll_seconds: float = 0.2) -> Iterator[str]:
         """The log's lines without their line ends; with ``follow``, until the run ends."""
-        offset, pending = 0, b""
+        log = LogReader(self.folder)
         while True:
             ended = self.status().terminal if follow else True
-            chunk = self.folder.read_log(offset)
-            offset += len(chunk)
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                yield line.decode("utf-8", "replace")
+            yield from log.lines(final=ended)
             if ended:
-                if pending:
-                    yield pending.decode("utf-8", "replace")
                 return
             time.sleep(poll_seconds)
 

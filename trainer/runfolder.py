@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -23,16 +22,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, NotFoundError, UsageError
 from trainer.job import TrainingJob
+from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR, PROGRESS_FILE
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 _T = TypeVar("_T")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 # Held while a run is being submitted; see RunFolder.locked.
 SUBMISSION_LOCK = "submission"
+# More than lies between making a run's folder and taking its submission lock.
+_FOLDER_TO_LOCK_SECONDS = 5.0
 _LOG_NAME = "std_log.txt"
 
 
@@ -50,7 +53,7 @@ class RunFolder:
         self.run_id = path.name
         self.logs = path / "logs"
         self.snapshot = path / "snapshot"
-        self.outputs = path / "outputs"
+        self.outputs = path / OUTPUTS_DIR
 
     @classmethod
     def create(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> RunFolder:
@@ -152,34 +155,24 @@ class RunFolder:
             BlockingIOError: Another holds it, and ``blocking`` is false.
             NotFoundError: There is no such run.
         """
-        import filelock
-
         if not self.path.is_dir():
             raise _no_such_run(self.run_id)
-        lock = filelock.FileLock(self._lock_path(name), timeout=-1 if blocking else 0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise BlockingIOError(f"{lock.lock_file} is held") from error
-        try:
+        with locked(self._lock_path(name), blocking=blocking):
             yield
-        finally:
-            lock.release()
 
     def is_locked(self, name: str) -> bool:
         """Whether a living process holds one of the run's locks."""
-        try:
-            descriptor = os.open(self._lock_path(name), os.O_RDONLY)
-        except FileNotFoundError:
+        return is_locked(self._lock_path(name))
+
+    def being_submitted(self) -> bool:
+        """Whether a client may still be handing the run to its backend.
+
+        It holds the submission lock while it does, and a moment passes between making the folder and taking the lock.
+        """
+        info = self.info()
+        if info.status is not RunStatus.NOT_STARTED:
             return False
-        try:
-            # Shared, so that two who look at once don't take each other for the holder.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return self.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _FOLDER_TO_LOCK_SECONDS
 
     def _lock_path(self, name: str) -> Path:
         return self.path / f".{name}.lock"
@@ -187,7 +180,7 @@ class RunFolder:
     def metrics(self) -> list[Metric]:
         """Every metric logged so far. A last line still being written is left out."""
         try:
-            data = (self.path / "metrics.jsonl").read_bytes()
+            data = (self.path / METRICS_FILE).read_bytes()
         except FileNotFoundError:
             return []
         found = []
@@ -201,7 +194,7 @@ class RunFolder:
     def progress(self) -> Progress | None:
         """The script's last word on how far it is."""
         try:
-            return _PROGRESS.decode((self.path / "progress.json").read_bytes())
+            return _PROGRESS.decode((self.path / PROGRESS_FILE).read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
@@ -241,6 +234,33 @@ class RunFolder:
             ) from error
 
 
+class LogReader:
+    """Reads a run's log as it grows, line by line.
+
+    Args:
+        folder: The run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._offset = 0
+        self._pending = b""
+
+    def lines(self, *, final: bool) -> list[str]:
+        """Return the lines that were completed since the last call, without their line ends.
+
+        Args:
+            final: Nothing more is written: return a last line that has no line end, too.
+        """
+        chunk = self._folder.read_log(self._offset)
+        self._offset += len(chunk)
+        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        if final and self._pending:
+            lines.append(self._pending)
+            self._pending = b""
+        return [line.decode("utf-8", "replace") for line in lines]
+
+
 _METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
 
@@ -260,11 +280,6 @@ def run_ids(runs: Path) -> list[str]:
         return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
     except FileNotFoundError:
         return []
-
-
-def list_runs(runs: Path) -> list[RunFolder]:
-    """Every run's folder, newest first."""
-    return [RunFolder(runs / run_id) for run_id in run_ids(runs)]
 
 
 def find_run(runs: Path, reference: str) -> RunFolder:

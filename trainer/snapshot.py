@@ -12,7 +12,8 @@ from pathlib import Path
 
 import trainer
 from trainer.errors import ConfigError, RefusedError, UsageError
-from trainer.runtime.jobdir import DATA_DIR, JOB_DIR, RESUME_DIR
+from trainer.interpreter import TOP
+from trainer.runtime.layout import DATA_DIR, JOB_DIR, RESUME_DIR
 from trainer.sourcefiles import SourceFiles, check_name, source_files
 
 DEFAULT_SCRIPT = "chainer_mnist.py"
@@ -55,10 +56,6 @@ class Limits:
     size: int
 
 
-# azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
-AZURE_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The files of a job, sorted by path, and what the choice of them left to say.
@@ -75,7 +72,7 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        r"""SHA-256 of one line a file, in the order of their paths' UTF-8 bytes, in hexadecimal.
+        r"""SHA-256 of one line per file, in the order of their paths' UTF-8 bytes, in hexadecimal.
 
         The line is ``<sha256> <x or -> <path>\n``: what each file holds, whether it is executable, and where it
         lies. Times and owners don't count, so the same files give the same digest on every machine.
@@ -113,12 +110,12 @@ class Snapshot:
 
     @classmethod
     def load(cls, staged: Path) -> Snapshot:
-        """The snapshot that lies in a directory, read and digested again."""
+        """Return the snapshot that lies in a directory, read and digested again."""
         found = (path for path in staged.rglob("*") if path.is_file())
         return cls(_digested({path.relative_to(staged).as_posix(): path for path in found}))
 
     def with_resume(self, files: Mapping[str, Path]) -> Snapshot:
-        """The same snapshot with other files to resume from.
+        """Return the same snapshot with other files to resume from.
 
         Args:
             files: Path below ``_trainer_job/resume/`` to the file.
@@ -126,7 +123,7 @@ class Snapshot:
         return self._with(RESUME_DIR, RESUME_DIR, files)
 
     def with_dataset(self, name: str, files: Mapping[str, Path]) -> Snapshot:
-        """The same snapshot with another data set.
+        """Return the same snapshot with another data set.
 
         Args:
             name: The data set's name.
@@ -141,13 +138,13 @@ class Snapshot:
 
 
 def default_script() -> Path:
-    """The training script that ships with this package.
+    """Return the training script that ships with this package.
 
     Raises:
         ConfigError: It is missing.
     """
     # Beside the package in a clone and in site-packages alike.
-    script = Path(trainer.__file__).resolve().parent.parent / DEFAULT_SCRIPT
+    script = TOP / DEFAULT_SCRIPT
     if not script.is_file():
         raise ConfigError(f"{DEFAULT_SCRIPT} is missing beside the trainer package.", "Install the package again.")
     return script
@@ -157,19 +154,13 @@ def build_snapshot(
     script: Path,
     *,
     source: Path | None = None,
-    dataset_files: Mapping[str, Path] | None = None,
-    dataset_name: str | None = None,
-    resume_files: Mapping[str, Path] | None = None,
     exclude: Iterable[Path] = (),
 ) -> Snapshot:
-    """Choose and digest what travels.
+    """Choose and digest what travels with the script; data and what to resume from are added to the snapshot.
 
     Args:
         script: The script. Our own travels alone, any other with the directory it lies in.
         source: Travel with this directory instead; it holds the script.
-        dataset_files: The data set's files by name.
-        dataset_name: Its name.
-        resume_files: Files to resume from, by path below ``_trainer_job/resume/``.
         exclude: Directories that never travel.
 
     Raises:
@@ -181,21 +172,18 @@ def build_snapshot(
     if top is not None:
         _check_travels(script_path(script, source), chosen)
         _check_reserved(chosen.files, top)
-    snapshot = Snapshot(_digested(chosen.files | _own_files()), chosen.ignore_file, chosen.notes)
-    if dataset_files and dataset_name:
-        snapshot = snapshot.with_dataset(dataset_name, dataset_files)
-    return snapshot.with_resume(resume_files) if resume_files else snapshot
+    return Snapshot(_digested(chosen.files | _own_files()), chosen.ignore_file, chosen.notes)
 
 
 def source_directory(script: Path, source: Path | None) -> Path | None:
-    """The directory that travels, or None where the script travels alone."""
+    """Return the directory that travels, or None where the script travels alone."""
     if source is not None:
         return source.resolve()
     return None if is_default_script(script) else script.resolve().parent
 
 
 def script_path(script: Path, source: Path | None) -> str:
-    """The script's path inside the snapshot.
+    """Return the script's path inside the snapshot.
 
     Raises:
         UsageError: It lies outside the directory that travels.
@@ -208,11 +196,11 @@ def script_path(script: Path, source: Path | None) -> str:
 
 
 def is_default_script(script: Path) -> bool:
-    """Whether this is the script that ships with this package."""
+    """Return whether this is the script that ships with this package."""
     return script.resolve() == default_script()
 
 
-def check_limits(snapshot: Snapshot, limits: Limits = AZURE_LIMITS) -> None:
+def check_limits(snapshot: Snapshot, limits: Limits) -> None:
     """Refuse a snapshot that a service would not take, naming what fills it.
 
     Raises:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import UsageError
+from trainer.runtime.layout import OUTPUTS_DIR
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec, Pattern
@@ -29,7 +30,7 @@ _NEVER = (
     *(AMLIGNORE, GITIGNORE),
 )
 # An earlier run's outputs would be collected as this run's own.
-_NEVER_AT_THE_TOP = ("outputs",)
+_NEVER_AT_THE_TOP = (OUTPUTS_DIR,)
 _SECRETS = (".env", ".netrc", ".pypirc")
 _MANY_FILES = 20_000
 

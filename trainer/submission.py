@@ -17,12 +17,13 @@ import msgspec
 
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import TrainingJob
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
-from trainer.runtime.jobdir import JOB_DIR, RESUME_DIR
+from trainer.runtime.flags import TRAINING
+from trainer.runtime.layout import CHECKPOINT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
     Snapshot,
@@ -35,15 +36,13 @@ from trainer.snapshot import (
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
-    from trainer.data import Progress, ResolvedDataset
+    from trainer.data import ProgressDisplay, ResolvedDataset
     from trainer.home import Home
 
 __all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
 
-CHECKPOINT = "checkpoint.npz"
-# The tutorial's estimator passes these three.
-_EPOCHS = 10
-_BATCHSIZE = 128
+# With --output_dir, what the tutorial's estimator passes.
+_ALWAYS_PASSED = ("epochs", "batchsize")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Prepared:
 def prepare(
     request: JobRequest,
     home: Home,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
     *,
     backend: Backend | None = None,
     offline: bool = False,
@@ -128,7 +127,7 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
             f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
         )
     if ours:
-        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT}"]
+        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}"]
     else:
         files, added = _all_outputs(run, extra_args), []
     arguments = (*_without_resume(job.arguments), *extra_args, *added)
@@ -174,13 +173,15 @@ def _canceled(info: RunInfo) -> RunInfo:
 def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
     if not is_default_script(script):
         return request.script_args
-    flags = {"epochs": _EPOCHS, "batchsize": _BATCHSIZE, "output_dir": "./outputs"} | request.training_flags()
+    passed = {flag.name: flag.default for flag in TRAINING if flag.name in _ALWAYS_PASSED}
+    given = {flag.name: request.training[flag.name] for flag in TRAINING if flag.name in request.training}
+    flags = passed | {"output_dir": "./outputs"} | given
     made = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return (*made, *request.script_args)
 
 
 def _dataset(
-    request: JobRequest, script: Path, snapshot: Snapshot, progress: Progress | None, *, offline: bool
+    request: JobRequest, script: Path, snapshot: Snapshot, progress: ProgressDisplay | None, *, offline: bool
 ) -> ResolvedDataset | None:
     wanted: str | None = request.dataset
     if wanted == "auto" and not is_default_script(script):
@@ -212,13 +213,13 @@ def _is_ours(snapshot: Snapshot) -> bool:
 
 
 def _our_checkpoint(run: Run) -> dict[str, Path]:
-    path = run.folder.outputs / CHECKPOINT
+    path = run.folder.outputs / CHECKPOINT_FILE
     if not path.is_file():
         raise NotFoundError(
             f"Run {run.run_id} left no checkpoint: it ended before its first epoch did.", "Start again: trainer run"
         )
     check_npz(path)
-    return {CHECKPOINT: path}
+    return {CHECKPOINT_FILE: path}
 
 
 def _all_outputs(run: Run, extra_args: Sequence[str]) -> dict[str, Path]:

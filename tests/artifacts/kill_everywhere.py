@@ -19,7 +19,7 @@ from typing import Any
 
 from backends.local_store import LocalStore
 from trainer.artifacts import fetch, file_sha256, read_record
-from trainer.npz import check_npz
+from trainer.modelfile import check_npz
 from trainer.runfolder import RunFolder
 
 # Whatever changes a file, a directory or a lock, by the name of the C function. Reads change nothing.
@@ -160,7 +160,6 @@ def main(scratch: Path, case: str) -> None:
 
 
 if __name__ == "__main__":
-    import filelock  # noqa: F401
     import msgspec  # noqa: F401  # imported lazily it would be part of what is killed
 
     main(Path(sys.argv[1]), sys.argv[2])

@@ -28,4 +28,5 @@ def test_killed_at_every_file_operation(tmp_path: Path, case: str) -> None:
     make_local_run(template / "new", models[2])
     outcome = subprocess.run([sys.executable, HARNESS, tmp_path, case], capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
-    assert int(outcome.stdout) > 10
+    # A deletion, the shortest, takes nine: the lock, the rename, the sync and what the version held.
+    assert int(outcome.stdout) >= 9

@@ -19,7 +19,8 @@ from hypothesis.extra import numpy as hnp
 
 from tests.contract.store_contract import exploit_bytes, npz_bytes
 from trainer.errors import IntegrityError, NotFoundError
-from trainer.npz import Limits, check_npz, read_npz
+from trainer.modelfile import check_npz, read_npz
+from trainer.runtime.npz import Limits
 
 FLOATS = np.arange(6, dtype="<f4").reshape(2, 3)
 
@@ -122,7 +123,7 @@ def test_a_damaged_file_is_refused_or_read_as_numpy_reads_it(data: st.DataObject
 def test_any_header_is_read_or_refused(header: str) -> None:
     text = header.encode("utf-8")
     with tempfile.TemporaryDirectory() as scratch:
-        member = b"\x93NUMPY\x03\x00" + struct.pack("<I", len(text)) + text
+        member = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text)) + text
         with pytest.raises(IntegrityError):
             check_npz(zipped(Path(scratch, "a.npz"), {"a.npy": member}))
 
@@ -269,11 +270,12 @@ def test_what_is_no_file_or_no_zip_is_refused(tmp_path: Path) -> None:
         refused(tmp_path / "a.npz", "not a zip file|damaged|ends too soon")
 
 
-def test_checking_needs_no_numpy(tmp_path: Path) -> None:
+def test_only_checking_imports_numpy_and_never_chainer(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(npz_bytes(a=FLOATS))
     script = (
-        "import sys; from pathlib import Path; from trainer.npz import check_npz\n"
-        "assert check_npz(Path(sys.argv[1]))['a'].shape == (2, 3); assert 'numpy' not in sys.modules\n"
+        "import sys; from pathlib import Path; from trainer.modelfile import check_npz\n"
+        "assert 'numpy' not in sys.modules\n"
+        "assert check_npz(Path(sys.argv[1]))['a'].shape == (2, 3); assert 'chainer' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script, path], check=True)

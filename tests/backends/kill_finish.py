@@ -9,21 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from backends import local_supervisor as supervisor
 from backends.local import LocalBackend
-from backends.local_support import supervisor, workdir
+from backends.local_supervisor import make_workdir, working_directory
 from tests.artifacts.kill_everywhere import survives
+from trainer.finish import Outcome
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
 
-DONE = supervisor.Outcome(RunStatus.COMPLETED)
+DONE = Outcome(RunStatus.COMPLETED)
 
 
 def ended_job(home: Home) -> RunFolder:
     """A run whose script has just ended well."""
     folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
-    made = workdir.make(folder) / "outputs"
+    made = make_workdir(folder) / "outputs"
     np.savez(made / "model.npz", w=np.arange(3))
     (made / "more").mkdir()
     (made / "more" / "x").touch()
@@ -41,7 +43,7 @@ def check(home: Home, folder: RunFolder) -> None:
     assert not folder.outputs.is_symlink()
     kept = sorted(path.relative_to(folder.outputs).as_posix() for path in folder.outputs.rglob("*"))
     assert kept == ["model.npz", "more", "more/x"], kept
-    assert not workdir.working_directory(folder).exists()
+    assert not working_directory(folder).exists()
     assert backend.refresh(folder) == info
 
 
@@ -52,7 +54,7 @@ def main(scratch: Path) -> int:
         home = Home(scratch / "home", scratch)
         folder = ended_job(home)
         store = LocalBackend(home, {}).store()
-        through = survives(lambda: supervisor.finish(folder, store, DONE), count)  # noqa: B023  # called at once
+        through = survives(lambda: supervisor._finish(folder, store, DONE), count)  # noqa: B023  # called at once
         if not through:
             survives(lambda: supervisor.take_over(folder, store), 1 + count // 2)  # noqa: B023
         check(home, folder)

@@ -45,7 +45,13 @@ class TestAzureMLBackend(BackendContract):
         assert ours.keys() == theirs.keys()
         for name, array in ours.items():
             assert array.tobytes() == theirs[name].tobytes(), name
-        other = self.completed(submit(prepare(replace(request_of_ours, seed=2), home), LocalBackend(home, {}), home))
+        other = self.completed(
+            submit(
+                prepare(replace(request_of_ours, training={**request_of_ours.training, "seed": 2}), home),
+                LocalBackend(home, {}),
+                home,
+            )
+        )
         assert arrays(other)["l1/W"].tobytes() != theirs["l1/W"].tobytes()
 
     def test_metrics_have_their_steps(self, trained: Run) -> None:

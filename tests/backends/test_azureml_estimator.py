@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from backends.azureml_support import environment, pins, session, submission
-from backends.azureml_support.session import sdk
+from backends.azure import session, submit
+from backends.azure.image import find_pins, make_environment
+from backends.azure.session import sdk
 from tests.backends import sdk_warnings
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.runfolder import RunFolder
-from trainer.runtime.jobdir import LAUNCHER
+from trainer.runtime.layout import LAUNCHER
 from trainer.snapshot import build_snapshot
 
 pytestmark = sdk_warnings.IGNORED
@@ -41,8 +42,8 @@ def sent(config: Any) -> dict[str, Any]:
 
 
 def test_the_run_configuration_is_ours(folder: RunFolder) -> None:
-    image = environment.make_environment(pins.find_pins([], [], "12"), "12")
-    config = submission.make_config(folder, image, "gpu-cluster", 7)
+    image = make_environment(find_pins([], [], "12"), "12")
+    config = submit.make_config(folder, image, "gpu-cluster", 7)
     assert config.source_directory == str(folder.snapshot)
     found = sent(config)
     assert found["script"] == LAUNCHER
@@ -58,17 +59,17 @@ def test_the_run_configuration_is_ours(folder: RunFolder) -> None:
 
 
 def test_no_cap_is_no_cap(folder: RunFolder) -> None:
-    image = environment.make_environment(pins.find_pins([], [], None), None)
-    assert sent(submission.make_config(folder, image, "c1", None))["maxRunDurationSeconds"] is None
+    image = make_environment(find_pins([], [], None), None)
+    assert sent(submit.make_config(folder, image, "c1", None))["maxRunDurationSeconds"] is None
 
 
 def test_the_sdks_deprecation_noise_is_dropped_and_real_warnings_are_not(
     folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sdk("azureml.train.dnn")
-    (ours,) = [one for one in logging.getLogger("azureml").handlers if isinstance(one, session._Warnings)]
+    (ours,) = [one for one in logging.getLogger("azureml").handlers if isinstance(one, session._WarningHandler)]
     monkeypatch.setattr(ours, "stream", sys.stderr)  # made before pytest put its own in the place of that
-    submission.make_config(folder, environment.make_environment(pins.find_pins([], [], None), None), "c1", None)
+    submit.make_config(folder, make_environment(find_pins([], [], None), None), "c1", None)
     assert capsys.readouterr().err == ""
     logging.getLogger("azureml.core.compute").warning("the cluster is in another region")
     assert capsys.readouterr().err == "warning: Azure ML SDK: the cluster is in another region\n"

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from azureml_emulator import Endpoint, FaultAction, FaultRule
+from backends.azure import cluster, session, sync
+from backends.azure import submit as azure_submit
+from backends.azure.errors import ServiceUnavailableError
+from backends.azure.options import Options
+from backends.azure.vm_sizes import Choice
 from backends.azureml import AzureMLBackend
-from backends.azureml_support import cluster, session, submission, sync
-from backends.azureml_support.options import Options
-from backends.azureml_support.outcome import ServiceUnavailableError
-from backends.azureml_support.vm_sizes import Choice
 from tests.backends import sdk_warnings
 from trainer.errors import RefusedError
 from trainer.home import Home
@@ -124,7 +125,7 @@ def test_a_job_that_is_killed_fails_with_a_reason(start: Callable[..., Run], tmp
 def test_a_run_over_its_cap_fails_and_says_so(
     start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_config = submission.make_config
+    make_config = azure_submit.make_config
 
     def impatient(*words: Any) -> Any:
         config = make_config(*words)
@@ -132,7 +133,7 @@ def test_a_run_over_its_cap_fails_and_says_so(
         config.run_config.max_run_duration_seconds = 2
         return config
 
-    monkeypatch.setattr(submission, "make_config", impatient)
+    monkeypatch.setattr(azure_submit, "make_config", impatient)
     monkeypatch.setattr(sync, "_CAP_SLACK_SECONDS", 59.0)
     info = start(600.0, max_minutes=1).wait(timeout=SECONDS)
     assert info.status is RunStatus.FAILED
@@ -169,32 +170,32 @@ def submission_folder(home: Home, prepared: Prepared) -> RunFolder:
 class TestClusters:
     """No job runs here: what is refused is refused before anything is sent."""
 
-    def settle(self, azure: AzureMLBackend, home: Home, **options: Any) -> Choice:
+    def get_or_create(self, azure: AzureMLBackend, home: Home, **options: Any) -> Choice:
         workspace = session.open_workspace(session.find_workspace(azure.options, home))
-        self.told: list[str] = []
-        return cluster.settle(workspace, Options(**options), self.told.append, poll_seconds=0.05)
+        self.notices: list[str] = []
+        return cluster.get_or_create(workspace, Options(**options), self.notices.append, poll_seconds=0.05)
 
     def test_the_successor_of_the_default_is_said(self, azure: AzureMLBackend, azure_home: Home) -> None:
-        choice = self.settle(azure, azure_home, compute="fresh-one")
+        choice = self.get_or_create(azure, azure_home, compute="fresh-one")
         assert choice.size.name == "Standard_NC4as_T4_v3"
         assert choice.note
-        assert any("fresh-one" in line for line in self.told)
-        again = self.settle(azure, azure_home, compute="fresh-one")
+        assert any("fresh-one" in line for line in self.notices)
+        again = self.get_or_create(azure, azure_home, compute="fresh-one")
         assert (again.size, again.note) == (choice.size, None)
 
     def test_where_that_is_not_offered_either_the_next_is_taken(
         self, azure: AzureMLBackend, azure_home: Home, faults: Callable[..., None]
     ) -> None:
         faults(sizes_not_offered=["Standard_NC4as_T4_v3"])
-        assert self.settle(azure, azure_home, compute="next-one").size.name == "Standard_NC8as_T4_v3"
+        assert self.get_or_create(azure, azure_home, compute="next-one").size.name == "Standard_NC8as_T4_v3"
         with pytest.raises(RefusedError, match="doesn't offer") as caught:
-            self.settle(azure, azure_home, compute="by-hand", vm_size="Standard_NC4as_T4_v3")
+            self.get_or_create(azure, azure_home, compute="by-hand", vm_size="Standard_NC4as_T4_v3")
         assert "--vm-size Standard_NC8as_T4_v3" in caught.value.hint
 
     def test_a_cluster_of_another_size_is_not_taken(self, azure: AzureMLBackend, azure_home: Home) -> None:
-        self.settle(azure, azure_home, compute="cpus", vm_size="Standard_DS3_v2")
+        self.get_or_create(azure, azure_home, compute="cpus", vm_size="Standard_DS3_v2")
         with pytest.raises(RefusedError, match="Standard_DS3_v2") as caught:
-            self.settle(azure, azure_home, compute="cpus", vm_size="Standard_NC4as_T4_v3")
+            self.get_or_create(azure, azure_home, compute="cpus", vm_size="Standard_NC4as_T4_v3")
         assert "--compute cpus-2" in caught.value.hint
 
     def test_refused_quota_is_a_refusal_that_names_quota(
@@ -202,12 +203,12 @@ class TestClusters:
     ) -> None:
         faults(refused_quota=True)
         with pytest.raises(RefusedError) as caught:
-            self.settle(azure, azure_home, compute="no-quota")
+            self.get_or_create(azure, azure_home, compute="no-quota")
         assert caught.value.exit_code == 4
         assert "uota" in caught.value.hint
 
     def test_what_a_new_cluster_is_made_of(self, azure: AzureMLBackend, azure_home: Home, service: Endpoint) -> None:
-        self.settle(azure, azure_home, compute="scales", max_nodes=3, idle_minutes=7)
+        self.get_or_create(azure, azure_home, compute="scales", max_nodes=3, idle_minutes=7)
         workspace = session.open_workspace(session.find_workspace(azure.options, azure_home))
         scale = session.sdk("azureml.core.compute").ComputeTarget(workspace, "scales").scale_settings
         assert (scale.minimum_node_count, scale.maximum_node_count) == (0, 3)

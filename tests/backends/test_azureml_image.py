@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.azureml_support import environment, pins
+from backends.azure.image import Pins, find_pins, make_environment
 from tests.backends.test_azureml_offline import instructions
 from trainer.snapshot import Snapshot, build_snapshot, default_script
 
@@ -36,9 +36,9 @@ def test_the_install_steps_make_an_environment_that_trains(tmp_path: Path, tiny_
     if not index_answers(python):
         pytest.skip("no package index can be reached")
     data = {path.name: path for path in tiny_data.iterdir()}
-    snapshot = build_snapshot(default_script(), dataset_files=data, dataset_name="tiny")
+    snapshot = build_snapshot(default_script()).with_dataset("tiny", data)
     snapshot.stage(tmp_path / "work")
-    image = environment.make_environment(_pins(snapshot), None)
+    image = make_environment(_pins(snapshot), None)
     # /tmp is the image's own; here it is everyone's.
     mine = {CONSTRAINTS: str(tmp_path / "build-constraints.txt")}
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
@@ -65,16 +65,16 @@ def test_the_install_steps_make_an_environment_that_trains(tmp_path: Path, tiny_
     assert json.loads(found.stdout) == image.pins.packages
 
 
-def _pins(snapshot: Snapshot) -> pins.Pins:
+def _pins(snapshot: Snapshot) -> Pins:
     sources = [file.source for file in snapshot.files if file.path.endswith(".py")]
-    return pins.find_pins(sources, {"trainer"}, None)
+    return find_pins(sources, {"trainer"}, None)
 
 
 def test_the_file_names_this_python() -> None:
-    found = pins.find_pins([], [], None)
+    found = find_pins([], [], None)
     (step,) = [
         line
-        for line in instructions(environment.make_environment(found, None).dockerfile, "RUN")
+        for line in instructions(make_environment(found, None).dockerfile, "RUN")
         if line.startswith("conda create")
     ]
     assert f"python={'.'.join(map(str, sys.version_info[:3]))}" in step.split()

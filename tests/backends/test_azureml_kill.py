@@ -19,7 +19,7 @@ from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
 from trainer.home import Home
 from trainer.records import RunStatus
-from trainer.runfolder import RunFolder, list_runs
+from trainer.runfolder import RunFolder, run_ids
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow, pytest.mark.timeout(600)]
 CLIENT = Path(__file__).parent / "azureml_client.py"
@@ -62,8 +62,8 @@ def kill_at(service: Endpoint) -> Callable[[subprocess.Popen[str], str], None]:
 
 
 def only_run(home: Home) -> RunFolder:
-    (folder,) = list_runs(home.runs)
-    return folder
+    (run_id,) = run_ids(home.runs)
+    return RunFolder(home.runs / run_id)
 
 
 def test_a_client_killed_at_every_step(

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.azure import errors, session, signin, submit, vm_sizes
+from backends.azure.image import find_pins, imported_modules, make_environment
+from backends.azure.sync import Pace
 from backends.azureml import AzureMLBackend
-from backends.azureml_support import environment, outcome, pins, session, signin, submission, vm_sizes
-from backends.azureml_support.options import read_options
-from backends.azureml_support.pace import Pace
 from tests.backends import sdk_warnings
 from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError, UsageError
 from trainer.home import Home
@@ -33,22 +33,22 @@ pytestmark = sdk_warnings.IGNORED
 
 class TestVMSizes:
     def test_every_retired_size_has_a_successor_that_is_not(self) -> None:
-        for size in vm_sizes.all_sizes():
+        for size in vm_sizes.SIZES:
             assert (size.retired is None) == (size.successor is None), size
             if size.successor:
                 successor = vm_sizes.look_up(size.successor)
-                assert successor in vm_sizes.all_sizes()
+                assert successor in vm_sizes.SIZES
                 assert successor.retired is None
                 assert successor.gpus >= size.gpus
 
     def test_names_are_unique_and_found_in_any_case(self) -> None:
-        names = [size.name.lower() for size in vm_sizes.all_sizes()]
+        names = [size.name.lower() for size in vm_sizes.SIZES]
         assert len(names) == len(set(names))
         assert vm_sizes.look_up("STANDARD_NC6").retired == date(2023, 8, 31)
 
     def test_kepler_gets_cuda_11_and_everything_newer_12(self) -> None:
         assert vm_sizes.look_up("Standard_NC6").cuda == "11"
-        assert {size.cuda for size in vm_sizes.all_sizes() if size.gpu != "NVIDIA K80"} == {"12"}
+        assert {size.cuda for size in vm_sizes.SIZES if size.gpu != "NVIDIA K80"} == {"12"}
         assert vm_sizes.look_up("Standard_DS3_v2").cuda is None
 
     def test_a_size_missing_here_is_what_the_workspace_says(self) -> None:
@@ -96,8 +96,8 @@ class TestVMSizes:
 
 
 class TestOptions:
-    def test_defaults_are_the_tutorials(self) -> None:
-        options = read_options({"vm_size": None})
+    def test_defaults_are_the_tutorials(self, home: Home) -> None:
+        options = AzureMLBackend(home, {"vm_size": None}).options
         assert (options.compute, options.vm_size, options.max_nodes) == ("gpu-cluster", None, 4)
 
     @pytest.mark.parametrize(
@@ -113,22 +113,22 @@ class TestOptions:
             {"emulator": "yes"},
         ],
     )
-    def test_unusable_ones_are_refused(self, given: dict[str, object]) -> None:
+    def test_unusable_ones_are_refused(self, home: Home, given: dict[str, object]) -> None:
         with pytest.raises(UsageError) as caught:
-            read_options(given)
+            AzureMLBackend(home, given)
         assert caught.value.hint
 
 
 class TestPins:
     def test_they_are_what_is_installed_here(self) -> None:
-        found = pins.find_pins([], [], None)
+        found = find_pins([], [], None)
         for name in ("numpy", "chainer", "azureml-core"):
             assert found.packages[name] == metadata.version(name)
         assert found.python == ".".join(map(str, sys.version_info[:3]))
         assert not any(name.startswith(("azureml-train", "cupy")) for name in found.packages)
 
     def test_they_are_closed_under_requirements(self) -> None:
-        found = pins.find_pins([], [], None)
+        found = find_pins([], [], None)
         for name in found.packages:
             for requirement in _required(name):
                 assert requirement in found.packages, f"{name} requires {requirement}"
@@ -136,9 +136,9 @@ class TestPins:
     def test_what_the_script_imports_is_pinned(self, tmp_path: Path) -> None:
         (tmp_path / "train.py").write_text("import json, helper\n\ndef late():\n    from hypothesis import given\n")
         (tmp_path / "broken.py").write_text("def :\n")
-        found = pins.find_pins(sorted(tmp_path.glob("*.py")), ["helper"], None)
+        found = find_pins(sorted(tmp_path.glob("*.py")), ["helper"], None)
         assert found.packages["hypothesis"] == metadata.version("hypothesis")
-        assert "hypothesis" not in pins.find_pins([], [], None).packages
+        assert "hypothesis" not in find_pins([], [], None).packages
 
     def test_what_no_index_has_is_left_out_and_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         site = tmp_path / "site"
@@ -149,20 +149,20 @@ class TestPins:
         monkeypatch.syspath_prepend(str(site))
         script = tmp_path / "train.py"
         script.write_text("import ours\n")
-        found = pins.find_pins([script], [], None)
+        found = find_pins([script], [], None)
         assert "ours" not in found.packages
         assert "1.0+local" in found.left_out["ours"]
 
     @pytest.mark.parametrize(("cuda", "wheel"), [("12", "cupy-cuda12x"), ("11", "cupy-cuda11x")])
     def test_a_gpu_gets_the_cupy_of_its_cuda(self, cuda: vm_sizes.Cuda, wheel: str) -> None:
-        names = {name for name in pins.find_pins([], [], cuda).packages if name.startswith("cupy")}
+        names = {name for name in find_pins([], [], cuda).packages if name.startswith("cupy")}
         assert names == {wheel}
 
     @given(st.text())
     def test_any_text_can_be_a_source(self, tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
         path = tmp_path_factory.getbasetemp() / "source.py"
         path.write_text(text, encoding="utf-8", errors="replace")
-        assert all(isinstance(name, str) for name in pins.imported_modules([path]))
+        assert all(isinstance(name, str) for name in imported_modules([path]))
 
 
 def _required(name: str) -> Iterator[str]:
@@ -177,8 +177,8 @@ def _required(name: str) -> Iterator[str]:
 
 class TestDockerfile:
     def test_every_package_is_pinned_exactly(self) -> None:
-        found = pins.find_pins([], [], None)
-        text = environment.make_environment(found, None).dockerfile
+        found = find_pins([], [], None)
+        text = make_environment(found, None).dockerfile
         words = [word for line in instructions(text, "RUN") for word in shlex.split(line)]
         requirements = {word for word in words if "==" in word}
         assert set(found.requirements()) <= requirements
@@ -186,15 +186,15 @@ class TestDockerfile:
         assert not any(sign in word for word in words for sign in (">=", "<=", "~=", "*"))
 
     def test_equal_environments_have_one_name(self) -> None:
-        found = pins.find_pins([], [], None)
-        first = environment.make_environment(found, None)
-        assert environment.make_environment(found, None) == first
+        found = find_pins([], [], None)
+        first = make_environment(found, None)
+        assert make_environment(found, None) == first
         other = msgspec.structs.replace(found, packages={**found.packages, "numpy": "1.26.4"})
-        assert environment.make_environment(other, None).name != first.name
+        assert make_environment(other, None).name != first.name
 
     @pytest.mark.parametrize(("cuda", "part"), [(None, "ubuntu22.04"), ("12", "cuda12"), ("11", "cuda11")])
     def test_the_base_image_fits_the_gpu(self, cuda: vm_sizes.Cuda | None, part: str) -> None:
-        image = environment.make_environment(pins.find_pins([], [], cuda), cuda)
+        image = make_environment(find_pins([], [], cuda), cuda)
         assert instructions(image.dockerfile, "FROM") == [image.image]
         assert part in image.image
 
@@ -327,25 +327,25 @@ class TestOutcome:
 
         error = RuntimeError("the SDK says so")
         error.__cause__ = requests.ConnectionError("refused")
-        assert outcome.is_passing(error)
-        assert isinstance(outcome.translate(error, "x"), outcome.ServiceUnavailableError)
+        assert errors.is_transient(error)
+        assert isinstance(errors.translate(error, "x"), errors.ServiceUnavailableError)
 
     @pytest.mark.parametrize(("status", "kind"), [(401, SignInError), (403, SignInError), (404, NotFoundError)])
     def test_the_status_decides(self, status: int, kind: type[Exception]) -> None:
         error = RuntimeError(f"Received bad response:\nResponse Code: {status}\nHeaders: {{}}\nContent: b'{{}}'")
-        assert outcome.status_of(error) == status
-        assert isinstance(outcome.translate(error, "x"), kind)
+        assert errors.status_of(error) == status
+        assert isinstance(errors.translate(error, "x"), kind)
 
     def test_the_services_own_message_is_dug_out(self) -> None:
         body = '{"error": {"code": "Quota", "message": "You have 0 cores of quota.\\nAsk."}}'
         error = RuntimeError(f"Received bad response:\nResponse Code: 400\nHeaders: {{'a': 'b'}}\nContent: b'{body}'")
-        found = outcome.translate(error, "create the cluster")
+        found = errors.translate(error, "create the cluster")
         assert found.message == "Azure ML could not create the cluster: You have 0 cores of quota."
         assert "--vm-size" in found.hint
 
     @given(st.text(), st.integers(100, 599))
     def test_any_error_becomes_one_line(self, text: str, status: int) -> None:
-        found = outcome.translate(RuntimeError(f"{text} StatusCode: {status}"), "do it")
+        found = errors.translate(RuntimeError(f"{text} StatusCode: {status}"), "do it")
         assert "\n" not in found.message
         assert found.hint
 
@@ -357,10 +357,10 @@ class TestOutcome:
                 raise failures.pop()
             return 7
 
-        assert outcome.retried(call, attempts=3, pause=0.0) == 7
+        assert errors.retry(call, attempts=3, pause=0.0) == 7
         calls = []
         with pytest.raises(ValueError, match="no"):
-            outcome.retried(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
+            errors.retry(lambda: calls.append(1) or _raise(ValueError("no")), pause=0.0)
         assert len(calls) == 1
 
 
@@ -376,14 +376,14 @@ class TestPace:
         assert pace.is_due()
         waits = []
         for _ in range(20):
-            pace.looked(changed=False)
+            pace.record_answer(changed=False)
             before = clock[0]
             while not pace.is_due():
                 clock[0] += 0.01
             waits.append(clock[0] - before)
         assert waits[0] < waits[1] < waits[2]
         assert waits[-1] == pytest.approx(5.0, abs=0.02)
-        pace.looked(changed=True)
+        pace.record_answer(changed=True)
         clock[0] += 1.01
         assert pace.is_due()
 
@@ -391,12 +391,12 @@ class TestPace:
         clock = [0.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
         pace = Pace(1.0, 5.0)
-        assert not pace.may_ride_out()
-        pace.looked(changed=True)
+        assert not pace.record_failure()
+        pace.record_answer(changed=True)
         clock[0] = 200.0
-        assert pace.may_ride_out()
+        assert pace.record_failure()
         clock[0] = 400.0
-        assert not pace.may_ride_out()
+        assert not pace.record_failure()
 
 
 @with_sdk
@@ -408,7 +408,7 @@ class TestGitRemote:
         subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", url], check=True)
         registry = session.sdk("azureml._base_sdk_common.tracking").global_tracking_info_registry
         assert "secret" in json.dumps(registry.gather_all(str(tmp_path)))
-        with submission._without_credentials(tmp_path):
+        with submit._without_credentials(tmp_path):
             found = registry.gather_all(str(tmp_path))
         assert found["azureml.git.repository_uri"] == "https://example.invalid/x.git"
         assert "AZUREML_GIT_REPOSITORY_URI" not in os.environ
@@ -442,7 +442,7 @@ class TestPlan:
         assert "numpy==" in details["pins"]
         assert "openmpi" in details["image"]
         assert details["time cap"] == "30 minutes"
-        assert "Standard_NC4as_T4_v3" in details["vm size"]
+        assert "Standard_NC4as_T4_v3" in details["VM size"]
         assert any("2023-08-31" in warning for warning in found["warnings"])
 
     def test_a_cpu_size_plans_a_cpu_image(self, home: Home) -> None:

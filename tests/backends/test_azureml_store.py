@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from azureml_emulator import Endpoint, FaultAction, FaultRule
+from backends.azure.session import sdk
+from backends.azure.store import AzureMLStore
 from backends.azureml import AzureMLBackend
-from backends.azureml_support.registry import AzureMLStore
-from backends.azureml_support.session import sdk
 from tests.artifacts.local_runs import make_local_run
 from tests.backends import sdk_warnings
 from tests.contract.store_contract import MakeRun, RegisterCommand, StoreContract, npz_bytes

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backends import local
 from backends.local import LocalBackend
-from backends.local_support import workdir
+from backends.local_supervisor import working_directory
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from trainer.backend import load_backend
 from trainer.errors import ConfigError
@@ -21,7 +20,6 @@ from trainer.job import TrainingJob
 from trainer.records import RunStatus
 from trainer.run import Run
 from trainer.runfolder import RunFolder
-from trainer.runtime.datasets.dataset import DECODED_DIR
 from trainer.submission import JobRequest, prepare, submit
 
 MODEL = """
@@ -36,7 +34,7 @@ def supervise(home: Home, folder: RunFolder, minute: float = 60.0) -> None:
     """Supervise in the foreground, with minutes as short as wanted; in a process whose children it may end."""
     code = (
         "import sys; from pathlib import Path; from trainer.runfolder import RunFolder;"
-        "from backends.local_store import LocalStore; from backends.local_support.supervisor import supervise;"
+        "from backends.local_store import LocalStore; from backends.local_supervisor import supervise;"
         "supervise(RunFolder(Path(sys.argv[1])), LocalStore(Path(sys.argv[2])), minute=float(sys.argv[3]))"
     )
     words = [str(folder.path), str(home.models), str(minute)]
@@ -97,7 +95,7 @@ class TestIndependence:
         assert len(state["fds"]) <= 4  # 0, 1, 2 and the listing's own
         assert state["run"] == str(run.folder.path)
         assert state["id"] == run.run_id
-        assert state["cwd"] == str(workdir.working_directory(run.folder))
+        assert state["cwd"] == str(working_directory(run.folder))
         assert (state["unbuffered"], state["session"], state["real"]) == ("1", True, True)
 
     def test_the_supervisor_is_light(self, home: Home, tmp_path: Path) -> None:
@@ -119,9 +117,6 @@ class TestIndependence:
 
         until(removed, "the removal")
         until(lambda: all(gone(pid) for pid in pids), "the end")
-
-    def test_names_that_the_job_reads_are_the_runtimes(self) -> None:
-        assert local.DECODED_DIR_VARIABLE == DECODED_DIR
 
 
 class TestOutputs:
@@ -158,7 +153,7 @@ class TestOutputs:
         run = start(home, tmp_path / "job", f"import atexit, shutil\nfrom pathlib import Path\n{ending}\n")
         assert run.wait(SECONDS).status is RunStatus.COMPLETED, run.folder.log_tail()
         assert [name for name in run.files() if name != "environment.json"] == files
-        assert not workdir.working_directory(run.folder).exists()
+        assert not working_directory(run.folder).exists()
 
     def test_a_model_that_is_no_safe_npz_fails_the_run(self, home: Home, tmp_path: Path) -> None:
         source = "from pathlib import Path\nPath('outputs/model.npz').write_bytes(b'not a zip')\n"
@@ -173,7 +168,7 @@ class TestOutputs:
 class TestCheck:
     def test_a_named_device_that_cannot_be_used_writes_nothing(self, home: Home, tiny_data: Path) -> None:
         # A card that does not exist, on a machine with any number of them.
-        prepared = prepare(JobRequest(dataset=str(tiny_data), device="cuda:99"), home)
+        prepared = prepare(JobRequest(dataset=str(tiny_data), training={"device": "cuda:99"}), home)
         with pytest.raises(ConfigError, match="cuda:99"):
             submit(prepared, LocalBackend(home, {}), home)
         assert not home.path.exists()
@@ -203,7 +198,7 @@ class TestLimits:
 
     def test_a_working_directory_that_cannot_be_made(self, home: Home, tmp_path: Path) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
-        workdir.working_directory(folder).write_text("in the way")
+        working_directory(folder).write_text("in the way")
         supervise(home, folder)
         info = folder.info()
         assert info.status is RunStatus.FAILED

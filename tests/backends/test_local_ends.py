@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backends.local import LocalBackend
-from backends.local_support import workdir
+from backends.local_supervisor import collect_outputs, make_workdir, working_directory
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from tests.contract.backend_contract import arrays
 from trainer.home import Home
@@ -44,11 +44,11 @@ class TestDeaths:
         assert "supervised" in info.failure.message
         assert all(gone(pid) for pid in pids)
         assert run.files() == ["environment.json", "pids"]
-        assert not workdir.working_directory(run.folder).exists()
+        assert not working_directory(run.folder).exists()
 
     def test_a_supervisor_killed_after_the_script_loses_nothing(self, home: Home) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
-        made = workdir.make(folder) / "outputs"
+        made = make_workdir(folder) / "outputs"
         np.savez(made / "model.npz", w=np.arange(3))
         folder.update(status=RunStatus.FINALIZING, created=0.0)
         backend = LocalBackend(home, {})
@@ -62,10 +62,10 @@ class TestDeaths:
 
     def test_collecting_goes_on_where_a_kill_stopped_it(self, home: Home) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
-        (workdir.make(folder) / "outputs" / "kept").touch()
+        (make_workdir(folder) / "outputs" / "kept").touch()
         folder.outputs.unlink()  # as far as it came
         for _ in range(2):
-            workdir.collect(folder)
+            collect_outputs(folder)
             assert [path.name for path in folder.outputs.iterdir()] == ["kept"]
 
     def test_a_submission_killed_before_its_supervisor_started_fails(self, home: Home) -> None:
@@ -81,7 +81,9 @@ class TestDeaths:
         self, home: Home, tmp_path: Path, tiny_data: Path
     ) -> None:
         backend = LocalBackend(home, {})
-        request = JobRequest(epochs=200, batchsize=64, units=20, device="cpu", seed=3, dataset=str(tiny_data))
+        request = JobRequest(
+            training={"epochs": 200, "batchsize": 64, "units": 20, "device": "cpu", "seed": 3}, dataset=str(tiny_data)
+        )
         killed = submit(prepare(request, home), backend, home)
         until((killed.folder.outputs / "checkpoint.npz").exists, "the first checkpoint")
         worker(killed).kill()

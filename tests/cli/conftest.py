@@ -43,7 +43,7 @@ class Project:
     def trainer(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         environment = self.environment | options.pop("env", {})
         return subprocess.run(
-            [*COMMAND, *words],
+            [*options.pop("command", COMMAND), *words],
             cwd=self.path,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -45,24 +45,25 @@ def test_each_layer_hides_the_next(place: Home) -> None:
         "seed": (None, "default"),
         "backend": ("local", "default"),
     }
-    assert config.flags("training") == {"epochs": 4}
+    assert config.training(flags_only=True) == {"epochs": 4}
+    assert config.training() == {"epochs": 4, "batchsize": 1, "units": 3, "lr": 0.5}
 
 
 def test_a_backends_table_is_for_that_backend(place: Home) -> None:
     project_file(place, '[tool.trainer]\nvm-size = "A"\n[tool.trainer.azureml]\nvm_size = "B"\nepochs = 7\n')
-    assert load_config(place, {}, {})["vm_size"] == "A"
+    assert "vm_size" not in load_config(place, {}, {}).values
     config = load_config(place, {"backend": "azureml"}, {})
     assert (config["vm_size"], config["epochs"]) == ("B", 7)
     assert load_config(place, {}, {"TRAINER_BACKEND": "azureml"})["vm_size"] == "B"
-    assert config.of_kind("backend") == {"vm_size": "B"}
+    assert config.options() == {"vm_size": "B"}
 
 
 def test_paths_in_a_file_count_from_the_file(place: Home) -> None:
     project_file(place, '[tool.trainer]\nscript = "code/train.py"\nworkspace-config = "/etc/azure.json"\n')
-    config = load_config(place, {}, {"TRAINER_SOURCE": "code"})
-    assert config["script"] == str(place.project / "code" / "train.py")
-    assert config["workspace_config"] == "/etc/azure.json"
-    assert config["source"] == "code"
+    config = load_config(place, {"backend": "azureml"}, {"TRAINER_SOURCE": "code"})
+    assert config["script"] == place.project / "code" / "train.py"
+    assert config["workspace_config"] == Path("/etc/azure.json")
+    assert config["source"] == Path("code")
 
 
 @pytest.mark.parametrize(
@@ -70,10 +71,14 @@ def test_paths_in_a_file_count_from_the_file(place: Home) -> None:
     [
         ("epoch = 3", ["unknown key 'epoch'", "Did you mean 'epochs'?"]),
         ("qqq = 3", ["unknown key 'qqq'", "Known keys: backend,"]),
-        ('epochs = "3"', ["epochs = '3'", "expected int, got str"]),
-        ("epochs = 0", ["epochs = 0", ">= 1"]),
-        ("emulator = 1", ["emulator = 1", "expected bool, got int"]),
-        ("experiment = ''", ["experiment = ''", "length >= 1"]),
+        ('epochs = "3"', ["epochs must be a whole number of at least 1, not '3'."]),
+        ("epochs = 0", ["epochs must be a whole number of at least 1, not 0."]),
+        ("max-minutes = 0", ["max-minutes must be a whole number of at least 1"]),
+        ("backend = 'azureml'\nemulator = 1", ["emulator must be true or false, not 1."]),
+        ("backend = 'azureml'\n[azureml]\nmax-nodes = 0", ["azureml: max-nodes must be a whole number from 1 to"]),
+        ("backend = 'azureml'\n[azureml]\nvm-sise = 'a'", ["azureml: unknown key 'vm-sise'", "'vm-size'?"]),
+        ("backend = 3", ["backend must be a text"]),
+        ("experiment = ''", ["experiment must be a text that is not empty"]),
         ("vm-size = 'a'\nvm_size = 'b'", ["given twice"]),
         ("epochs = ", ["is not TOML"]),
         ("[nowhere]\nepochs = 1", ["no backend 'nowhere'", "azureml, local"]),
@@ -93,18 +98,23 @@ def test_a_wrong_project_file_is_named_with_its_table(place: Home) -> None:
     path = project_file(place, "[tool.trainer]\nepochs = true\n")
     with pytest.raises(ConfigError) as caught:
         load_config(place, {}, {})
-    assert caught.value.message == f"{path}, [tool.trainer]: epochs = True: expected int, got bool."
+    assert caught.value.message == f"{path}, [tool.trainer]: epochs must be a whole number of at least 1, not True."
 
 
 def test_a_wrong_variable_is_named(place: Home) -> None:
-    for variable, value in (("TRAINER_EPOCHS", "many"), ("TRAINER_EMULATOR", "perhaps"), ("TRAINER_LR", "fast")):
-        with pytest.raises(ConfigError, match=variable):
-            load_config(place, {}, {variable: value})
+    for variable, value in (
+        ("TRAINER_EPOCHS", "many"),
+        ("TRAINER_EMULATOR", "perhaps"),
+        ("TRAINER_LR", "fast"),
+        ("TRAINER_AZUREML_MAX_NODES", "0"),
+    ):
+        with pytest.raises(ConfigError, match=f"{variable} must be .*, not '{value}'"):
+            load_config(place, {"backend": "azureml"}, {variable: value})
 
 
 def test_variables_as_shells_write_them(place: Home) -> None:
     for word, value in (("1", True), ("yes", True), ("FALSE", False), ("off", False)):
-        assert load_config(place, {}, {"TRAINER_EMULATOR": word})["emulator"] is value
+        assert load_config(place, {"backend": "azureml"}, {"TRAINER_EMULATOR": word})["emulator"] is value
     assert load_config(place, {}, {"TRAINER_EPOCHS": ""})["epochs"] is None
     assert load_config(place, {}, {"TRAINER_LR": "1e-3"})["lr"] == 0.001
 
@@ -128,7 +138,8 @@ def test_files_of_others_are_not_read(place: Home) -> None:
     assert load_config(place, {}, {})["epochs"] is None
 
 
-_KEYS = st.sampled_from([*SETTINGS, "vm-size", "zzz"])
+_OPTIONS = ("vm-size", "max_nodes", "emulator", "workspace_config")
+_KEYS = st.sampled_from([*SETTINGS, *_OPTIONS, "zzz"])
 _VALUES = st.one_of(st.integers(-5, 10**6), st.floats(allow_nan=False), st.booleans(), st.text(max_size=5))
 
 
@@ -147,6 +158,24 @@ def test_any_table_is_taken_or_refused_by_name(place: Home, table: dict[str, obj
         assert str(path) in refused.message
         assert refused.hint
     else:
-        assert {key.replace("-", "_") for key in table} <= {
-            name for name, value in config.values.items() if value.source == str(path)
-        }
+        taken = {name for name, value in config.values.items() if value.source == str(path)}
+        # Another backend's options are left to it.
+        of_others = {option.replace("-", "_") for option in _OPTIONS} - config.values.keys()
+        assert {key.replace("-", "_") for key in table} <= taken | of_others
+
+
+def test_a_variable_for_one_backend_hides_the_plain_one(place: Home) -> None:
+    project_file(place, "[tool.trainer.azureml]\nmax-nodes = 2\n")
+    variables = {"TRAINER_AZUREML_MAX_NODES": "5", "TRAINER_MAX_NODES": "3", "TRAINER_COMPUTE": "small"}
+    config = load_config(place, {"backend": "azureml"}, variables)
+    assert config.options() == {"compute": "small", "max_nodes": 5}
+    assert config.values["max_nodes"].source == "TRAINER_AZUREML_MAX_NODES"
+    assert load_config(place, {"backend": "azureml"}, {})["max_nodes"] == 2
+    assert load_config(place, {"backend": "local"}, variables).options() == {}
+
+
+def test_a_table_of_another_backend_is_left_to_it(place: Home) -> None:
+    users_file("[azureml]\nmax-nodes = 0\n")
+    assert load_config(place, {}, {})["backend"] == "local"
+    with pytest.raises(ConfigError, match="max-nodes"):
+        load_config(place, {"backend": "azureml"}, {})

@@ -89,7 +89,7 @@ def test_a_wrong_setting_ends_with_three(project: Project) -> None:
     (project.path / "pyproject.toml").write_text("[tool.trainer]\nunits = 'many'\n")
     ran = project.trainer("models")
     assert ran.returncode == 3
-    assert f"{project.path / 'pyproject.toml'}, [tool.trainer]: units = 'many'" in ran.stderr
+    assert f"{project.path / 'pyproject.toml'}, [tool.trainer]: units must be a whole number" in ran.stderr
 
 
 def test_data(project: Project, tmp_path: Path) -> None:

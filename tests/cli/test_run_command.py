@@ -152,7 +152,9 @@ def test_dry_run_starts_nothing(project: Project) -> None:
 
 
 def test_package_lists_what_the_run_recorded(trained: Project) -> None:
-    packed = json.loads(trained.trainer("package", "--dataset", str(trained.data), "--json").stdout)
+    data = ("--dataset", str(trained.data))
+    packed = json.loads(trained.trainer("package", *data, "--backend", "azureml", "--json").stdout)
+    assert json.loads(trained.trainer("package", *data, "--json").stdout) == packed | {"limits": None}
     run = json.loads(trained.trainer("show", "latest", "--json").stdout)
     assert packed["digest"] == run["snapshot"]
     assert packed["count"] == len(packed["files"])

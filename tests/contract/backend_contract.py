@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from trainer.artifacts import ModelVersion
-from trainer.backend import Backend
+from trainer.backend import Backend, backend_type
 from trainer.errors import RefusedError, UsageError
 from trainer.home import Home
 from trainer.listing import list_infos
@@ -35,8 +35,12 @@ ATTACH = """
 import json, sys
 from pathlib import Path
 from trainer.home import Home
-from trainer.listing import open_run
-run = open_run(Home(Path(sys.argv[1]), Path(sys.argv[1]).parent), sys.argv[2])
+from trainer.backend import load_backend
+from trainer.run import Run
+from trainer.runfolder import RunFolder
+home = Home(Path(sys.argv[1]), Path(sys.argv[1]).parent)
+folder = RunFolder(home.runs / sys.argv[2])
+run = Run(folder, load_backend(folder.info().backend, home))
 info = run.wait(timeout=float(sys.argv[3]))
 json.dump({"status": info.status, "metrics": run.latest_metrics(), "files": run.files(), "log": list(run.logs())},
           sys.stdout)
@@ -73,7 +77,9 @@ class BackendContract:
     @classmethod
     def request_of_ours(cls, tiny_data: Path) -> JobRequest:
         return JobRequest(
-            epochs=EPOCHS, batchsize=32, seed=1, device="cpu", dataset=str(tiny_data), tags={"purpose": "contract"}
+            training={"epochs": EPOCHS, "batchsize": 32, "seed": 1, "device": "cpu"},
+            dataset=str(tiny_data),
+            tags={"purpose": "contract"},
         )
 
     @pytest.fixture(scope="class")
@@ -108,7 +114,7 @@ class BackendContract:
 
     def test_is_a_backend(self, backend: Backend) -> None:
         assert isinstance(backend, Backend)
-        assert backend.on_interrupt in ("cancel", "detach")
+        assert backend_type(backend.name) is type(backend)
 
     def test_refuses_an_option_it_does_not_know(self, backend: Backend, home: Home) -> None:
         with pytest.raises(UsageError, match=r"no.such.option"):
@@ -223,7 +229,13 @@ class BackendContract:
     def test_a_resumed_run_ends_with_the_same_model(
         self, trained: Run, home: Home, backend: Backend, request_of_ours: JobRequest
     ) -> None:
-        half = self.completed(submit(prepare(replace(request_of_ours, epochs=1), home), backend, home))
+        half = self.completed(
+            submit(
+                prepare(replace(request_of_ours, training={**request_of_ours.training, "epochs": 1}), home),
+                backend,
+                home,
+            )
+        )
         resumed = self.completed(submit(resume(half, ("--epochs", str(EPOCHS))), backend, home))
         assert resumed.info().resumed_from == half.run_id
         whole, continued, before = arrays(trained), arrays(resumed), arrays(half)

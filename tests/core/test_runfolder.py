@@ -14,7 +14,7 @@ from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
-from trainer.runfolder import RUN_ID, RunFolder, find_run, list_runs, new_run_id
+from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, new_run_id, run_ids
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)
 
@@ -105,6 +105,34 @@ class TestLocks:
         assert not (folder.path / ".never.lock").exists()
 
 
+class TestLogReader:
+    def test_gives_each_line_once_when_it_is_complete(self, folder: RunFolder) -> None:
+        log = LogReader(folder)
+        assert log.lines(final=False) == []
+        folder.log_path.write_bytes(b"one\n\ntw\xc3")
+        assert log.lines(final=False) == ["one", ""]
+        assert log.lines(final=False) == []
+        with folder.log_path.open("ab") as stream:
+            stream.write(b"\xb6\n\xff")
+        assert log.lines(final=False) == ["tw\u00f6"]
+        assert log.lines(final=True) == ["\ufffd"]
+        assert log.lines(final=True) == []
+
+
+class TestBeingSubmitted:
+    def test_while_the_lock_is_held_or_the_folder_is_new(self, folder: RunFolder) -> None:
+        assert folder.being_submitted()
+        folder.update(created=0.0)
+        assert not folder.being_submitted()
+        with folder.locked(SUBMISSION_LOCK):
+            assert folder.being_submitted()
+
+    def test_not_once_its_backend_has_taken_it(self, folder: RunFolder) -> None:
+        folder.update(status=RunStatus.PREPARING)
+        with folder.locked(SUBMISSION_LOCK):
+            assert not folder.being_submitted()
+
+
 class TestWhatTheScriptWrites:
     def test_metrics_leave_out_half_lines_and_spoiled_ones(self, folder: RunFolder) -> None:
         lines = [
@@ -141,7 +169,7 @@ class TestFinding:
         for name in ("20260101-000000-aaaaaa", "20260101-000000-bbbbbb", "20260202-000000-cccccc"):
             (home.runs / name).mkdir(parents=True)
         (home.runs / "not-a-run").mkdir()
-        assert len(list_runs(home.runs)) == 3
+        assert len(run_ids(home.runs)) == 3
         for reference in ("20260202-000000-cccccc", "202602", "cccccc", "ccc", "latest"):
             assert find_run(home.runs, reference).run_id == "20260202-000000-cccccc"
         with pytest.raises(UsageError, match="fits 2 runs"):
@@ -151,7 +179,7 @@ class TestFinding:
                 find_run(home.runs, reference)
 
     def test_where_there_are_none(self, home: Home) -> None:
-        assert list_runs(home.runs) == []
+        assert run_ids(home.runs) == []
         with pytest.raises(NotFoundError):
             find_run(home.runs, "latest")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from backends.azureml import SNAPSHOT_LIMITS
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.snapshot import (
-    AZURE_LIMITS,
     Limits,
     Snapshot,
     build_snapshot,
@@ -77,12 +77,8 @@ class TestContents:
 
     def test_data_and_what_to_resume_from_have_their_places(self, project: Path, tmp_path: Path) -> None:
         (tmp_path / "f").write_text("f")
-        snapshot = build_snapshot(
-            project / "train.py",
-            dataset_files={"images": tmp_path / "f"},
-            dataset_name="digits",
-            resume_files={"a/b.npz": tmp_path / "f"},
-        )
+        snapshot = build_snapshot(project / "train.py").with_dataset("digits", {"images": tmp_path / "f"})
+        snapshot = snapshot.with_resume({"a/b.npz": tmp_path / "f"})
         paths = [file.path for file in snapshot.files]
         assert "_trainer_job/data/digits/images" in paths
         assert "_trainer_job/resume/a/b.npz" in paths
@@ -158,8 +154,8 @@ class TestStaging:
 class TestLimits:
     def test_are_azure_mls(self) -> None:
         constants = pytest.importorskip("azureml._restclient.constants")
-        assert AZURE_LIMITS.files == constants.SNAPSHOT_MAX_FILES
-        assert AZURE_LIMITS.size == constants.SNAPSHOT_MAX_SIZE_BYTES
+        assert SNAPSHOT_LIMITS.files == constants.SNAPSHOT_MAX_FILES
+        assert SNAPSHOT_LIMITS.size == constants.SNAPSHOT_MAX_SIZE_BYTES
 
     def test_what_fits_passes(self, project: Path) -> None:
         snapshot = build_snapshot(project / "train.py")
@@ -177,5 +173,5 @@ class TestLimits:
         with pytest.raises(
             RefusedError, match=r"1,000\.\d MB, .* _trainer_job/data/d/images \(1,000\.0 MB\)"
         ) as caught:
-            check_limits(replace(snapshot, files=(*snapshot.files, large)))
+            check_limits(replace(snapshot, files=(*snapshot.files, large)), SNAPSHOT_LIMITS)
         assert "--dataset" in caught.value.hint

@@ -13,7 +13,7 @@ from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunInfo, RunStatus
 from trainer.run import Run
-from trainer.runfolder import SUBMISSION_LOCK, RunFolder, list_runs
+from trainer.runfolder import SUBMISSION_LOCK, RunFolder, find_run
 from trainer.snapshot import Limits
 from trainer.submission import JobRequest, prepare, resume, submit
 
@@ -65,7 +65,11 @@ class TestRequest:
         assert (job.dataset, len(job.dataset_digest or "")) == ("tiny", 64)
 
     def test_and_what_was_given(self, home: Home, tiny_data: Path) -> None:
-        request = ours(tiny_data, epochs=2, units=7, lr=0.1, seed=3, device="cuda:1", script_args=("--gpu_id", "0"))
+        request = ours(
+            tiny_data,
+            training={"device": "cuda:1", "epochs": 2, "units": 7, "lr": 0.1, "seed": 3},
+            script_args=("--gpu_id", "0"),
+        )
         words = " ".join(prepare(request, home).job.arguments)
         assert words == (
             "--epochs 2 --batchsize 128 --output_dir ./outputs --units 7 --lr 0.1 --seed 3 --device cuda:1 --gpu_id 0"
@@ -76,27 +80,29 @@ class TestRequest:
 
     def test_flags_of_our_script_are_refused_for_another(self, home: Home, script: Path) -> None:
         with pytest.raises(UsageError, match="--epochs") as caught:
-            prepare(JobRequest(script=script, epochs=3, seed=1), home)
+            prepare(JobRequest(script=script, training={"epochs": 3, "seed": 1}), home)
         assert caught.value.hint.endswith("-- --epochs 3 --seed 1")
 
     @pytest.mark.parametrize(
         "fields",
         [
-            {"epochs": 0},
-            {"batchsize": -1},
-            {"units": 0},
-            {"threads": 0},
+            {"training": {"epochs": 0}},
+            {"training": {"epochs": "3"}},
+            {"training": {"epocs": 3}},
+            {"training": {"batchsize": -1}},
+            {"training": {"units": 0}},
+            {"training": {"threads": 0}},
             {"max_minutes": 0},
-            {"lr": 0.0},
-            {"lr": float("nan")},
-            {"lr": float("inf")},
-            {"momentum": 1.0},
-            {"momentum": -0.1},
-            {"momentum": float("nan")},
-            {"seed": -1},
-            {"seed": 2**32},
-            {"device": "gpu"},
-            {"device": "cuda:"},
+            {"training": {"lr": 0.0}},
+            {"training": {"lr": float("nan")}},
+            {"training": {"lr": float("inf")}},
+            {"training": {"momentum": 1.0}},
+            {"training": {"momentum": -0.1}},
+            {"training": {"momentum": float("nan")}},
+            {"training": {"seed": -1}},
+            {"training": {"seed": 2**32}},
+            {"training": {"device": "gpu"}},
+            {"training": {"device": "cuda:"}},
             {"experiment": ""},
             {"experiment": "a b"},
             {"experiment": "x" * 256},
@@ -168,7 +174,7 @@ class TestSubmit:
     def test_a_failure_is_on_the_record_and_raised(self, home: Home, script: Path) -> None:
         with pytest.raises(RefusedError):
             submit(prepare(JobRequest(script=script), home), Recorded(RefusedError("No quota.")), home)  # type: ignore[arg-type]
-        info = list_runs(home.runs)[0].info()
+        info = find_run(home.runs, "latest").info()
         assert info.status is RunStatus.FAILED
         assert info.failure is not None
         assert info.failure.message == "No quota."
@@ -178,7 +184,7 @@ class TestSubmit:
         with pytest.raises(KeyboardInterrupt):
             submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
         assert backend.canceled
-        assert list_runs(home.runs)[0].info().status is RunStatus.CANCELED
+        assert find_run(home.runs, "latest").info().status is RunStatus.CANCELED
 
     def test_over_the_limits_nothing_is_written(self, home: Home, script: Path) -> None:
         backend = Recorded()
@@ -212,7 +218,7 @@ class TestResume:
         return run
 
     def test_our_script_continues_from_its_checkpoint(self, home: Home, tiny_data: Path) -> None:
-        run = self.ended(home, ours(tiny_data, epochs=4))
+        run = self.ended(home, ours(tiny_data, training={"epochs": 4}))
         prepared = resume(run)
         assert prepared.job.arguments == (*run.job.arguments, "--resume", "_trainer_job/resume/checkpoint.npz")
         assert prepared.job.resumed_from == run.run_id

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainer.data import verified
+from trainer.data import cache as caching
 from trainer.data.cache import Cache
 from trainer.data.catalogue import CatalogueEntry
 from trainer.data.mirrors import Patience
@@ -87,8 +87,8 @@ def test_a_verified_file_is_not_read_again_until_it_changes(
     folder = write(cache.folder(entry), contents, compressed=True)
     assert cache.find(entry)
     read: list[str] = []
-    real = verified.content_digest
-    monkeypatch.setattr(verified, "content_digest", lambda path, largest: read.append(path.name) or real(path, largest))
+    real = caching.content_digest
+    monkeypatch.setattr(caching, "content_digest", lambda path, largest: read.append(path.name) or real(path, largest))
     assert Cache.from_environment().find(entry)
     assert read == []
     os.utime(folder / f"{IMAGES}.gz", ns=(1, 1))
@@ -102,7 +102,7 @@ def test_damage_under_a_restored_time_is_seen_by_a_fresh_look(
     folder = write(cache.folder(entry), contents)
     assert cache.find(entry)
     spoil(folder / IMAGES)
-    assert cache.find(entry), "the stamp promises no more; see trainer/data/verified.py"
+    assert cache.find(entry), "the stamp promises no more; see trainer/data/cache.py"
     faults = [state.fault for state in cache.inspect(entry, folder, afresh=True)]
     assert [bool(fault) for fault in faults] == [True, False, False, False]
 

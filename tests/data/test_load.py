@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import trainer
-from trainer.runtime.jobdir import JOB_DIR
+from trainer.runtime.layout import JOB_DIR
 
 Ask = Callable[..., str]
 PROGRAM = """

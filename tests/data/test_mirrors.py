@@ -271,7 +271,7 @@ def another_process(contents: Any, tmp_path: Path, write: Any) -> Callable[[str]
         from trainer.data.cache import Cache
         from trainer.data.catalogue import CatalogueEntry, CatalogueFile
         from trainer.data.mirrors import Patience
-        from trainer.data.progress import Silent
+        from trainer.data.transfer import Silent
         from trainer.data.resolution import ensure
         from trainer.runtime.datasets import FILES
 

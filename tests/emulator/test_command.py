@@ -83,30 +83,78 @@ def test_the_plug_in_loads_nothing_of_weight() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_serving_says_what_it_does_not_prove_and_prints_the_environment(tmp_path: Path) -> None:
-    state = tmp_path / "state with space"
-    with subprocess.Popen(
-        [*COMMAND, "--state", str(state), "--print-env"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while (endpoint := find(state)) is None:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def exports(output: str) -> dict[str, str]:
+    words = [shlex.split(line) for line in output.splitlines()]
+    assert all(line[0] == "export" and len(line) == 2 for line in words)
+    return dict(line[1].split("=", 1) for line in words)
+
+
+def test_serving_says_what_it_does_not_prove(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with subprocess.Popen([*COMMAND, "--state", str(state)], stderr=subprocess.PIPE, text=True) as process:
+        while not (state / "lock").exists():
             assert process.poll() is None
             time.sleep(0.05)
+        # It is still starting: that is waited for.
+        asked = run("--state", str(state), "--print-env")
+        endpoint = find(state)
+        assert endpoint is not None
         assert endpoint.pid == process.pid
-        second = subprocess.run(
-            [*COMMAND, "--state", str(state), "--print-env"], capture_output=True, text=True, timeout=60
-        )
-        third = subprocess.run([*COMMAND, "--state", str(state)], capture_output=True, text=True, timeout=60)
+        assert exports(asked.stdout) == endpoint.env()
+        second = run("--state", str(state))
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
     assert "does not prove" in errors
     assert "Traceback" not in errors
-    exports = dict(shlex.split(line)[1].split("=", 1) for line in output.splitlines())
-    assert exports == endpoint.env()
-    assert second.stdout == output
-    assert third.returncode == 4
-    assert third.stderr.startswith("error: Another emulator serves")
+    assert second.returncode == 4
+    assert second.stderr.startswith("error: Another emulator serves")
     assert find(state) is None
     assert not (state / "endpoint.json").exists()
+
+
+def test_printing_the_environment_starts_an_emulator_in_the_background(tmp_path: Path) -> None:
+    state = str(tmp_path / "state with space")
+    first = run("--state", state, "--print-env")
+    endpoint = find(state)
+    try:
+        assert endpoint is not None
+        assert first.returncode == 0
+        assert "does not prove" in first.stderr
+        assert exports(first.stdout) == endpoint.env()
+        assert run("--state", state, "--print-env").stdout == first.stdout
+    finally:
+        stopped = run("--state", state, "--stop")
+    assert stopped.stderr == f"Stopped the emulator at {endpoint.url}.\n"
+    assert find(state) is None
+    again = run("--state", state, "--stop")
+    assert again.returncode == 0
+    assert again.stderr.startswith("No emulator serves")
+
+
+def test_the_recipe_of_the_documentation(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "emulator.md").read_text()
+    recipe = page.partition("```console\n")[2].partition("```")[0]
+    commands = [line.removeprefix("$ ") for line in recipe.splitlines()]
+    assert all(line.startswith("$ ") for line in recipe.splitlines())
+    (tmp_path / "any_sdk_v1_program.py").write_text(
+        "from azureml.core import Workspace; print(Workspace.from_config().name)"
+    )
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        ["/bin/bash", "-euc", "\n".join(commands)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip().endswith("emulator-ws")
+    assert find(tmp_path / "emulator") is None
 
 
 def test_the_state_is_private(tmp_path: Path) -> None:

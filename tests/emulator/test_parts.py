@@ -14,24 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azureml_emulator.api.run_filter import run_filter, sort_runs
-from azureml_emulator.durations import parse_duration
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultRule, Faults, FaultSwitchboard
 from azureml_emulator.jobs.collect import collect
-from azureml_emulator.jobs.environment import job_environment
 from azureml_emulator.jobs.nodes import NodePool
-from azureml_emulator.jobs.plan import JobPlan
+from azureml_emulator.jobs.plan import JobPlan, job_environment
 from azureml_emulator.jobs.process import Attempt
-from azureml_emulator.layout import StateDir, write_atomically
 from azureml_emulator.settings import Settings
+from azureml_emulator.state import StateDir, write_atomically
 from azureml_emulator.store.artifacts import ArtifactStore, normalise
 from azureml_emulator.store.blobs import BlobStore
+from azureml_emulator.store.compute import ScaleSettings
 from azureml_emulator.store.database import Database
-from azureml_emulator.sweeps.bandit import make_policy
+from azureml_emulator.store.runs import Run, RunStatus
+from azureml_emulator.sweeps.policy import make_policy
 from azureml_emulator.sweeps.sampling import draw
+from azureml_emulator.times import parse_duration
 from azureml_emulator.tokens import Scope, TokenAuthority, TokenError
-from azureml_emulator.wire.compute import ScaleSettings
-from azureml_emulator.wire.history import Run, RunStatus
 
 BOUNDS = st.tuples(st.floats(-5, 5), st.floats(0.1, 5)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from trainer.errors import MissingExtraError, UsageError
 from trainer.modeluse import ClassScore, Evaluation, check_picture, curves_text, plot_confusion, plot_curves
-from trainer.modeluse.series import number, panels, ticks
+from trainer.modeluse.curves import number, panels, ticks
 from trainer.records import Metric
 
 LOSSES = [0.78, 0.29, 0.22, 0.18, 0.15]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from trainer.errors import NotFoundError, TrainerError, UsageError
 from trainer.modeluse import LoadedModel, Network, predict
-from trainer.modeluse.images import read_digit
+from trainer.modeluse.prediction import read_digit
 
 COUNT = 200
 Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]

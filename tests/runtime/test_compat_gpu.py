@@ -121,7 +121,7 @@ def test_no_synchronisation_within_an_epoch() -> None:
     device.use()
     images = np.random.default_rng(0).integers(0, 255, (512, 28, 28), dtype=np.uint8)
     labels = (np.arange(512) % 10).astype(np.int32)
-    iterator = ArrayIterator(images, labels, 64, seed=0, device=device)
+    iterator = ArrayIterator((images.reshape(512, -1), labels), 64, seed=0, device=device)
     model = L.Classifier(L.Linear(784, 10))
     model.to_device(device)
     optimizer = chainer.optimizers.MomentumSGD().setup(model)

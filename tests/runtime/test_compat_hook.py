@@ -104,7 +104,7 @@ assert chainer.__spec__.loader.get_filename("chainer") == chainer.__file__
 def test_a_patch_for_a_missing_module_does_no_harm(tmp_path: Path) -> None:
     code = """
 from trainer.runtime.compat import hook
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 hook.install([Patch("x", "no_such_module_here", "none", "any", after=print)])
 try:
     import no_such_module_here
@@ -120,7 +120,7 @@ def test_a_module_that_fails_is_not_patched(tmp_path: Path) -> None:
 import sys
 sys.path.insert(0, "")
 from trainer.runtime.compat import hook
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 hook.install([Patch("x", "broken", "none", "any", after=lambda module: print("patched"))])
 try:
     import broken

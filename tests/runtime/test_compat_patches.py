@@ -18,9 +18,9 @@ import numpy
 import pytest
 
 from trainer.runtime import compat
-from trainer.runtime.compat import datasets, functions, importing, patch, serializers, testing
+from trainer.runtime.compat import datasets, functions, hook, importing, serializers, testing
 
-numpy_2 = pytest.mark.skipif(not patch.numpy_at_least(2), reason="Chainer needs this patch on NumPy 2 only")
+numpy_2 = pytest.mark.skipif(not hook.numpy_at_least(2), reason="Chainer needs this patch on NumPy 2 only")
 
 PRELUDE = "import numpy, chainer, chainer.functions as F\n"
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from trainer.runfolder import RunFolder
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.recorder import FolderRecorder, clean_name, number
+from trainer.runtime.sinks import FolderSink, clean_name, number
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -153,7 +153,7 @@ def test_a_run_folder_that_is_gone_is_said(launch: Launch, tmp_path: Path) -> No
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(RuntimeFault, match="No space left"):
-        FolderRecorder(tmp_path).log("Loss", 1.0)
+        FolderSink(tmp_path).log("Loss", 1.0)
 
 
 def test_on_azure_an_unreachable_run_is_an_error_not_an_offline_success(launch: Launch) -> None:
@@ -266,8 +266,8 @@ def test_what_is_no_value_is_refused(value: object) -> None:
 def test_every_name_and_value_is_one_line_of_valid_json(tmp_path: Path, name: str, value: Any, step: Any) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
-    recorder = FolderRecorder(tmp_path)
-    recorder.log(clean_name(name), number(value), step)
+    sink = FolderSink(tmp_path)
+    sink.log(clean_name(name), number(value), step)
     (metric,) = folder.metrics()
     assert 1 <= len(metric.name) <= 255
     assert metric.name.isprintable()
@@ -282,10 +282,10 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from trainer.runtime.recorder import FolderRecorder
-        recorder = FolderRecorder(Path(sys.argv[1]))
+        from trainer.runtime.sinks import FolderSink
+        sink = FolderSink(Path(sys.argv[1]))
         for i in range(300):
-            recorder.log(sys.argv[2] * 200, float(i))
+            sink.log(sys.argv[2] * 200, float(i))
     """)
     processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), who]) for who in "abcd"]
     assert [process.wait(60) for process in processes] == [0] * 4

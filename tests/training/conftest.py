@@ -20,8 +20,8 @@ from chainer import training  # noqa: E402
 from chainer.training import extensions, updaters  # noqa: E402
 
 from trainer.runtime.datasets import Dataset, read_directory  # noqa: E402
+from trainer.runtime.training.compiled import compiled  # noqa: E402
 from trainer.runtime.training.iterator import ArrayIterator, unit_range  # noqa: E402
-from trainer.runtime.training.updater import ReplayUpdater  # noqa: E402
 
 
 class MLP(chainer.Chain):
@@ -41,6 +41,15 @@ def data(tiny_data: Path) -> Dataset:
     return read_directory(tiny_data)
 
 
+@pytest.fixture(scope="session")
+def examples(data: Dataset) -> Any:
+    """Training and test set as a script gives them to the iterator: bytes of shape (N, 784), labels of shape (N,)."""
+    return tuple(
+        (images.reshape(len(images), -1), labels.astype(np.int32))
+        for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
+    )
+
+
 @pytest.fixture
 def make_model() -> Callable[..., Any]:
     """Classifiers with the same weights every time."""
@@ -54,7 +63,7 @@ def make_model() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def train(data: Dataset, tmp_path: Path) -> Callable[..., list[dict[str, float]]]:
+def train(data: Dataset, examples: Any, tmp_path: Path) -> Callable[..., list[dict[str, float]]]:
     """Trains a classifier, the plain way or ours; gives Chainer's log and the updater."""
 
     def run(
@@ -76,8 +85,8 @@ def train(data: Dataset, tmp_path: Path) -> Callable[..., list[dict[str, float]]
             )
             updater = updaters.StandardUpdater(iterator, optimizer)
         else:
-            iterator = ArrayIterator(data.train_images, data.train_labels, batch_size, seed=5)
-            updater = ReplayUpdater(iterator, optimizer, converter=unit_range)
+            iterator = ArrayIterator(examples[0], batch_size, seed=5)
+            updater = compiled(updaters.StandardUpdater(iterator, optimizer, converter=unit_range))
         trainer = training.Trainer(updater, (epochs, "epoch"), out=tmp_path / "out")
         report = extensions.LogReport(filename=None)
         trainer.extend(report)

@@ -10,34 +10,40 @@ import numpy as np
 import pytest
 from chainer import optimizers, training
 from chainer.training import extensions
+from chainer.training.updaters import StandardUpdater
 
-from trainer.runtime.datasets import Dataset
+from trainer.runtime import npz
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training import npz
 from trainer.runtime.training.checkpoint import Checkpoint, resume
-from trainer.runtime.training.evaluation import ClassifierEvaluator
+from trainer.runtime.training.compiled import compiled
+from trainer.runtime.training.extensions import ClassifierEvaluator
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
-from trainer.runtime.training.updater import ReplayUpdater
-
-IDENTITY = {"dataset": "tiny", "batch size": 48}
 
 
 @pytest.fixture
-def trainer(data: Dataset, make_model: Any, tmp_path: Path) -> Any:
+def trainer(examples: Any, make_model: Any, tmp_path: Path) -> Any:
     """Makes trainers that differ in nothing but what is asked for."""
 
     def make(
-        epochs: Any, *, out: Any = "out", seed: Any = 1, optimizer: Any = optimizers.MomentumSGD, **model: Any
+        epochs: Any,
+        *,
+        out: Any = "out",
+        seed: Any = 1,
+        optimizer: Any = optimizers.MomentumSGD,
+        given: Any = None,
+        batch_size: Any = 48,
+        identity: Any = None,
+        **model: Any,
     ) -> Any:
         classifier = make_model(**model)
         # 48 does not divide 512: batches span epochs.
-        iterator = ArrayIterator(data.train_images, data.train_labels, 48, seed=seed)
-        updater = ReplayUpdater(iterator, optimizer().setup(classifier), converter=unit_range)
+        iterator = ArrayIterator(given or examples[0], batch_size, seed=seed)
+        updater = compiled(StandardUpdater(iterator, optimizer().setup(classifier), converter=unit_range))
         trainer = training.Trainer(updater, (epochs, "epoch"), out=tmp_path / out)
-        test = ArrayIterator(data.test_images, data.test_labels, 50, repeat=False, shuffle=False)
+        test = ArrayIterator(examples[1], 50, repeat=False, shuffle=False)
         trainer.extend(ClassifierEvaluator(test, classifier, converter=unit_range))
         trainer.extend(extensions.LogReport(filename=None))
-        trainer.extend(Checkpoint(IDENTITY))
+        trainer.extend(Checkpoint(identity))
         return trainer
 
     return make
@@ -60,7 +66,7 @@ def test_equals_an_uninterrupted_run(trainer: Any, tmp_path: Path, after: Any, o
     trainer(after, out="part", optimizer=optimizer).run()
     # Another seed: all that matters must come from the file.
     rest = trainer(4, out="rest", seed=99, optimizer=optimizer)
-    resume(tmp_path / "part" / "checkpoint.npz", rest, IDENTITY)
+    resume(tmp_path / "part" / "checkpoint.npz", rest)
     rest.run()
     ours, our_log = result(rest)
     theirs, their_log = result(whole)
@@ -74,7 +80,7 @@ def test_nothing_left_to_do(trainer: Any, tmp_path: Path) -> None:
     first = trainer(2)
     first.run()
     again = trainer(2, out="again")
-    resume(tmp_path / "out" / "checkpoint.npz", again, IDENTITY)
+    resume(tmp_path / "out" / "checkpoint.npz", again)
     again.run()
     for name, array in result(first)[0].items():
         np.testing.assert_array_equal(result(again)[0][name], array)
@@ -98,14 +104,38 @@ def test_another_run_is_refused(trainer: Any, tmp_path: Path, changes: Any, mess
     trainer(2).run()
     options = {"epochs": 3, "out": "other", **changes}
     with pytest.raises(RuntimeFault, match=message):
-        resume(tmp_path / "out" / "checkpoint.npz", trainer(options.pop("epochs"), **options), IDENTITY)
+        resume(tmp_path / "out" / "checkpoint.npz", trainer(options.pop("epochs"), **options))
 
 
-@pytest.mark.parametrize(("name", "value"), [("dataset", "other"), ("batch size", 64), ("more", 1)])
-def test_another_identity_is_refused(trainer: Any, tmp_path: Path, name: Any, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 64}, "batch size: 48, and this run has 64"),
+        ({"identity": {"dataset": "other"}}, "dataset: tiny, and this run has other"),
+        ({"identity": {"dataset": "tiny", "more": 1}}, "more: None, and this run has 1"),
+        ({"identity": {}}, "dataset: tiny, and this run has None"),
+    ],
+    ids=str,
+)
+def test_another_identity_is_refused(trainer: Any, tmp_path: Path, changes: Any, message: Any) -> None:
+    trainer(1, identity={"dataset": "tiny"}).run()
+    other = trainer(2, out="other", **{"identity": {"dataset": "tiny"}, **changes})
+    with pytest.raises(RuntimeFault, match=message):
+        resume(tmp_path / "out" / "checkpoint.npz", other)
+
+
+@pytest.mark.parametrize("which", ["images", "labels", "number"])
+def test_another_training_set_is_refused(trainer: Any, examples: Any, tmp_path: Path, which: str) -> None:
     trainer(1).run()
-    with pytest.raises(RuntimeFault, match=f"{name}: .*, and this run has {value}"):
-        resume(tmp_path / "out" / "checkpoint.npz", trainer(2, out="other"), {**IDENTITY, name: value})
+    images, labels = (array.copy() for array in examples[0])
+    if which == "images":
+        images[100, 300] ^= 1
+    elif which == "labels":
+        labels[7] = (labels[7] + 1) % 10
+    else:
+        images, labels = images[:-1], labels[:-1]
+    with pytest.raises(RuntimeFault, match="checksum of the training set"):
+        resume(tmp_path / "out" / "checkpoint.npz", trainer(2, out="other", given=(images, labels)))
 
 
 def tampered(path: Any, change: Any) -> None:
@@ -155,4 +185,4 @@ def test_a_tampered_file_is_refused(trainer: Any, tmp_path: Path, change: Any) -
     path = tmp_path / "out" / "checkpoint.npz"
     tampered(path, change)
     with pytest.raises(RuntimeFault):
-        resume(path, trainer(2, out="other"), IDENTITY)
+        resume(path, trainer(2, out="other"))

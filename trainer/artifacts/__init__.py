@@ -5,9 +5,8 @@ of a named model; any version can be fetched again. A store keeps versions; ever
 """
 
 from trainer.artifacts.fetching import RECORD_FILE, FetchedModel, fetch, file_sha256, read_record
-from trainer.artifacts.provenance import ENVIRONMENT_FILE, describe_model, environment_versions, model_output
+from trainer.artifacts.provenance import describe_model, environment_versions, model_output
 from trainer.artifacts.store import (
-    MODEL_FILE,
     ArtifactStore,
     ModelVersion,
     check_model_name,
@@ -16,8 +15,6 @@ from trainer.artifacts.store import (
 )
 
 __all__ = [
-    "ENVIRONMENT_FILE",
-    "MODEL_FILE",
     "RECORD_FILE",
     "ArtifactStore",
     "FetchedModel",

@@ -1,21 +1,22 @@
-"""Bringing a registered version into a directory, whole and checked or not at all."""
+"""Fetch a registered version into a directory, whole and checked or not at all."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from trainer.artifacts.store import MODEL_FILE, ArtifactStore, ModelVersion, find_model
-from trainer.atomic import sync_directory, write_bytes
+from trainer.artifacts.store import ArtifactStore, ModelVersion, find_model
 from trainer.errors import ConfigError, IntegrityError, UsageError
+from trainer.locks import locked
+from trainer.runtime.atomic import sync_directory, write_bytes
+from trainer.runtime.layout import MODEL_FILE
 
 RECORD_FILE = "model.json"
 _FETCHING = ".fetching-"
@@ -74,7 +75,7 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
 
 
 def read_record(path: Path) -> ModelVersion | None:
-    """What ``model.json`` beside an npz file says of that very file, or None."""
+    """Return what ``model.json`` beside an npz file says of that very file, or None."""
     record = path.with_name(RECORD_FILE)
     try:
         if not record.is_file() or record.stat().st_size > 1 << 20:
@@ -121,9 +122,9 @@ def _in_the_way(path: Path) -> UsageError:
 def _clean(directory: Path) -> None:
     """Remove what killed fetches left."""
     for leftover in directory.glob(f"{_FETCHING}*"):
-        with _locked(leftover) as dead:
-            if dead:
-                shutil.rmtree(leftover, ignore_errors=True)
+        # Locked by its owner while that one lives; or gone already.
+        with suppress(OSError), locked(leftover, blocking=False, create=False):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
@@ -131,9 +132,12 @@ def _fetching(directory: Path) -> Iterator[Path]:
     """A hidden directory in ``directory``, locked for as long as its owner lives and gone afterwards."""
     while True:
         staging = Path(tempfile.mkdtemp(prefix=_FETCHING, dir=directory))
-        with _locked(staging) as ours:
-            # Between its making and its locking another fetch may have taken it for a leftover.
-            if not ours or not staging.exists():
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(staging, blocking=False, create=False))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # between its making and its locking another fetch took it for a leftover
+            if not staging.exists():
                 continue
             try:
                 yield staging
@@ -142,28 +146,9 @@ def _fetching(directory: Path) -> Iterator[Path]:
             return
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Try to lock a directory against other processes; the kernel lets go when its holder dies."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = True
-    except OSError:
-        locked = False
-    try:
-        yield locked
-    finally:
-        os.close(descriptor)
-
-
 def _download(store: ArtifactStore, model: ModelVersion, path: Path) -> None:
     """Download to ``path`` and check it."""
-    from trainer.npz import check_npz
+    from trainer.modelfile import check_npz
 
     store.download(model, path)
     with path.open("rb") as stream:

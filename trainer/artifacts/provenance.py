@@ -11,19 +11,19 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.artifacts.store import MODEL_FILE, ModelVersion
+from trainer.artifacts.store import ModelVersion
 from trainer.errors import IntegrityError, NotFoundError
 from trainer.runfolder import RunFolder
+from trainer.runtime.layout import ENVIRONMENT_FILE, MODEL_FILE
 
 # Written by the job: {"python": "3.13.1", "numpy": "2.4.6", "chainer": "7.8.1", "cupy": "14.0.1"}.
-ENVIRONMENT_FILE = "environment.json"
 _ENVIRONMENT_MAX = 64 << 10
 _ENTRIES_MAX = 200
 _METRIC_NAME_MAX = 200
 
 
 def model_output(folder: RunFolder) -> Path:
-    """The run's ``outputs/model.npz``; a link to another of its outputs is followed.
+    """Return the run's ``outputs/model.npz``; a link to another of its outputs is followed.
 
     Raises:
         NotFoundError: The run has none.
@@ -46,7 +46,7 @@ def model_output(folder: RunFolder) -> Path:
 
 
 def describe_model(folder: RunFolder, model_name: str, *, version: int, sha256: str, size: int) -> ModelVersion:
-    """What a store records of a version registered from a run.
+    """Return what a store records of a version registered from a run.
 
     Args:
         folder: The run's folder.

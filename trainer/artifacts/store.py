@@ -1,4 +1,4 @@
-"""What a model registry is: the protocol that every store follows, and how versions are named."""
+"""The protocol of a model registry, what it records of a version, and how versions are named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from trainer.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
-MODEL_FILE = "model.npz"
 # Azure ML's own rule, so that a name that works here works there.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,253}")
 
@@ -78,11 +77,11 @@ class ArtifactStore(Protocol):
         ...
 
     def versions(self, model_name: str | None = None) -> list[ModelVersion]:
-        """All versions, of one model or of all, by name and then rising version."""
+        """Return all versions, of one model or of all, by name and then rising version."""
         ...
 
     def get(self, model_name: str, version: int | None = None) -> ModelVersion:
-        """One version, or the latest.
+        """Return one version, or the latest.
 
         Raises:
             NotFoundError: There is none.
@@ -135,7 +134,7 @@ def parse_model_reference(reference: str) -> tuple[str, int | None]:
 
 
 def find_model(store: ArtifactStore, reference: str) -> ModelVersion:
-    """The version that ``reference`` names.
+    """Return the version that ``reference`` names.
 
     Args:
         store: Where to look.

@@ -81,6 +81,7 @@ def full_parser(line: str = "") -> ArgumentParser:
     Args:
         line: What has been typed. Only the command that it names gets its arguments; without it all do.
     """
+    from trainer.backend import backend_names
     from trainer.cli.parsing import Parser
 
     parser = Parser(prog="trainer")
@@ -93,6 +94,8 @@ def full_parser(line: str = "") -> ArgumentParser:
         )
         if not line or command.name == named:
             command.configure(inner)
+            if line:
+                inner.add_backend_options(backend_names())
     return parser
 
 

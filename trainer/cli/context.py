@@ -5,66 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainer import listing
+from trainer.backend import Backend, backend_type, load_backend
+from trainer.config import Config, load_config
+from trainer.errors import TrainerError
 from trainer.home import Home, find_home
 
 if TYPE_CHECKING:
     from trainer.artifacts import ArtifactStore
-    from trainer.backend import Backend
-    from trainer.config import Config
     from trainer.run import Run
 
 
 def configured(flags: Mapping[str, Any]) -> tuple[Home, Config]:
-    """The project's home and the configuration in force."""
-    from trainer.config import load_config
-
+    """Return the project's home and the configuration in force."""
     home = find_home()
     return home, load_config(home, flags)
 
 
 def backend_of(home: Home, config: Config) -> Backend:
-    """The backend that the configuration names, with its options."""
-    from trainer.backend import load_backend
-
-    given, all_of_them = config.flags("backend"), config.of_kind("backend")
-    return load_backend(config["backend"], home, given, all_of_them)
+    """Return the backend that the configuration names, with its options."""
+    return load_backend(config["backend"], home, config.options())
 
 
 def store_of(flags: Mapping[str, Any]) -> ArtifactStore:
-    """The model registry that the flags and the configuration name."""
+    """Return the model registry that the flags and the configuration name.
+
+    Raises:
+        RefusedError: The backend has none.
+    """
     home, config = configured(flags)
     return backend_of(home, config).store()
 
 
 def open_run(reference: str) -> Run:
-    """The run that ``reference`` names, with the backend that it is on.
+    """Return the run that ``reference`` names, with the backend that it is on.
 
     Raises:
         NotFoundError: No run fits.
         UsageError: More than one fits.
     """
-    from trainer.backend import load_backend
-    from trainer.config import load_config
-    from trainer.run import Run
-    from trainer.runfolder import find_run
-
-    home = find_home()
-    folder = find_run(home.runs, reference)
-    name = folder.info().backend
-    config = load_config(home, {"backend": name})
-    return Run(folder, load_backend(name, home, {}, config.of_kind("backend")))
+    return listing.open_run(find_home(), reference)
 
 
 def local_only(name: str, home: Home) -> Backend:
-    """A backend that can be asked at no cost, for lists.
+    """Return a backend that can be asked at no cost, for lists.
 
     Raises:
         TrainerError: Its runs are elsewhere, and asking takes seconds and a network.
     """
-    from trainer.backend import load_backend
-    from trainer.errors import TrainerError
-
-    backend = load_backend(name, home)
-    if backend.on_interrupt == "detach":
-        raise TrainerError("it runs elsewhere; to ask there: trainer show RUN")
-    return backend
+    if backend_type(name).remote:
+        raise TrainerError("it runs elsewhere; to refresh: trainer show RUN")
+    return load_backend(name, home)

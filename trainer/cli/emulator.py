@@ -22,12 +22,14 @@ def add_emulator(parser: Parser) -> None:
         "--state", metavar="DIR", type=Path, help="Keep everything in this directory (default: .trainer/emulator)."
     )
     parser.add_argument(
-        "--print-env", action="store_true", help="Print the environment variables with which an SDK v1 program uses it."
+        "--print-env",
+        action="store_true",
+        help="Print the variables with which an SDK v1 program can use it, and start it in the background if need be.",
     )
 
 
 def emulator_command(*, port: int, state: Path | None, print_env: bool) -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C, or print the variables of one that serves."""
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535 (got {port}).", "Leave it out for a free one.")
     try:

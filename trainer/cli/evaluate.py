@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import modeluse
 from trainer.cli.completers import model_files
 from trainer.cli.context import store_of
-from trainer.cli.parsing import Parser, add_backend, add_backend_options, add_dataset, add_json, complete_with
+from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 from trainer.console.download import DownloadProgress
 from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table
 
@@ -101,6 +101,5 @@ def _add_model(parser: Parser, doing: str) -> None:
 
 
 def _add_rest(parser: Parser) -> None:
-    add_backend(parser, "Whose registry")
-    add_backend_options(parser, registry=True)
+    add_backend(parser, "Whose registry", registry=True)
     add_json(parser)

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
 from trainer.cli.completers import model_names, model_references
 from trainer.cli.context import store_of
-from trainer.cli.parsing import Parser, add_backend, add_backend_options, add_json, complete_with
+from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
 from trainer.console.output import moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 
@@ -134,5 +134,4 @@ def _accuracy(version: ModelVersion) -> str:
 
 
 def _add_registry(parser: Parser) -> None:
-    add_backend(parser, "Whose registry")
-    add_backend_options(parser, registry=True)
+    add_backend(parser, "Whose registry", registry=True)

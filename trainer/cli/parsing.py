@@ -10,8 +10,11 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from trainer.backend import DEFAULT_BACKEND, backend_names, backend_options, bundled_names
 from trainer.cli.completers import backends, datasets, run_ids
-from trainer.errors import UsageError
+from trainer.errors import TrainerError, UsageError
+from trainer.options import Option
+from trainer.runtime.flags import TRAINING
 
 
 class Help(argparse.HelpFormatter):
@@ -47,11 +50,48 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, formatter_class=Help, allow_abbrev=False, add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="Show this.")
         self._passes_on = False
+        self._registry_only: bool | None = None
+        self._added: set[str] = set()
 
     def pass_on_rest(self) -> None:
         """Let everything after ``--`` be the script's."""
         self._passes_on = True
         self.epilog = "-- SCRIPT ARGS: everything after two dashes is passed to the script as it is."
+
+    def take_backend_options(self, *, registry: bool) -> None:
+        """Take the options that backends declare.
+
+        They become arguments when a word asks for one (or for help): most command lines name none, and importing every
+        backend that is installed takes time.
+
+        Args:
+            registry: Only those that a model registry needs.
+        """
+        self._registry_only = registry
+
+    def add_backend_options(self, names: Iterable[str]) -> None:
+        """Add the options of some backends, each in a group of its own. Their values stay text.
+
+        Of two backends that declare the same option, the first one's help is shown.
+        """
+        if self._registry_only is None:
+            return
+        for name in names:
+            if name in self._added:
+                continue
+            self._added.add(name)
+            try:
+                options = [o for o in backend_options(name) if o.for_registry or not self._registry_only]
+            except TrainerError:
+                continue  # a broken backend is reported when it is used
+            again = [option.flag for option in options if option.flag in self._option_string_actions]
+            new = [option for option in options if option.flag not in again]
+            if new or again:
+                group = self.add_argument_group(
+                    f"options of the backend {name}", f"Also: {', '.join(again)}." if again else None
+                )
+                for option in new:
+                    _add_option(group, option)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that every error is shown in one place."""
@@ -67,12 +107,26 @@ class Parser(argparse.ArgumentParser):
         if self._passes_on and "--" in words:
             cut = words.index("--")
             words, rest = words[:cut], words[cut + 1 :]
+        self._add_what_is_asked_for(words)
         options, surplus = self.parse_known_args(words)
         if surplus:
             self._refuse(next((word for word in surplus if word != "--"), "--"))
         if self._passes_on:
             options.script_args = tuple(rest)
         return options
+
+    def _add_what_is_asked_for(self, words: Sequence[str]) -> None:
+        if self._registry_only is None:
+            return
+        if not {"-h", "--help"}.isdisjoint(words):
+            self.add_backend_options(backend_names())
+            return
+        asked = {word.partition("=")[0] for word in words if word.startswith("--") and word != "--"}
+        # The backend that is named first: another may declare the same flag without a value.
+        sources: tuple[Callable[[], list[str]], ...] = (lambda: _named(words), bundled_names, backend_names)
+        for names in sources:
+            if asked - self._option_string_actions.keys():
+                self.add_backend_options(names())
 
     def _refuse(self, word: str) -> NoReturn:
         if not word.startswith("-"):
@@ -83,6 +137,25 @@ class Parser(argparse.ArgumentParser):
         meant = closest(word.partition("=")[0], self._option_string_actions)
         hint = f"Did you mean {meant}? See: {self.prog} --help" if meant else f"See: {self.prog} --help"
         raise UsageError(f"There is no option {word}.", hint)
+
+
+def _named(words: Sequence[str]) -> list[str]:
+    """The backend that the command line names, if there is such a backend."""
+    following = zip(words, [*words[1:], ""], strict=True)
+    named = [value if word == "--backend" else word for word, value in following if word.startswith("--backend")]
+    return [name for name in (word.removeprefix("--backend=") for word in named) if name in backend_names()]
+
+
+def _add_option(parser: Group, option: Option) -> None:
+    if option.is_switch:
+        parser.add_argument(option.flag, action="store_true", default=None, help=option.help)
+        return
+    shown = option.default_text or option.default
+    text = option.help if shown is None else f"{option.help.removesuffix('.')} (default: {shown})."
+    action = parser.add_argument(option.flag, metavar=option.metavar, help=text.replace("%", "%%"))
+    if option.complete is not None:
+        values = option.complete
+        complete_with(action, lambda **_: values())
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
@@ -111,38 +184,28 @@ def add_reference(parser: Group, doing: str) -> None:
     complete_with(parser.add_argument("reference", metavar="RUN", help=what), run_ids)
 
 
-def add_backend(parser: Group, what: str, default: str = "local") -> None:
-    """Add ``--backend``."""
-    complete_with(parser.add_argument("--backend", metavar="NAME", help=f"{what} (default: {default})."), backends)
-
-
-def add_backend_options(parser: argparse.ArgumentParser, *, registry: bool = False) -> None:
-    """Add what is handed to a backend that takes it.
+def add_backend(parser: Parser, what: str, default: str = DEFAULT_BACKEND, *, registry: bool = False) -> None:
+    """Add ``--backend``, and the options that backends declare.
 
     Args:
         parser: The command's.
-        registry: Only what a model registry needs.
+        what: What the backend is for.
+        default: How help names the default.
+        registry: Only the options that a model registry needs.
     """
-    group = parser.add_argument_group("for a backend of that kind (azureml)")
-    if not registry:
-        group.add_argument("--compute", metavar="NAME", help="The compute cluster (default: gpu-cluster).")
-        group.add_argument(
-            "--vm-size", metavar="SIZE", help="Its nodes' VM size (default: STANDARD_NC6, or its successor)."
-        )
-        group.add_argument("--max-nodes", metavar="N", type=int, help="Most nodes it may have (default: 4).")
-        group.add_argument(
-            "--idle-minutes", metavar="N", type=int, help="Minutes until an idle node is given back (default: 5)."
-        )
-    group.add_argument("--workspace-config", metavar="PATH", help="The workspace's config.json.")
-    group.add_argument(
-        "--emulator", action="store_true", default=None, help="Use the loopback service, starting it if need be."
-    )
+    action = parser.add_argument("--backend", metavar="NAME", help=f"{what} (default: {default}).")
+    complete_with(action, backends)
+    parser.take_backend_options(registry=registry)
 
 
-def add_device(parser: Group) -> None:
-    """Add ``--device``."""
-    action = parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N (default: auto).")
-    complete_with(action, lambda **_: ["auto", "cpu", "cuda"])
+def add_training(parser: Group) -> None:
+    """Add the training flags of the script that is included. Their values stay text; the configuration reads it."""
+    for flag in TRAINING:
+        shown = flag.default_text or flag.default
+        text = f"{flag.help[:1].upper()}{flag.help[1:]} (default: {shown})."
+        action = parser.add_argument(f"--{flag.name}", metavar=flag.metavar, help=text)
+        if flag.name == "device":
+            complete_with(action, lambda **_: ["auto", "cpu", "cuda"])
 
 
 def add_dataset(parser: Group, what: str) -> None:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.cli.context import backend_of, configured, open_run
 from trainer.cli.parsing import (
     Parser,
     add_backend,
-    add_backend_options,
     add_dataset,
-    add_device,
     add_json,
     add_reference,
+    add_training,
     tag,
 )
+from trainer.console.download import DownloadProgress
+from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
+from trainer.console.output import warn
+from trainer.console.package import print_package, print_plan
+from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
     from trainer.config import Config
     from trainer.home import Home
-    from trainer.submission import JobRequest, Prepared
 
 _DATASETS = (
-    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if it "
-    "can be had, else mnist-5k; for a --script, what it asks Chainer for)."
+    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if "
+    "available, else mnist-5k; for a --script, the one that it asks Chainer for)."
 )
 
 
@@ -32,31 +35,26 @@ def add_run(parser: Parser) -> None:
     """Declare ``trainer run``."""
     _add_job(parser)
     _add_following(parser)
-    add_backend_options(parser)
     parser.pass_on_rest()
 
 
 def add_resume(parser: Parser) -> None:
     """Declare ``trainer resume``."""
     add_reference(parser, "to continue")
-    add_backend(parser, "Where it goes on", default="where it was")
+    add_backend(parser, "Where it continues", default="where it was")
     _add_following(parser)
-    add_backend_options(parser)
     parser.pass_on_rest()
 
 
 def add_package(parser: Parser) -> None:
     """Declare ``trainer package``."""
+    add_backend(parser, "Whose limits are shown")
     _add_what(parser)
     add_json(parser)
 
 
 def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
     """Submit a job and follow it."""
-    from trainer.cli.context import backend_of, configured
-    from trainer.console.download import DownloadProgress
-    from trainer.submission import prepare
-
     following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
     script_args = options.pop("script_args")
     home, config = configured(options)
@@ -66,7 +64,7 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     prepared = prepare(
         request, home, progress=DownloadProgress(), backend=None if dry_run else backend, offline=dry_run
     )
-    return _start(prepared, backend, home, as_json=as_json, flags=config.flags("backend"), **following)
+    return _start(prepared, backend, home, as_json=as_json, registry_flags=config.registry_flags(), **following)
 
 
 def resume_command(
@@ -81,9 +79,6 @@ def resume_command(
     **options: Any,
 ) -> int:
     """Continue a run from its checkpoint, as a new run."""
-    from trainer.cli.context import backend_of, configured, open_run
-    from trainer.submission import resume
-
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
@@ -96,19 +91,15 @@ def resume_command(
         dry_run=dry_run,
         logs=logs,
         as_json=as_json,
-        flags=config.flags("backend"),
+        registry_flags=config.registry_flags(),
     )
 
 
 def package_command(*, as_json: bool, **options: Any) -> None:
     """Show what would travel."""
-    from trainer.cli.context import configured
-    from trainer.console.download import DownloadProgress
-    from trainer.console.package import print_package
-    from trainer.submission import prepare
-
     home, config = configured(options)
-    print_package(prepare(_request(config), home, progress=DownloadProgress(), offline=True), as_json=as_json)
+    prepared = prepare(_request(config), home, progress=DownloadProgress(), offline=True)
+    print_package(prepared, backend_of(home, config).limits, as_json=as_json)
 
 
 def _start(
@@ -120,20 +111,15 @@ def _start(
     dry_run: bool,
     logs: bool | None,
     as_json: bool,
-    flags: dict[str, Any],
+    registry_flags: list[str],
 ) -> int:
-    from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
-    from trainer.console.output import warn
-    from trainer.console.package import print_plan
-    from trainer.submission import submit
-
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
         return 0
     run = submit(prepared, backend, home)
-    remember_flags(run, flags)
+    remember_flags(run, registry_flags)
     if detach:
         print_detached(run, as_json=as_json)
         return 0
@@ -143,21 +129,17 @@ def _start(
 def _request(
     config: Config, script_args: tuple[str, ...] = (), tags: dict[str, str] | None = None, *, register: bool = True
 ) -> JobRequest:
-    from trainer.submission import JobRequest
-
-    script, source = (Path(config[name]) if config[name] else None for name in ("script", "source"))
-    # Flags of our script that a file or a variable sets are not meant for another script.
-    training = config.flags("training") if script else config.of_kind("training")
     return JobRequest(
-        script=script,
-        source=source,
+        script=config["script"],
+        source=config["source"],
         script_args=script_args,
+        # Flags of our script that a file or a variable sets are not meant for another script.
+        training=config.training(flags_only=config["script"] is not None),
         dataset=config["dataset"],
         experiment=config["experiment"],
         model_name=config["model_name"] if register else None,
         tags=tags or {},
         max_minutes=config["max_minutes"],
-        **training,
     )
 
 
@@ -172,23 +154,18 @@ def _add_job(parser: Parser) -> None:
     add_backend(parser, "Where it runs")
     _add_what(parser)
     training = parser.add_argument_group("training, with the script that is included")
-    training.add_argument("--epochs", metavar="N", type=int, help="Passes over the training set (default: 10).")
-    training.add_argument("--batchsize", metavar="N", type=int, help="Images in a minibatch (default: 128).")
-    training.add_argument("--units", metavar="N", type=int, help="Units in each hidden layer (default: 100).")
-    training.add_argument("--lr", metavar="X", type=float, help="Learning rate (default: 0.01).")
-    training.add_argument("--momentum", metavar="X", type=float, help="Momentum (default: 0.9).")
-    training.add_argument("--seed", metavar="N", type=int, help="Seed of every random number (default: 0).")
-    add_device(training)
-    training.add_argument(
-        "--threads", metavar="N", type=int, help="CPU threads (default: 1; docs/performance.md says why)."
-    )
-    training.add_argument("--max-minutes", metavar="N", type=int, help="Stop after so long (default: no cap).")
+    add_training(training)
+    training.add_argument("--max-minutes", metavar="N", help="Stop the run after N minutes (default: no cap).")
     record = parser.add_argument_group("what is recorded")
-    record.add_argument("--experiment", metavar="NAME", help="Groups runs (default: chainer-mnist).")
-    record.add_argument("--model-name", metavar="NAME", help="Register the model so (default: chainer-dnn-mnist).")
+    record.add_argument(
+        "--experiment", metavar="NAME", help="Experiment that the run belongs to (default: chainer-mnist)."
+    )
+    record.add_argument(
+        "--model-name", metavar="NAME", help="Name to register the model under (default: chainer-dnn-mnist)."
+    )
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(
-        "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Record this; can be repeated."
+        "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Tag to record; can be repeated."
     )
 
 
@@ -199,5 +176,5 @@ def _add_following(parser: Parser) -> None:
     logs = how.add_mutually_exclusive_group()
     shown = "Show what the script prints, too (default: for a --script of your own)."
     logs.add_argument("--logs", action="store_true", default=None, help=shown)
-    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Don't.")
+    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Hide what the script prints.")
     add_json(how, "End with one JSON object on standard output, and nothing else there.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class DownloadProgress:
-    """Implements :class:`trainer.data.progress.Progress` on standard error."""
+    """Implements :class:`trainer.data.ProgressDisplay` on standard error."""
 
     def __init__(self) -> None:
         self._bars: Bars | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +15,8 @@ from trainer.console.summary import FLAGS, as_object, print_failure, print_summa
 from trainer.console.view import View, make_view
 from trainer.errors import InterruptedRunError, RunFailedError
 from trainer.records import RunStatus
+from trainer.runfolder import LogReader
+from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from trainer.records import RunInfo
@@ -67,17 +69,13 @@ def follow_to_the_end(run: Run, *, logs: bool | None, as_json: bool) -> int:
     return failure.exit_code
 
 
-def remember_flags(run: Run, flags: Mapping[str, Any]) -> None:
-    """Keep in the run's record the options with which its model is found later.
+def remember_flags(run: Run, words: list[str]) -> None:
+    """Keep in the run's record the words with which its model is found again.
 
     Args:
         run: The run.
-        flags: The backend's options that were given.
+        words: :meth:`trainer.config.Config.registry_flags`.
     """
-    words = []
-    for name in ("workspace_config", "emulator"):
-        if flags.get(name):
-            words += [f"--{name.replace('_', '-')}", *([] if flags[name] is True else [str(flags[name])])]
     if words:
         run.folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: words}))
 
@@ -119,13 +117,13 @@ def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> Ru
 
 
 def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
-    epochs, log = Epochs(), _Log(run)
+    epochs, log = Epochs(), LogReader(run.folder)
     status: RunStatus | None = None
     told: set[str] = set()
     while True:
         began = time.monotonic()
         info = run.info()
-        for line in log.lines(ended=info.status.terminal) if logs else ():
+        for line in log.lines(final=info.status.terminal) if logs else ():
             view.log(line)
         complete = epochs.add(run.metrics(), ended=info.status.terminal)
         progress = epochs.progress(run.progress())
@@ -144,23 +142,8 @@ def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
         time.sleep(max(_POLL_SECONDS, _REST * (time.monotonic() - began)))
 
 
-class _Log:
-    def __init__(self, run: Run) -> None:
-        self._folder = run.folder
-        self._offset = 0
-        self._pending = b""
-
-    def lines(self, *, ended: bool) -> list[str]:
-        chunk = self._folder.read_log(self._offset)
-        self._offset += len(chunk)
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        if ended and self._pending:
-            lines.append(self._pending)
-        return [line.decode("utf-8", "replace") for line in lines]
-
-
 def _interrupted(run: Run) -> InterruptedRunError:
-    if run.backend.on_interrupt == "detach":
+    if run.backend.remote:
         return InterruptedRunError(
             f"Detached. Run {run.run_id} continues.",
             f"Follow it: trainer attach {run.run_id}    Stop it: trainer cancel {run.run_id}",
@@ -179,7 +162,7 @@ def _interrupted(run: Run) -> InterruptedRunError:
 
 def go_on_hint(run: Run) -> str:
     """Return the hint for a run that ended early."""
-    if (run.folder.outputs / "checkpoint.npz").is_file():
+    if (run.folder.outputs / CHECKPOINT_FILE).is_file():
         return f"To continue from its last checkpoint: trainer resume {run.run_id}"
     return f"See: trainer show {run.run_id}"
 

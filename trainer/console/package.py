@@ -9,15 +9,14 @@ from trainer.console.output import facts, print_json, say, size, table, warn
 
 if TYPE_CHECKING:
     from trainer.backend import Plan
+    from trainer.snapshot import Limits
     from trainer.submission import Prepared
 
 
-def print_package(prepared: Prepared, *, as_json: bool) -> None:
-    """List a snapshot's files, with its size, the limits and its digest."""
-    from trainer.snapshot import AZURE_LIMITS
-
+def print_package(prepared: Prepared, limits: Limits | None, *, as_json: bool) -> None:
+    """List a snapshot's files, with its size, its digest and the limits of a backend if it has any."""
     snapshot, job = prepared.snapshot, prepared.job
-    within = len(snapshot.files) <= AZURE_LIMITS.files and snapshot.size <= AZURE_LIMITS.size
+    within = limits is None or (len(snapshot.files) <= limits.files and snapshot.size <= limits.size)
     if as_json:
         print_json(
             {
@@ -27,7 +26,7 @@ def print_package(prepared: Prepared, *, as_json: bool) -> None:
                 ],
                 "count": len(snapshot.files),
                 "size": snapshot.size,
-                "limits": {"files": AZURE_LIMITS.files, "size": AZURE_LIMITS.size, "within": within},
+                "limits": limits and {"files": limits.files, "size": limits.size, "within": within},
                 "digest": snapshot.digest,
                 "dataset": job.dataset,
                 "dataset_note": job.dataset_note,
@@ -38,10 +37,14 @@ def print_package(prepared: Prepared, *, as_json: bool) -> None:
         return
     table(("BYTES", "PATH"), ((f"{file.size:,}", file.path) for file in snapshot.files), right=("BYTES",))
     say()
+    excess = "" if within else "  TOO MUCH"
     facts(
         [
-            ("Files", f"{len(snapshot.files):,} of {AZURE_LIMITS.files:,} that {AZURE_LIMITS.whose} takes"),
-            ("Size", f"{size(snapshot.size)} of {size(AZURE_LIMITS.size)}{'' if within else '  TOO MUCH'}"),
+            (
+                "Files",
+                f"{len(snapshot.files):,}" + (f" of {limits.files:,} that {limits.whose} takes" if limits else ""),
+            ),
+            ("Size", size(snapshot.size) + (f" of {size(limits.size)}" if limits else "") + excess),
             ("Chosen by", snapshot.ignore_file or "no ignore file"),
             ("Data set", job.dataset or "none"),
             ("Digest", f"sha256 {snapshot.digest}"),
@@ -52,7 +55,7 @@ def print_package(prepared: Prepared, *, as_json: bool) -> None:
 
 
 def _label(name: str) -> str:
-    return (name[:1].upper() + name[1:]).replace("_", " ").replace("Vm ", "VM ")
+    return (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:

@@ -29,6 +29,7 @@ from trainer.console.output import (
     paint,
 )
 from trainer.records import RunStatus
+from trainer.runtime.layout import MODEL_FILE
 
 if TYPE_CHECKING:
     from trainer.records import RunInfo
@@ -53,7 +54,7 @@ def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
         "backend": info.backend,
         "status": info.status,
         "metrics": run.latest_metrics(),
-        "model": None if info.model is None else {**_fields(info.model), "path": str(run.folder.outputs / "model.npz")},
+        "model": None if info.model is None else {**_fields(info.model), "path": str(run.folder.outputs / MODEL_FILE)},
         "dataset": info.dataset,
         "dataset_note": job.dataset_note,
         "snapshot": info.snapshot,

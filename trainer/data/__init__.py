@@ -5,24 +5,24 @@ Importing this package imports neither NumPy nor requests.
 
 from __future__ import annotations
 
-from trainer.data.cache import DATA_DIR, Cache
+from trainer.data.cache import DATA_DIR_VARIABLE, Cache
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
-from trainer.data.mirrors import MIRRORS, Patience
-from trainer.data.progress import Progress, Silent
-from trainer.data.report import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
+from trainer.data.inventory import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
+from trainer.data.mirrors import MIRRORS_VARIABLE, Patience
 from trainer.data.resolution import ResolvedDataset, resolve, resolve_for_script
+from trainer.data.transfer import ProgressDisplay, Silent
 
 __all__ = [
     "CATALOGUE",
-    "DATA_DIR",
-    "MIRRORS",
+    "DATA_DIR_VARIABLE",
+    "MIRRORS_VARIABLE",
     "Cache",
     "CatalogueEntry",
     "CatalogueFile",
     "DatasetStatus",
     "FileReport",
     "Patience",
-    "Progress",
+    "ProgressDisplay",
     "ResolvedDataset",
     "Silent",
     "VerifyReport",
@@ -36,5 +36,5 @@ __all__ = [
 
 
 def decoded_dir() -> str:
-    """The folder of decompressed copies; a local run gets it as ``TRAINER_DECODED_DIR``."""
+    """Return the folder of decompressed copies; a local run gets it as ``TRAINER_DECODED_DIR``."""
     return str(Cache.from_environment().decoded)

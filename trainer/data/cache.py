@@ -8,27 +8,40 @@
     <root>/mnist.lock    held while a data set is fetched
 
 The root is ``TRAINER_DATA_DIR``, else the user's cache directory. If ``TRAINER_DATA_DIR`` itself holds the
-four files, it is somebody's data: it is read, never written, and the root is the user's cache directory.
+four files, it belongs to the user: it is read, never written, and the root is the user's cache directory.
+
+A stamp holds the path, size, modification time and inode of the file that was read, as git's index and
+make do. It says that nobody replaced or rewrote the file in the ordinary way since. It does not notice bytes
+that rotted on disk or were changed under a restored modification time: ``trainer data verify``
+reads every byte again, and gzip's own checksum is compared whenever a file is decompressed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from trainer.data.catalogue import CatalogueEntry, CatalogueFile
-from trainer.data.progress import Progress
-from trainer.data.verified import Stamps
 from trainer.errors import ConfigError
+from trainer.locks import locked
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, find_file
 from trainer.runtime.faults import RuntimeFault
 
-DATA_DIR = "TRAINER_DATA_DIR"
+if TYPE_CHECKING:
+    from trainer.data.transfer import ProgressDisplay
+
+DATA_DIR_VARIABLE = "TRAINER_DATA_DIR"
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,11 @@ class Cache:
 
     @classmethod
     def from_environment(cls) -> Cache:
-        """The cache of this user."""
+        """Return the cache of this user."""
         import platformdirs
 
         default = platformdirs.user_cache_path("trainer") / "data"
-        named = os.environ.get(DATA_DIR)
+        named = os.environ.get(DATA_DIR_VARIABLE)
         if not named:
             return cls(default)
         directory = Path(named).expanduser().absolute()
@@ -83,11 +96,11 @@ class Cache:
         return Stamps(self.root / "verified")
 
     def folder(self, entry: CatalogueEntry) -> Path:
-        """Where a data set lies, or would."""
+        """Return where a data set lies, or would."""
         return self.root / entry.name
 
     def find(self, entry: CatalogueEntry) -> tuple[Path, dict[str, Path]] | None:
-        """A data set's directory and its verified files by name, or None if it isn't whole here."""
+        """Return a data set's directory and its verified files by name, or None if it isn't whole here."""
         for directory in (self.given, self.folder(entry)):
             if directory is not None:
                 states = self.inspect(entry, directory)
@@ -97,7 +110,7 @@ class Cache:
         return None
 
     def inspect(self, entry: CatalogueEntry, directory: Path, *, afresh: bool = False) -> list[FileState]:
-        """Every file of a data set in a directory.
+        """Return every file of a data set in a directory.
 
         Args:
             entry: What the files must be.
@@ -118,7 +131,7 @@ class Cache:
             return FileState(expected, path, sha256, f"{path} has the SHA-256 {sha256}, not {expected.sha256}.")
         return FileState(expected, path, sha256)
 
-    def set_aside(self, entry: CatalogueEntry, progress: Progress) -> dict[str, Path]:
+    def set_aside(self, entry: CatalogueEntry, progress: ProgressDisplay) -> dict[str, Path]:
         """Rename what is damaged in a data set's folder, and give what is sound, by name.
 
         Raises:
@@ -140,38 +153,108 @@ class Cache:
         return sound
 
     @contextlib.contextmanager
-    def locked(self, entry: CatalogueEntry, progress: Progress) -> Iterator[Path]:
+    def locked(self, entry: CatalogueEntry, progress: ProgressDisplay) -> Iterator[Path]:
         """Hold a data set's lock and give its folder, which exists then.
 
         Raises:
             ConfigError: The cache can't be written.
         """
-        import filelock
-
-        folder = self.folder(entry)
-        lock = filelock.FileLock(self.root / f"{entry.name}.lock")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder, lock = self.folder(entry), self.root / f"{entry.name}.lock"
+        with contextlib.ExitStack() as stack:
             try:
-                lock.acquire(timeout=0.1)
-            except filelock.Timeout:
-                progress.say(f"Waiting for another process that fetches {entry.name}.")
-                lock.acquire()
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        try:
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(locked(lock, blocking=False))
+                except BlockingIOError:
+                    progress.say(f"Waiting for another process that fetches {entry.name}.")
+                    stack.enter_context(locked(lock))
+            except OSError as error:
+                raise unwritable(folder, error) from error
             yield folder
-        finally:
-            lock.release()
 
 
 def unwritable(path: Path, error: OSError) -> ConfigError:
-    """The error for a cache that can't be written."""
+    """Return the error for a cache that can't be written."""
     return ConfigError(
         f"Can't write the data cache {path}: {error.strerror or error}.",
-        f"Free some space, or set {DATA_DIR} to a directory that can be written.",
+        f"Free some space, or set {DATA_DIR_VARIABLE} to a directory that can be written.",
     )
 
 
 def _holds_files(directory: Path) -> bool:
     return all(find_file(directory, name) for name in FILES)
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+
+
+class Stamps:
+    """The stamps in one folder.
+
+    Args:
+        folder: Made when the first stamp is written; one that can't be written costs time only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def digest(self, path: Path, *, largest: int, afresh: bool = False) -> str:
+        """SHA-256 of the file's decompressed content, in hexadecimal.
+
+        Args:
+            path: The file, gzipped or not.
+            largest: Read no more decompressed bytes than this; a longer file has no digest.
+            afresh: Read it even if there is a stamp for it.
+
+        Raises:
+            RuntimeFault: It can't be read, its gzip stream is damaged, or it is too long.
+        """
+        stamp_path = self._folder / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+        before = _stamp(path, "")
+        if not afresh and before is not None:
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                known = msgspec.json.decode(stamp_path.read_bytes(), type=_Stamp)
+                if msgspec.structs.replace(known, sha256="") == before:
+                    return known.sha256
+        sha256 = content_digest(path, largest)
+        after = _stamp(path, sha256)
+        if before is not None and after == msgspec.structs.replace(before, sha256=sha256):
+            with contextlib.suppress(OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_bytes(stamp_path, msgspec.json.encode(after))
+        return sha256
+
+
+def content_digest(path: Path, largest: int) -> str:
+    """SHA-256 of a file's decompressed content, in hexadecimal.
+
+    Args:
+        path: The file, gzipped or not.
+        largest: In bytes; a bomb is left after this many.
+
+    Raises:
+        RuntimeFault: It can't be read, its gzip stream is damaged, or it is longer than ``largest``.
+    """
+    from trainer.runtime.datasets.idx import open_content
+
+    digest, size = hashlib.sha256(), 0
+    with open_content(path) as content:
+        while chunk := content.read(_CHUNK):
+            size += len(chunk)
+            if size > largest:
+                raise RuntimeFault(f"{path} has more than the expected {largest:,} bytes.")
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _stamp(path: Path, sha256: str) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _Stamp(str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino, sha256)

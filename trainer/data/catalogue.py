@@ -57,7 +57,7 @@ class CatalogueEntry:
 
 
 def set_digest(digests: Mapping[str, str]) -> str:
-    r"""SHA-256 of a data set in hexadecimal: over one line ``<sha256>  <name>\n`` a file, as ``sha256sum`` prints them.
+    r"""Return the SHA-256 of a data set in hexadecimal: over one line ``<sha256>  <name>\n`` per file, as of sha256sum.
 
     Args:
         digests: SHA-256 of each file's decompressed content, by the names in ``FILES``.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from trainer.data.catalogue import CatalogueEntry, CatalogueFile
 from trainer.errors import ConfigError
 
-MIRRORS = "TRAINER_DATA_MIRRORS"
+MIRRORS_VARIABLE = "TRAINER_DATA_MIRRORS"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Patience:
 
 
 def mirrors_of(entry: CatalogueEntry) -> tuple[str, ...]:
-    """The base URLs to ask, each ending in ``/``.
+    """Return the base URLs to ask, each ending in ``/``.
 
     ``TRAINER_DATA_MIRRORS`` replaces the built-in ones: URLs separated by white space or commas, in which
     ``{name}`` stands for the data set; ``off`` asks nobody.
@@ -48,7 +48,7 @@ def mirrors_of(entry: CatalogueEntry) -> tuple[str, ...]:
     Raises:
         ConfigError: The variable holds something else than http and https URLs.
     """
-    setting = os.environ.get(MIRRORS, "").strip()
+    setting = os.environ.get(MIRRORS_VARIABLE, "").strip()
     if not setting or not entry.mirrors:
         return entry.mirrors
     if setting == "off":
@@ -58,15 +58,15 @@ def mirrors_of(entry: CatalogueEntry) -> tuple[str, ...]:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
-                f"{MIRRORS} has {without_secrets(url)!r}, which is no http or https URL.",
-                f"For example: {MIRRORS}=https://mirror.example/{{name}}/",
+                f"{MIRRORS_VARIABLE} has {without_secrets(url)!r}, which is no http or https URL.",
+                f"For example: {MIRRORS_VARIABLE}=https://mirror.example/{{name}}/",
             )
         found.append(url.replace("{name}", entry.name).rstrip("/") + "/")
     return tuple(found)
 
 
 def answering(entry: CatalogueEntry, patience: Patience) -> list[str]:
-    """The mirrors that give the smallest file rightly, quickest first; empty if none does in time.
+    """Return the mirrors that give the smallest file rightly, quickest first; empty if none does in time.
 
     All are asked at once, from threads that are left behind when the time is up: the look-up of a host name
     has no time-out of its own.
@@ -99,13 +99,13 @@ def answering(entry: CatalogueEntry, patience: Patience) -> list[str]:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without the user's name and password."""
+    """Return a URL without the user's name and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def file_url(mirror: str, file: CatalogueFile) -> str:
-    """Where a mirror has a file."""
+    """Return where a mirror has a file."""
     return f"{mirror}{file.name}.gz"
 
 

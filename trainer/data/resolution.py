@@ -1,4 +1,4 @@
-"""From what ``--dataset`` says to verified files on this machine."""
+"""Resolve ``--dataset`` to verified files on this machine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.atomic import write_bytes
-from trainer.data.cache import DATA_DIR, Cache, unwritable
+from trainer.data.cache import DATA_DIR_VARIABLE, Cache, unwritable
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
-from trainer.data.mirrors import MIRRORS, Patience, answering, mirrors_of, without_secrets
-from trainer.data.progress import Progress, Silent
-from trainer.data.transfer import MirrorError, fetch
+from trainer.data.mirrors import MIRRORS_VARIABLE, Patience, answering, mirrors_of, without_secrets
+from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.layout import DECODED_DIR_VARIABLE
 
 # auto has a second choice, so it waits less: with the sample's making this stays below 15 seconds.
 _AUTO = Patience(probe=5.0, connect=4.0, read=5.0, window=10.0, attempts=2)
@@ -51,7 +51,7 @@ class ResolvedDataset:
 def resolve(
     name_or_dir: str = "auto",
     *,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
     patience: Patience | None = None,
     offline: bool = False,
 ) -> ResolvedDataset:
@@ -84,9 +84,9 @@ def resolve(
 
 
 def ensure(
-    entry: CatalogueEntry, cache: Cache, progress: Progress, patience: Patience, mirrors: list[str] | None = None
+    entry: CatalogueEntry, cache: Cache, progress: ProgressDisplay, patience: Patience, mirrors: list[str] | None = None
 ) -> ResolvedDataset:
-    """The data set from the cache, fetched or made first if it isn't there whole.
+    """Return the data set from the cache, fetched or made first if it isn't there whole.
 
     Args:
         entry: Which one.
@@ -98,7 +98,9 @@ def ensure(
     found = cache.find(entry)
     if found is None:
         if cache.given is not None and entry.mirrors:
-            progress.say(f"{cache.given} ({DATA_DIR}) does not hold {entry.name}; using {cache.folder(entry)}.")
+            progress.say(
+                f"{cache.given} ({DATA_DIR_VARIABLE}) does not hold {entry.name}; using {cache.folder(entry)}."
+            )
         with cache.locked(entry, progress) as folder:
             # Whoever held the lock before may have fetched it.
             sound = cache.set_aside(entry, progress)
@@ -116,24 +118,22 @@ def ensure(
 
 
 def resolve_for_script(where: str) -> tuple[Path, str]:
-    """For a script that runs by itself: a data set's directory and name, with the words on stderr.
+    """Return a data set's directory and name to a script that is run by hand; messages go to stderr.
 
     Raises:
         RuntimeFault: There is none.
     """
-    from trainer.runtime.datasets.dataset import DECODED_DIR
-
     try:
         found = resolve(where, progress=_Stderr())
     except TrainerError as error:
         raise RuntimeFault(error.message, error.hint) from error
     if found.note:
         print(f"warning: {found.note}", file=sys.stderr)  # noqa: T201
-    os.environ.setdefault(DECODED_DIR, str(Cache.from_environment().decoded))
+    os.environ.setdefault(DECODED_DIR_VARIABLE, str(Cache.from_environment().decoded))
     return found.directory, found.name
 
 
-def _auto(cache: Cache, progress: Progress, patience: Patience, *, offline: bool) -> ResolvedDataset:
+def _auto(cache: Cache, progress: ProgressDisplay, patience: Patience, *, offline: bool) -> ResolvedDataset:
     mnist, sample = CATALOGUE["mnist"], CATALOGUE["mnist-5k"]
     if cache.find(mnist) is not None:
         return ensure(mnist, cache, progress, patience)
@@ -163,7 +163,7 @@ def _fetch_missing(
     entry: CatalogueEntry,
     folder: Path,
     sound: set[str],
-    progress: Progress,
+    progress: ProgressDisplay,
     patience: Patience,
     mirrors: list[str] | None,
 ) -> None:
@@ -171,11 +171,11 @@ def _fetch_missing(
     if not missing:
         return
     asked = mirrors_of(entry)
-    hint = f"Put its four files in a directory and set {DATA_DIR} to it, or use --dataset mnist-5k."
+    hint = f"Put its four files in a directory and set {DATA_DIR_VARIABLE} to it, or use --dataset mnist-5k."
     if mirrors is None:
         mirrors = answering(entry, patience)
     if not mirrors:
-        hosts = ", ".join(without_secrets(url) for url in asked) or f"{MIRRORS}=off"
+        hosts = ", ".join(without_secrets(url) for url in asked) or f"{MIRRORS_VARIABLE}=off"
         raise ConfigError(f"No mirror of {entry.name} answers ({hosts}).", hint)
     for file in missing:
         try:

@@ -21,7 +21,7 @@ _LARGEST_TEXT = 32 << 20
 
 
 def build_sample() -> dict[str, bytes]:
-    """The four IDX files by name.
+    """Return the four IDX files by name.
 
     The first 400 digits of each class train and the last 100 test, the classes taking turns, so any
     run of the file is as good as stratified. Nothing is drawn at random.
@@ -57,7 +57,7 @@ def _table(path: Path) -> NDArray[np.uint8]:
     try:
         with gzip.open(path) as stream:
             text = stream.read(_LARGEST_TEXT)
-        # One line a digit: 784 values, then the label.
+        # One line per digit: 784 values, then the label.
         values = np.array(text.replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8)
         return values.reshape(_CLASSES * _EACH, _SIDE * _SIDE + 1)
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:

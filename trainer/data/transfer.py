@@ -1,4 +1,4 @@
-"""Fetches the files of a data set from mirrors, none of which is trusted.
+"""Fetch the files of a data set from mirrors, none of which is trusted.
 
 A transfer that breaks keeps what has come, beside the name of the mirror it came from, and goes on from there
 (RFC 9110: Range, If-Range), in this start or the next. A file counts when its decompressed content has the
@@ -13,15 +13,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from trainer.atomic import sync_directory
-from trainer.data.cache import unwritable
+from trainer.data.cache import content_digest, unwritable
 from trainer.data.catalogue import CatalogueFile
 from trainer.data.mirrors import Patience, file_url, without_secrets
-from trainer.data.progress import Progress
-from trainer.data.verified import content_digest
+from trainer.runtime.atomic import sync_directory
 from trainer.runtime.faults import RuntimeFault
 
 if TYPE_CHECKING:
@@ -38,7 +36,41 @@ class _BrokenError(Exception):
     """A transfer ended early."""
 
 
-def fetch(file: CatalogueFile, folder: Path, mirrors: Sequence[str], *, patience: Patience, progress: Progress) -> Path:
+class ProgressDisplay(Protocol):
+    """Shows a download: its messages and its progress bar. The console implements it; nothing here draws."""
+
+    def say(self, message: str) -> None:
+        """Show one line."""
+
+    def start(self, what: str, total: int | None) -> None:
+        """Begin a bar of ``total`` bytes (None: unknown); the last one, if any, has ended."""
+
+    def advance(self, size: int) -> None:
+        """Move the bar on by ``size`` bytes."""
+
+    def finish(self) -> None:
+        """End the bar, whether or not all has come."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def say(self, message: str) -> None:
+        """Show nothing."""
+
+    def start(self, what: str, total: int | None) -> None:
+        """Show nothing."""
+
+    def advance(self, size: int) -> None:
+        """Show nothing."""
+
+    def finish(self) -> None:
+        """Show nothing."""
+
+
+def fetch(
+    file: CatalogueFile, folder: Path, mirrors: Sequence[str], *, patience: Patience, progress: ProgressDisplay
+) -> Path:
     """Fetch one file into a folder, from the first mirror that gives it rightly.
 
     Raises:
@@ -97,7 +129,12 @@ class _Part:
 
 
 def _from_mirror(
-    session: requests.Session, url: str, file: CatalogueFile, folder: Path, patience: Patience, progress: Progress
+    session: requests.Session,
+    url: str,
+    file: CatalogueFile,
+    folder: Path,
+    patience: Patience,
+    progress: ProgressDisplay,
 ) -> Path:
     part = _Part(folder, file.name, url)
     problem = ""
@@ -125,7 +162,7 @@ def _from_mirror(
 
 
 def _transfer(
-    session: requests.Session, url: str, file: CatalogueFile, part: _Part, patience: Patience, progress: Progress
+    session: requests.Session, url: str, file: CatalogueFile, part: _Part, patience: Patience, progress: ProgressDisplay
 ) -> None:
     """Add to the part what the mirror sends.
 
@@ -164,7 +201,7 @@ def _transfer(
 
 
 def _append(
-    response: requests.Response, file: CatalogueFile, part: _Part, patience: Patience, progress: Progress
+    response: requests.Response, file: CatalogueFile, part: _Part, patience: Patience, progress: ProgressDisplay
 ) -> None:
     import urllib3
 
@@ -175,7 +212,7 @@ def _append(
     with part.path.open("ab", buffering=0) as stream:
         while True:
             try:
-                # At most one recv a call, so that a trickle is noticed too.
+                # At most one recv per call, so that a trickle is noticed too.
                 chunk = response.raw.read1(_CHUNK, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise _BrokenError(_reason(error)) from error

@@ -1,7 +1,7 @@
 """Using a trained model: evaluate it, classify images with it, draw its learning curves.
 
-Models are read by :mod:`trainer.npz` and run in NumPy, so using one needs neither Chainer nor a GPU, and nothing in
-a model's file is ever executed. What draws and computes is imported when it is first asked for.
+Models are read by :mod:`trainer.modelfile` and run in NumPy, so using one needs neither Chainer nor a GPU, and
+nothing in a model's file is ever executed. What draws and computes is imported when it is first asked for.
 """
 
 from __future__ import annotations

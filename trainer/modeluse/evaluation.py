@@ -14,7 +14,7 @@ from trainer.modeluse.network import Network, cross_entropy
 from trainer.modeluse.source import LoadedModel
 
 if TYPE_CHECKING:
-    from trainer.data import Progress
+    from trainer.data import ProgressDisplay
 
 _BATCH = 1000
 
@@ -63,7 +63,7 @@ def evaluate(
     model: LoadedModel,
     dataset: str | None = None,
     *,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
     batch_size: int = _BATCH,
 ) -> Evaluation:
     """Measure a model on a data set's test images.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.atomic import write_bytes
 from trainer.errors import ConfigError, MissingExtraError, UsageError
-from trainer.modeluse.series import Panel, panels
+from trainer.modeluse.curves import Panel, panels
 from trainer.records import Metric
+from trainer.runtime.atomic import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,16 +1,40 @@
-"""Classify image files."""
+"""Classify pictures of digits, each first made into the image that MNIST would have made of it.
+
+MNIST's digits are white on black. "The original black and white (bilevel) images from NIST were size normalized to
+fit in a 20x20 pixel box while preserving their aspect ratio. The resulting images contain grey levels as a result of
+the anti-aliasing technique used by the normalization algorithm. The images were centered in a 28x28 image by
+computing the center of mass of the pixels, and translating the image so as to position this point at the center of
+the 28x28 field." (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.) A picture is treated alike:
+
+1. Turned as its EXIF orientation says, laid on white if it is transparent (on black, if nothing shows on white),
+   and made grey.
+2. A picture of the model's own size with a black frame is used as it is.
+3. The frame's median is the paper. Ink is what differs from it, in the direction that differs more: dark ink on light
+   paper is inverted.
+4. Cut out where ink is stronger than a quarter of the strongest, scaled so that its longer side is 20 pixels and its
+   strongest ink is 255, and placed with its centre of mass at (14, 14), counted from 0, as in MNIST's own images.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trainer.modeluse.images import read_digit
+from trainer.errors import NotFoundError, UsageError
 from trainer.modeluse.network import probabilities
 from trainer.modeluse.source import LoadedModel
+
+FORMATS = ("PNG", "JPEG")
+PIXELS_MAX = 64_000_000
+_BOX = 20 / 28  # of the image's side
+_INK = 0.25
+_CONTRAST_MIN = 16  # of 255; less is the noise of a blank page
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "class"}):
@@ -30,7 +54,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "cl
 
 
 def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
-    """Classify images of single digits, prepared as :mod:`trainer.modeluse.images` says.
+    """Classify images of single digits, prepared as this module says.
 
     Every image is read before the first is classified, so an unusable one is known before any result.
 
@@ -39,7 +63,7 @@ def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
         images: PNG or JPEG files.
 
     Returns:
-        One prediction an image, in their order.
+        One prediction per image, in their order.
 
     Raises:
         NotFoundError: A file is missing.
@@ -59,3 +83,113 @@ def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
         )
         for path, row in zip(images, found, strict=True)
     ]
+
+
+def read_digit(path: Path, size: int = 28) -> NDArray[np.uint8]:
+    """Read a picture of one digit.
+
+    Args:
+        path: A PNG or JPEG file of any size.
+        size: Rows and columns to make of it.
+
+    Returns:
+        uint8 (size, size); 255 is ink.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: It is not a readable PNG or JPEG image, is too large, or shows nothing.
+    """
+    grey = _read(path)
+    if not np.ptp(grey):
+        raise _blank(path)
+    if grey.shape == (size, size) and np.median(_frame(grey)) <= _CONTRAST_MIN:
+        return grey.astype(np.uint8)
+    return _centred(_cut(_ink(grey, path)), size)
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    """Grey levels, float32 (rows, columns), 0 to 255."""
+    if not path.is_file():
+        raise NotFoundError(f"There is no file {path}.", "Check the path.")
+    try:
+        with warnings.catch_warnings():
+            # Its own limit is higher than ours, and only warns.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > PIXELS_MAX:
+                    raise _too_large(path)
+                image.load()
+                return _grey(ImageOps.exif_transpose(image))
+    except UsageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path} is not a PNG or JPEG image.", "Convert it to one.") from error
+    except PermissionError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
+    except Exception as error:  # Pillow's decoders raise whatever they run into
+        raise UsageError(f"{path} is a damaged image: {error}.", "Save it again.") from error
+
+
+def _grey(image: Image.Image) -> NDArray[np.float32]:
+    if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits a pixel
+        return np.asarray(image, dtype=np.float32) / np.float32(257)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return np.asarray(image.convert("L"), dtype=np.float32)
+    picture = image.convert("RGBA")
+    for paper in ("white", "black"):
+        ground = Image.new("RGBA", picture.size, paper)
+        grey = np.asarray(Image.alpha_composite(ground, picture).convert("L"), dtype=np.float32)
+        if np.ptp(grey):
+            return grey
+    return grey
+
+
+def _frame(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The outermost pixels."""
+    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+
+
+def _ink(grey: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    """How much ink there is, 0 to 1 at the strongest, whatever the colours of ink and paper."""
+    paper = float(np.median(_frame(grey)))
+    difference = grey - paper if grey.max() - paper >= paper - grey.min() else paper - grey
+    ink = np.clip(difference, 0, None)
+    strongest = float(ink.max())
+    if strongest < _CONTRAST_MIN:
+        raise _blank(path)
+    return np.asarray(ink / np.float32(strongest))
+
+
+def _cut(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = (np.flatnonzero((ink > _INK).any(axis=axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _centred(ink: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
+    box = round(size * _BOX)
+    scale = box / max(ink.shape)
+    rows, columns = (max(1, round(side * scale)) for side in ink.shape)
+    picture = Image.fromarray(np.asarray(ink * 255, dtype=np.uint8))
+    small = np.asarray(picture.resize((columns, rows), Image.Resampling.LANCZOS), dtype=np.float32)
+    # A thin pen's line fades when it is scaled down; MNIST's lines are white.
+    small = small * np.float32(255 / small.max())
+    total = small.sum()
+    mass = (small.sum(axis=1) @ np.arange(rows) / total, small.sum(axis=0) @ np.arange(columns) / total)
+    # Kept inside the image, should the mass lie far to one side.
+    top, left = (
+        int(np.clip(round(size / 2 - float(centre)), 0, size - side))
+        for centre, side in zip(mass, (rows, columns), strict=True)
+    )
+    field = np.zeros((size, size), np.uint8)
+    field[top : top + rows, left : left + columns] = small
+    return field
+
+
+def _blank(path: Path) -> UsageError:
+    return UsageError(f"{path} shows nothing: it is of one colour.", "Give a picture of one digit.")
+
+
+def _too_large(path: Path) -> UsageError:
+    return UsageError(f"{path} has more than {PIXELS_MAX:,} pixels.", "Scale it down first.")

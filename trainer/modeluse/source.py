@@ -1,4 +1,4 @@
-"""From what MODEL says on the command line to a network."""
+"""Resolve the command line's MODEL to a network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.artifacts import MODEL_FILE, ArtifactStore, ModelVersion, fetch, read_record
+from trainer.artifacts import ArtifactStore, ModelVersion, fetch, read_record
+from trainer.modelfile import read_npz
 from trainer.modeluse.network import Network
-from trainer.npz import read_npz
+from trainer.runtime.layout import MODEL_FILE
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class LoadedModel:
 
 
 def is_path(reference: str) -> bool:
-    """Whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
+    """Return whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
     return os.sep in reference or reference.endswith(".npz") or Path(reference).is_file()
 
 

@@ -1,9 +1,8 @@
-"""Asks NVIDIA's driver and CuPy what they have, without judging it. See ``devices``."""
+"""What NVIDIA's driver and CuPy report, without judging it; see :mod:`trainer.runtime.devices`."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -13,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
+from trainer.runtime.layout import CUPY_PACKAGES
+from trainer.runtime.versions import installed_version
 
 # CUresult and CUdevice_attribute values: CUDA Driver API, cuda.h.
 _NO_DEVICE = 100
@@ -35,11 +35,11 @@ class Gpu:
 
     Attributes:
         index: CUDA's number for it, after ``CUDA_VISIBLE_DEVICES``.
-        name: as "Tesla T4".
-        capability: compute capability, as "7.5".
-        memory_bytes: total memory.
-        usable: whether it has run a kernel of CuPy's.
-        problem: why not; empty if it has.
+        name: Product name, as "Tesla T4".
+        capability: Compute capability, as "7.5".
+        memory_bytes: Total memory.
+        usable: Whether it has run a kernel of CuPy's.
+        problem: Why not; empty if it has.
     """
 
     index: int
@@ -160,13 +160,8 @@ def _describe(library: ctypes.CDLL, index: int) -> Gpu:
 
 
 def ask_cupy(cards: int) -> CupyFacts:
-    """Looks CuPy up and, if there are ``cards`` to run on, imports it and runs a kernel on each."""
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    """Look CuPy up and, if there are ``cards`` to run on, import it and run a kernel on each."""
+    packages = {name: found for name in CUPY_PACKAGES if (found := installed_version(name))}
     if importlib.util.find_spec("cupy") is None:
         return CupyFacts()
     names = tuple(packages)

@@ -15,16 +15,16 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar
 
-from trainer.runtime.recorder import RUN_DIR, Recorder, clean_name, local_recorder, number, replace_text
-
-_OUTPUTS = "outputs"
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
+from trainer.runtime.sinks import Sink, clean_name, local_sink, number
 
 
 class Run:
     """This run. Signatures follow azureml-core 1.61; what needs Azure ML raises and says so.
 
-    Rows and tables are recorded as one metric a column, ``name/column``, with the row's number as step;
-    lists as one value an element.
+    Rows and tables are recorded as one metric per column, ``name/column``, with the row's number as step;
+    lists as one value per element.
     """
 
     _current: ClassVar[Run | None] = None
@@ -32,7 +32,7 @@ class Run:
     def __init__(self, *arguments: object, **named: object) -> None:
         if arguments or named:
             raise RuntimeError("other runs than this one can only be reached on Azure ML; use Run.get_context()")
-        self._recorder: Recorder = local_recorder()
+        self._sink: Sink = local_sink()
         self._steps: dict[str, int] = {}
         self._tags: dict[str, str | None] = {}
         self._properties: dict[str, str] = {}
@@ -52,7 +52,7 @@ class Run:
     @property
     def id(self) -> str:
         """The run's id."""
-        folder = os.environ.get(RUN_DIR)
+        folder = os.environ.get(RUN_DIR_VARIABLE)
         return Path(folder).name if folder else "local"
 
     @property
@@ -66,7 +66,7 @@ class Run:
         return "Running"
 
     def get_status(self) -> str:
-        """``Running``."""
+        """Return ``Running``."""
         return self.status
 
     parent = None
@@ -83,11 +83,11 @@ class Run:
         return dict(self._properties)
 
     def get_tags(self) -> dict[str, str | None]:
-        """The tags set so far."""
+        """Return the tags set so far."""
         return self.tags
 
     def get_properties(self) -> dict[str, str]:
-        """The properties added so far."""
+        """Return the properties added so far."""
         return self.properties
 
     def tag(self, key: str, value: str | None = None) -> None:
@@ -107,7 +107,7 @@ class Run:
 
     def log(self, name: str, value: object, description: str = "", step: float | None = None) -> None:
         """Log a number or a string."""
-        self._recorder.log(clean_name(name), number(value), step)
+        self._sink.log(clean_name(name), number(value), step)
 
     def log_list(self, name: str, value: Sequence[object], description: str = "") -> None:
         """Log every element."""
@@ -226,10 +226,11 @@ class Run:
         self.upload_file(name if name.endswith(".json") else f"{name}.json", io.BytesIO(text.encode()))
 
     def _write_labels(self) -> None:
-        folder = os.environ.get(RUN_DIR)
+        folder = os.environ.get(RUN_DIR_VARIABLE)
         if folder:
             labels = {"tags": self._tags, "properties": self._properties}
-            replace_text(Path(folder) / "labels.json", json.dumps(labels, indent=2))
+            text = json.dumps(labels, indent=2) + "\n"
+            write_bytes(Path(folder) / LABELS_FILE, text.encode(), durable=False)
 
 
 def _target(name: str) -> Path:
@@ -237,4 +238,4 @@ def _target(name: str) -> Path:
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise ValueError(f"{name!r} is no name for a file of a run: give a relative path without '..'")
     # Azure ML has no ./outputs/outputs either: artifacts of that prefix are what the folder holds.
-    return Path(_OUTPUTS, *(parts[1:] if parts[0] == _OUTPUTS else parts))
+    return Path(OUTPUTS_DIR, *(parts[1:] if parts[0] == OUTPUTS_DIR else parts))

@@ -84,7 +84,7 @@ class _Finder(MetaPathFinder, Loader):
             setattr(real, name, getattr(Run, name))
 
     def attribute(self, module: str, name: str) -> object:
-        """What the real module has under this name.
+        """Return what the real module has under this name.
 
         Raises:
             ImportError: The SDK is not installed.

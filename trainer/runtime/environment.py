@@ -1,4 +1,4 @@
-"""``outputs/environment.json``: with what a run was made. Model versions record it."""
+"""``outputs/environment.json``: the versions and the device that a run used. Model versions record them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ import json
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 
+from trainer.runtime.atomic import write_bytes
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.recorder import replace_text
-
-_FILE = "environment.json"
-_CUPY = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy")
-_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+from trainer.runtime.layout import BLAS_VARIABLES, CUPY_PACKAGES, ENVIRONMENT_FILE
+from trainer.runtime.versions import installed_version
 
 _added: dict[str, object] = {}
 _folder: Path | None = None
 
 
 def facts() -> dict[str, object]:
-    """What is known without importing anything of it.
+    """Return the facts known so far; NumPy, Chainer and CuPy are looked up, not imported.
 
     Returns:
         ``python``, ``numpy``, ``chainer``, ``cupy`` (versions or None), ``platform``, ``device`` (None until the
         script says), ``blas_threads`` (as the environment sets it, or None), and what was added.
     """
-    threads = next((os.environ[name] for name in _BLAS_THREADS if os.environ.get(name, "").isdecimal()), None)
+    threads = next((os.environ[name] for name in BLAS_VARIABLES if os.environ.get(name, "").isdecimal()), None)
     known: dict[str, object] = {
         "python": platform.python_version(),
-        "numpy": _version("numpy"),
-        "chainer": _version("chainer"),
-        "cupy": next(filter(None, map(_version, _CUPY)), None),
+        "numpy": installed_version("numpy"),
+        "chainer": installed_version("chainer"),
+        "cupy": next(filter(None, map(installed_version, CUPY_PACKAGES)), None),
         "platform": f"{sys.platform}-{platform.machine()}",
         "device": None,
         "blas_threads": int(threads) if threads else None,
@@ -71,15 +68,10 @@ def write() -> None:
         return
     try:
         _folder.mkdir(parents=True, exist_ok=True)
-        replace_text(_folder / _FILE, json.dumps(facts(), indent=2, default=str))
+        text = json.dumps(facts(), indent=2, default=str) + "\n"
+        write_bytes(_folder / ENVIRONMENT_FILE, text.encode(), durable=False)
     except OSError as error:
         raise RuntimeFault(
-            f"Can't write {_folder / _FILE}: {error.strerror}.", "Free some space, or make the folder writable."
+            f"Can't write {_folder / ENVIRONMENT_FILE}: {error.strerror}.",
+            "Free some space, or make the folder writable.",
         ) from error
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Runs a training script as ``python`` would, with the runtime's layers in place.
+"""Run a training script as ``python`` would, with the runtime's layers in place.
 
 ::
 
@@ -7,7 +7,7 @@
     python DIR/trainer/runtime/launch.py SCRIPT [ARGS...]
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
-being the folder in the snapshot that holds this package (``trainer.runtime.jobdir``). The script
+being the folder in the snapshot that holds this package (``trainer.runtime.layout``). The script
 sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
 ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.
@@ -21,7 +21,7 @@ import builtins
 import io
 import runpy
 import sys
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -33,7 +33,7 @@ _ROOT = str(_RUNTIME_DIR.parent.parent)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the script named by ``argv`` (default: this process's arguments).
+    """Run the script named by ``argv`` (default: this process's arguments).
 
     Returns when the script has ended normally; raises whatever the script raises.
     """
@@ -84,9 +84,23 @@ def _arrange_path(first: Path) -> None:
     if _ROOT not in sys.path:
         sys.path.append(_ROOT)
 
-    from trainer.runtime import ownname
+    give_way()
 
-    ownname.give_way()
+
+def give_way() -> None:
+    """Make ``import trainer`` find the script's own module of that name, if ``sys.path`` has one.
+
+    It is an obvious name for a neighbour of a training script, and scripts need not know of this one. The modules of
+    the runtime stay imported as ``trainer.runtime...``, and import each other by those names: Python looks a
+    submodule up before it looks for the parent.
+    """
+    ours = sys.modules.get("trainer")
+    spec = PathFinder.find_spec("trainer")
+    if ours is None or spec is None:
+        return
+    is_another_copy = any((Path(folder) / "runtime").is_dir() for folder in spec.submodule_search_locations or ())
+    if spec.origin != ours.__file__ and not is_another_copy:
+        del sys.modules["trainer"]
 
 
 def _install_layers() -> None:

@@ -1,4 +1,4 @@
-"""What a training script says of itself while it runs.
+"""What a training script reports while it runs: values and progress.
 
 ::
 
@@ -8,7 +8,7 @@
     run.log("Accuracy", 0.97, step=3)
     run.progress(epoch=3.0, epochs=10, images_per_second=51_000, loss=0.09)
 
-The words go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
+Reports go to the run's folder (``TRAINER_RUN_DIR``), to the Azure ML run (``AZUREML_RUN_ID``), or, with neither,
 to stdout. The launcher calls :func:`install`, so that scripts which know Azure ML's ``Run`` report too.
 """
 
@@ -24,23 +24,23 @@ from typing import Any
 
 from trainer.runtime import environment
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.recorder import FolderRecorder, Recorder, clean_name, is_worker, local_recorder, mpi_rank, number
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
+from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
 
-_AZURE_RUN_ID = "AZUREML_RUN_ID"
 _MAIN = "TRAINER_REPORTING_MAIN"
 
 _installed = False
 
 
 class Report:
-    """A script's line to whoever watches the run. Under MPI only rank 0 reports.
+    """Sends what a script reports to every sink. Under MPI only rank 0 reports.
 
     Args:
-        recorders: Each gets every word.
+        sinks: Where each value goes.
     """
 
-    def __init__(self, recorders: list[Recorder]) -> None:
-        self._recorders = recorders if mpi_rank() == 0 else []
+    def __init__(self, sinks: list[Sink]) -> None:
+        self._sinks = sinks if mpi_rank() == 0 else []
 
     def log(self, name: str, value: object, step: float | None = None) -> None:
         """Report one value.
@@ -55,8 +55,8 @@ class Report:
             RuntimeFault: The run's folder can't be written.
         """
         checked = number(value)
-        for recorder in self._recorders:
-            recorder.log(clean_name(name), checked, step)
+        for sink in self._sinks:
+            sink.log(clean_name(name), checked, step)
 
     def progress(
         self, *, epoch: float, epochs: float, images_per_second: float | None = None, loss: float | None = None
@@ -70,34 +70,34 @@ class Report:
             loss: The latest batch's.
         """
         state = {"epoch": epoch, "epochs": epochs, "images_per_second": images_per_second, "loss": loss}
-        for recorder in self._recorders:
-            recorder.progress(state)
+        for sink in self._sinks:
+            sink.progress(state)
 
     def close(self) -> None:
         """Write what is held back. Called at exit too."""
-        for recorder in self._recorders:
-            recorder.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def start() -> Report:
-    """The report of this process.
+    """Make the report of this process.
 
     Raises:
         RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.
     """
-    recorders: list[Recorder] = []
+    sinks: list[Sink] = []
     if on_azure():
-        recorders.append(_AzureRecorder())
-    if not recorders or os.environ.get("TRAINER_RUN_DIR"):
-        recorders.append(local_recorder())
-    report = Report(recorders)
+        sinks.append(_AzureSink())
+    if not sinks or os.environ.get(RUN_DIR_VARIABLE):
+        sinks.append(local_sink())
+    report = Report(sinks)
     atexit.register(report.close)
     return report
 
 
 def on_azure() -> bool:
-    """Whether this process is part of an Azure ML run."""
-    return bool(os.environ.get(_AZURE_RUN_ID))
+    """Return whether this process is part of an Azure ML run."""
+    return bool(os.environ.get(AZURE_RUN_ID_VARIABLE))
 
 
 def record(**facts: object) -> None:
@@ -127,7 +127,7 @@ def install() -> None:
 
         azureml_stand_in.install()
     if _is_main():
-        environment.begin(Path.cwd() / "outputs")
+        environment.begin(Path.cwd() / OUTPUTS_DIR)
         atexit.register(_end)
 
 
@@ -135,7 +135,7 @@ def _is_main() -> bool:
     """Whether this is the process that the launcher started, and not one that its script did."""
     if is_worker() or mpi_rank() != 0:
         return False
-    run = os.environ.get("TRAINER_RUN_DIR", "")
+    run = os.environ.get(RUN_DIR_VARIABLE, "")
     process, _, of_run = os.environ.get(_MAIN, "").partition(":")
     if process and of_run == run and process != str(os.getpid()):
         return False
@@ -152,7 +152,7 @@ def _end() -> None:
             sys.stderr.write(f"warning: {fault.message}\n")
 
 
-class _AzureRecorder:
+class _AzureSink:
     """The real run on Azure ML, through the real SDK.
 
     The SDK gives back a run's metrics without their steps and times, so every value is also a line of
@@ -161,11 +161,12 @@ class _AzureRecorder:
 
     def __init__(self) -> None:
         self._lines = _streamed_lines()
+        run_id = os.environ[AZURE_RUN_ID_VARIABLE]
         try:
             from azureml.core.run import Run
         except ImportError as error:
             raise RuntimeFault(
-                f"This is the Azure ML run {os.environ[_AZURE_RUN_ID]}, and azureml-core can't be imported: {error}.",
+                f"This is the Azure ML run {run_id}, and azureml-core can't be imported: {error}.",
                 "Add azureml-core to the run's environment.",
             ) from error
         # allow_offline would hand out a run that only prints, and a broken environment would look like success.
@@ -173,7 +174,7 @@ class _AzureRecorder:
             self._run: Any = Run.get_context(allow_offline=False)
         except Exception as error:
             raise RuntimeFault(
-                f"The Azure ML run {os.environ[_AZURE_RUN_ID]} can't be reached: {type(error).__name__}: {error}",
+                f"The Azure ML run {run_id} can't be reached: {type(error).__name__}: {error}",
                 "The run's environment lacks AZUREML_* variables, or its service does not answer.",
             ) from error
 
@@ -196,10 +197,10 @@ class _AzureRecorder:
         """Send nothing: the service's own launcher waits for what is on its way."""
 
 
-def _streamed_lines() -> FolderRecorder | None:
-    folder = Path("logs").absolute()
+def _streamed_lines() -> FolderSink | None:
+    folder = Path(LOGS_DIR).absolute()
     try:
         folder.mkdir(exist_ok=True)
     except OSError:
         return None
-    return FolderRecorder(folder)
+    return FolderSink(folder)

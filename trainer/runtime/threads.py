@@ -14,11 +14,9 @@ import os
 from dataclasses import dataclass
 
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.layout import BLAS_VARIABLES, THREADS_VARIABLE
 
 DEFAULT = 1
-VARIABLE = "TRAINER_THREADS"
-# What the common BLAS libraries read, first match first.
-_BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def limit(count: int | None = None) -> Threads:
 
 
 def _from_environment() -> tuple[int, str]:
-    for name in (VARIABLE, *_BLAS_VARIABLES):
+    for name in (THREADS_VARIABLE, *BLAS_VARIABLES):
         text = os.environ.get(name, "").strip()
         if text:
             # OpenMP allows a list, one number a nesting level; the first counts here.

@@ -7,7 +7,7 @@ One line before ``import chainer``::
 or, without the side effect on import, ``trainer.runtime.compat.apply()``. Scripts started through
 ``trainer run`` or ``python -m trainer.runtime.launch`` need neither.
 
-Each change is a :class:`~trainer.runtime.compat.patch.Patch` in :data:`PATCHES`: the module it
+Each change is a :class:`~trainer.runtime.compat.hook.Patch` in :data:`PATCHES`: the module it
 changes, the reason, and the versions that need it. Where the installed versions don't, nothing is
 changed. ``docs/compat.md`` lists them.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 from trainer.runtime.compat import hook
 from trainer.runtime.compat.datasets import PATCHES as _DATASETS
 from trainer.runtime.compat.functions import PATCHES as _FUNCTIONS
+from trainer.runtime.compat.hook import Patch
 from trainer.runtime.compat.importing import PATCHES as _IMPORTING
-from trainer.runtime.compat.patch import Patch
 from trainer.runtime.compat.serializers import PATCHES as _SERIALIZERS
 from trainer.runtime.compat.testing import PATCHES as _TESTING
 
@@ -34,7 +34,7 @@ _SITE = Path(__file__).resolve().parent.parent / "site"
 
 
 def apply() -> None:
-    """Makes ``import chainer`` work in this process. Safe to call again.
+    """Make ``import chainer`` work in this process. Safe to call again.
 
     Imports neither Chainer nor NumPy: the patches land when Chainer's modules are imported, or at
     once where they already are.
@@ -43,7 +43,7 @@ def apply() -> None:
 
 
 def apply_to_children() -> None:
-    """Makes ``import chainer`` work in the Python processes that this one starts.
+    """Make ``import chainer`` work in the Python processes that this one starts.
 
     Forked children inherit the layer. Those that start a fresh interpreter (the spawn and
     forkserver methods of ``multiprocessing``, ``subprocess``, ``mpiexec``) get it through

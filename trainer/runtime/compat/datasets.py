@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 from trainer.runtime.faults import RuntimeFault
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def _replace_retrieval(name: str, prefix: str, module: ModuleType) -> None:
 
 
 def _retrieve(original: Callable[[], Any], name: str, part: str) -> Any:  # noqa: ANN401  # Chainer's own return
-    """Stands for Chainer's ``_retrieve_*``.
+    """Stand for Chainer's ``_retrieve_*``.
 
     Returns:
         A mapping with "x", uint8 of shape (N, 784), and "y", uint8 of shape (N,).
     """
-    from trainer.runtime import jobdir
+    from trainer.runtime import layout
 
-    travelled = jobdir.travelled_dataset()
+    travelled = layout.travelled_dataset()
     if travelled is None and _chainers_own_cache(name, part).is_file():
         return original()
     data = _load(name, travelled)

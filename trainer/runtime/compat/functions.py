@@ -8,13 +8,13 @@ Chainer's that they use are private, which is safe because Chainer 7.8.1 is the 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
+from trainer.runtime.compat.hook import Patch, numpy_at_least, version_tuple
 from trainer.runtime.compat.importing import sctypes
-from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
+from trainer.runtime.versions import installed_version
 
 
 class _With:
@@ -130,10 +130,8 @@ def _sparse_matmul(module: ModuleType) -> None:
 
 
 def _scipy_refuses_float16() -> bool:
-    try:
-        return version_tuple(importlib.metadata.version("scipy")) >= (1, 15)
-    except importlib.metadata.PackageNotFoundError:
-        return False
+    scipy = installed_version("scipy")
+    return scipy is not None and version_tuple(scipy) >= (1, 15)
 
 
 def _numpy_1_24() -> bool:

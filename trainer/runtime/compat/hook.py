@@ -1,4 +1,4 @@
-"""Applies patches at the moment when the modules they change are imported.
+"""What a patch is, and the hook that applies patches when the modules they change are imported.
 
 An import hook rather than plain assignments after ``import chainer``, because some patches must
 take effect while Chainer is being imported, and because it leaves the cost of importing Chainer to
@@ -11,15 +11,60 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
-from trainer.runtime.compat.patch import Patch
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One change to one of Chainer's modules.
+
+    A patch has up to three moments, each a callable:
+
+    Attributes:
+        name: Short and unique; the heading in ``docs/compat.md``.
+        module: The dotted name of the module that it changes.
+        reason: What goes wrong without it.
+        versions: The versions that need it, in words.
+        needed: Whether the installed versions are among those; asked when ``module`` is imported.
+        stand_in: Replaces the module: fills an empty one instead of executing Chainer's.
+        around: Entered before the module is executed and left after it; a context manager.
+        after: Changes the executed module.
+    """
+
+    name: str
+    module: str
+    reason: str
+    versions: str
+    needed: Callable[[], bool] = field(default=_always)
+    stand_in: Callable[[ModuleType], None] | None = None
+    around: Callable[[], Any] | None = None
+    after: Callable[[ModuleType], None] | None = None
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``"2.5.0rc1"`` gives ``(2, 5, 0)``."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def numpy_at_least(*version: int) -> bool:
+    """Return whether the installed NumPy is ``version`` or newer. Imports NumPy."""
+    import numpy
+
+    return version_tuple(numpy.__version__) >= version
 
 
 def install(patches: Iterable[Patch]) -> None:
-    """Registers the import hook and applies ``patches`` to modules that are already imported.
+    """Register the import hook and apply ``patches`` to modules that are already imported.
 
     Idempotent: patches that are registered already are left alone.
     """
@@ -38,7 +83,7 @@ def install(patches: Iterable[Patch]) -> None:
 
 
 def _replace_copies(before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Lets ``from .npz import load_npz`` in modules that were imported earlier see the new function."""
+    """Let ``from .npz import load_npz`` in modules that were imported earlier see the new function."""
     replaced = {id(old): after[name] for name, old in before.items() if after[name] is not old}
     for other, module in list(sys.modules.items()):
         if other.partition(".")[0] == "chainer" and replaced:
@@ -59,7 +104,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self._by_module: dict[str, list[Patch]] = {}
 
     def add(self, patches: Iterable[Patch]) -> list[Patch]:
-        """Registers patches; returns those that were not registered before."""
+        """Register patches; return those that were not registered before."""
         new = []
         for patch in patches:
             group = self._by_module.setdefault(patch.module, [])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
-from trainer.runtime.compat.patch import Patch, numpy_at_least, version_tuple
+from trainer.runtime.compat.hook import Patch, numpy_at_least, version_tuple
+from trainer.runtime.versions import installed_version
 
 
 def _environment_check_fails() -> bool:
@@ -18,11 +18,8 @@ def _environment_check_fails() -> bool:
     # setuptools 74 and newer) and pkg_resources (a part of setuptools below 82).
     if sys.version_info >= (3, 12):
         return True
-    try:
-        setuptools = importlib.metadata.version("setuptools")
-    except importlib.metadata.PackageNotFoundError:
-        return True
-    return version_tuple(setuptools) >= (74,)
+    setuptools = installed_version("setuptools")
+    return setuptools is None or version_tuple(setuptools) >= (74,)
 
 
 def _no_environment_check(module: ModuleType) -> None:
@@ -31,7 +28,7 @@ def _no_environment_check(module: ModuleType) -> None:
 
 @contextlib.contextmanager
 def numpy_sctypes() -> Iterator[None]:
-    """Gives NumPy 2 the ``sctypes`` table of NumPy 1 for as long as the context lasts."""
+    """Give NumPy 2 the ``sctypes`` table of NumPy 1 for as long as the context lasts."""
     import numpy
 
     numpy.sctypes = sctypes()  # type: ignore[attr-defined]
@@ -42,7 +39,7 @@ def numpy_sctypes() -> Iterator[None]:
 
 
 def sctypes() -> dict[str, list[type]]:
-    """The integer and floating-point rows of NumPy 1's ``numpy.sctypes``."""
+    """Return the integer and floating-point rows of NumPy 1's ``numpy.sctypes``."""
     import numpy
 
     return {

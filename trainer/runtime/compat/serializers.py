@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 
 
 class UnsafePickleWarning(UserWarning):
@@ -53,10 +53,10 @@ class _HarmlessUnpickler(pickle.Unpickler):
 
 
 def pickled_members(file: str | os.PathLike[str] | IO[bytes]) -> list[str]:
-    """What ``numpy.load(file, allow_pickle=True)`` would unpickle beyond arrays of plain values.
+    """Return what ``numpy.load(file, allow_pickle=True)`` would unpickle beyond arrays of plain values.
 
     Args:
-        file: a path, or a file open for reading bytes that can seek; its position is kept.
+        file: A path, or a file open for reading bytes that can seek; its position is kept.
 
     Returns:
         Names of members as in the archive, without ``.npy``. A file that is no archive is read

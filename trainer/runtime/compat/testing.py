@@ -7,13 +7,13 @@ Who writes a function of their own checks its gradient with these. All that they
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from trainer.runtime.compat.patch import Patch, version_tuple
+from trainer.runtime.compat.hook import Patch, version_tuple
+from trainer.runtime.versions import installed_version
 
 
 class ResolutionError(Exception):
@@ -24,7 +24,7 @@ class WorkingSet:
     """The installed distributions."""
 
     def require(self, *requirements: str) -> None:
-        """Raises :class:`ResolutionError` unless all ``requirements`` are satisfied.
+        """Raise :class:`ResolutionError` unless all ``requirements`` are satisfied.
 
         Each is a name and comparisons of versions, as "numpy>=1.10,<2"; extras and markers, which
         Chainer does not use, are not understood.
@@ -33,12 +33,11 @@ class WorkingSet:
             match = re.fullmatch(r"\s*([\w.-]+)\s*(.*)", requirement)
             if match is None:
                 raise ResolutionError(requirement)
-            try:
-                installed = version_tuple(importlib.metadata.version(match.group(1)))
-            except importlib.metadata.PackageNotFoundError:
-                raise ResolutionError(requirement) from None
+            found = installed_version(match.group(1))
+            if found is None:
+                raise ResolutionError(requirement)
             for clause in filter(None, match.group(2).replace(" ", "").split(",")):
-                if not _satisfies(installed, clause):
+                if not _satisfies(version_tuple(found), clause):
                     raise ResolutionError(requirement)
 
 
@@ -62,10 +61,8 @@ def _satisfies(installed: tuple[int, ...], clause: str) -> bool:
 
 
 def _pkg_resources_is_absent_or_warns() -> bool:
-    try:
-        return version_tuple(importlib.metadata.version("setuptools")) >= (67, 3)
-    except importlib.metadata.PackageNotFoundError:
-        return True
+    setuptools = installed_version("setuptools")
+    return setuptools is None or version_tuple(setuptools) >= (67, 3)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Finds a data set at run time and checks that its four files belong together."""
+"""Find a data set at run time and check that its four files belong together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.runtime import jobdir
+from trainer.runtime import layout
 from trainer.runtime.datasets import decoded
 from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
-
-DECODED_DIR = "TRAINER_DECODED_DIR"
-"""The environment variable with this machine's folder of decompressed copies; see :mod:`.decoded`."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,8 @@ def read_directory(
     Raises:
         RuntimeFault: A file is missing or malformed, or two don't belong together; the message names it.
     """
-    if decoded_dir is None and os.environ.get(DECODED_DIR):
-        decoded_dir = Path(os.environ[DECODED_DIR])
+    if decoded_dir is None and os.environ.get(layout.DECODED_DIR_VARIABLE):
+        decoded_dir = Path(os.environ[layout.DECODED_DIR_VARIABLE])
     paths = find_files(directory)
     train = _read_pair(paths[FILES[0]], paths[FILES[1]], class_count, decoded_dir)
     test = _read_pair(paths[FILES[2]], paths[FILES[3]], class_count, decoded_dir)
@@ -111,7 +108,7 @@ def _size(images: NDArray[np.uint8]) -> str:
 
 
 def _locate(where: str | Path) -> tuple[Path, str]:
-    travelled = jobdir.travelled_dataset()
+    travelled = layout.travelled_dataset()
     if travelled is not None and str(where) in ("auto", travelled.name):
         return travelled, travelled.name
     named = isinstance(where, str) and where in NAMES

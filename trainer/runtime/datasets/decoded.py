@@ -11,13 +11,13 @@ import contextlib
 import hashlib
 import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.runtime.atomic import replacing
 from trainer.runtime.datasets import idx
 from trainer.runtime.faults import RuntimeFault
 
@@ -28,7 +28,7 @@ _KEPT = 16
 
 
 def read(path: Path, dimensions: int, folder: Path | None) -> NDArray[np.uint8]:
-    """The values of one IDX file, as :func:`idx.read` gives them, through a copy in ``folder``.
+    """Return the values of one IDX file, as :func:`idx.read` gives them, through a copy in ``folder``.
 
     Args:
         path: The file, gzipped or not.
@@ -81,21 +81,16 @@ def _mapped(copy: Path, dimensions: int, crc: int, size: int) -> NDArray[np.uint
 
 def _write(path: Path, dimensions: int, copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=copy.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as target, idx.open_content(path) as content:
-            header = idx.read_header(content, dimensions)
-            target.write(header.encode())
-            left = header.size - header.length
-            while left:
-                chunk = content.read(min(left, _CHUNK))
-                if not chunk:
-                    break
-                target.write(chunk)
-                left -= len(chunk)
-        Path(name).replace(copy)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(copy, mode=0o600, durable=False) as target, idx.open_content(path) as content:
+        header = idx.read_header(content, dimensions)
+        target.write(header.encode())
+        left = header.size - header.length
+        while left:
+            chunk = content.read(min(left, _CHUNK))
+            if not chunk:
+                break
+            target.write(chunk)
+            left -= len(chunk)
     _prune(copy.parent)
 
 

@@ -14,7 +14,7 @@ NAMES = ("auto", "mnist", "fashion-mnist", "mnist-5k")
 
 
 def find_file(directory: Path, name: str) -> Path | None:
-    """The file of this name, gzipped or not, or None.
+    """Return the file of this name, gzipped or not, or None.
 
     A plain file is preferred. ``train-images.idx3-ubyte`` is understood too: some archives unpack to it.
     """
@@ -24,7 +24,7 @@ def find_file(directory: Path, name: str) -> Path | None:
 
 
 def find_files(directory: Path) -> dict[str, Path]:
-    """The four files of a data set, by the names in :data:`FILES`.
+    """Return the four files of a data set, by the names in :data:`FILES`.
 
     Raises:
         RuntimeFault: One is missing.

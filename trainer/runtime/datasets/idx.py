@@ -1,7 +1,7 @@
-"""Reads IDX files of unsigned bytes, gzipped or not; every byte is hostile until checked.
+"""Read IDX files of unsigned bytes, gzipped or not; every byte is hostile until checked.
 
 The format (the MNIST distribution's own description): two zero bytes, a type code (8: unsigned byte),
-the number of dimensions, one big-endian 32-bit length a dimension, then the values in C order.
+the number of dimensions, one big-endian 32-bit length per dimension, then the values in C order.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Header:
         return self.length + math.prod(self.shape)
 
     def encode(self) -> bytes:
-        """The header's bytes."""
+        """Return the header's bytes."""
         return struct.pack(f">BBBB{len(self.shape)}I", 0, 0, _UNSIGNED_BYTE, len(self.shape), *self.shape)
 
 
@@ -176,7 +176,7 @@ def read_header(content: Content, dimensions: int) -> Header:
 
 
 def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The values of one IDX file.
+    """Return the values of one IDX file.
 
     A plain file is mapped into memory and not read; a gzipped one is decompressed, and no further
     than its header says.
@@ -214,7 +214,7 @@ def fill(content: Content, header: Header, buffer: memoryview) -> None:
 
 
 def memory_map(file: IO[bytes], header: Header) -> NDArray[np.uint8]:
-    """The values of a plain IDX file whose size has been checked, mapped read-only."""
+    """Return the values of a plain IDX file whose size has been checked, mapped read-only."""
     mapped = np.memmap(file, np.uint8, "r", offset=header.length, shape=header.shape)
     return mapped.view(np.ndarray)
 

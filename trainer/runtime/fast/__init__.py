@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer.runtime.compat import hook
-from trainer.runtime.compat.patch import Patch
+from trainer.runtime.compat.hook import Patch
 from trainer.runtime.faults import RuntimeFault
 
 VARIABLE = "TRAINER_FAST"

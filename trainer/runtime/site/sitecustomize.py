@@ -1,4 +1,4 @@
-"""Gives child interpreters the runtime's layers. Found through PYTHONPATH; see ``compat``.
+"""Give child interpreters the runtime's layers. Found through PYTHONPATH; see :mod:`trainer.runtime.compat`.
 
 Python imports a module of this name at start-up. Every Python process below a job does, most of
 them without any use for Chainer, so nothing is imported until the module that needs a layer is.
@@ -39,12 +39,12 @@ def _activate(module: str, function: str) -> None:
     sys.path.insert(0, _ROOT)
     try:
         layer = importlib.import_module(module)
-        ownname = importlib.import_module("trainer.runtime.ownname")
+        launch = importlib.import_module("trainer.runtime.launch")
     finally:
         sys.path.remove(_ROOT)
     getattr(layer, function)()
     if scripts_own is None:
-        ownname.give_way()
+        launch.give_way()
     else:
         sys.modules["trainer"] = scripts_own
 

@@ -8,39 +8,42 @@ import chainer
 import numpy as np
 from chainer import AbstractSerializer
 from chainer.dataset import converter
+from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.iterators._statemachine import IteratorState, iterator_statemachine
 from numpy.typing import NDArray
 
-from trainer.runtime.training.step import Array
+from trainer.runtime.training.step import Array, Batch
 
 
 class ArrayIterator(SerialIterator):  # type: ignore[misc]
-    """``SerialIterator`` over an image array and a label array, without a Python object an example.
+    """``SerialIterator`` over arrays, which gathers a whole batch without making an object per example.
 
-    The arrays are sent to ``device`` once, as bytes, and batches are gathered there: on a GPU nothing
+    The arrays are sent to ``device`` once, as they are, and batches are gathered there: on a GPU nothing
     but a batch's indices is sent afterwards. The order comes from a generator of its own, which is
     part of the iterator's serialized state, so a resumed run sees the batches that it would have
-    seen. With the same seed it is the order of ``SerialIterator(data, batch_size,
+    seen. With the same seed it is the order of ``SerialIterator(dataset, batch_size,
     order_sampler=ShuffleOrderSampler(numpy.random.RandomState(seed)))``.
 
     Args:
-        images: uint8, shape (N, ...).
-        labels: integers, shape (N,).
-        batch_size: examples a batch. With ``repeat``, a batch may span two epochs, as in Chainer.
-        repeat: whether to go on after the first epoch.
-        shuffle: whether each epoch has a new random order.
-        seed: of the order.
-        device: where batches are made.
+        dataset: An array of shape (N, ...), a tuple of such arrays, or a ``TupleDataset`` of them.
+        batch_size: Examples per batch, B. With ``repeat``, a batch may span two epochs, as in Chainer.
+        repeat: Whether to go on after the first epoch.
+        shuffle: Whether each epoch has a new random order.
+        seed: Of the order.
+        device: Where batches are made.
 
     Yields:
-        Pairs: uint8 of shape (B, pixels), int32 of shape (B,).
+        An array of shape (B, ...) and the data set's type, or a tuple of one per array of the data set; the
+        updater's converter makes of it what the network takes (:func:`unit_range`).
+
+    Raises:
+        TypeError: The data set does not consist of NumPy arrays.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
-        labels: NDArray[Any],
+        dataset: NDArray[Any] | tuple[NDArray[Any], ...] | TupleDataset,
         batch_size: int,
         *,
         repeat: bool = True,
@@ -49,19 +52,20 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         device: chainer.backend.Device | None = None,
     ) -> None:
         device = device or chainer.get_device("@numpy")
+        if isinstance(dataset, tuple):
+            dataset = TupleDataset(*dataset)
         self._device = device
         # On a GPU an epoch's order is sent once, and batches take their part of it there.
         self._order_stays = device.xp is not np
         self._sent: tuple[Array, Array] | None = None
         self._random = np.random.RandomState(seed)
-        self._images: Array = device.send(images.reshape(len(images), -1))
-        self._labels: Array = device.send(labels.astype(np.int32))
+        self._arrays: tuple[Array, ...] = device.send(arrays_of(dataset))
+        self._in_tuples = not isinstance(dataset, np.ndarray)
         sampler = ShuffleOrderSampler(self._random) if shuffle else None
-        # The data set is only asked for its length: batches come from the arrays.
         self._state: IteratorState
-        super().__init__(labels, batch_size, repeat=repeat, order_sampler=sampler, shuffle=None if shuffle else False)
+        super().__init__(dataset, batch_size, repeat=repeat, order_sampler=sampler, shuffle=None if shuffle else False)
 
-    def __next__(self) -> tuple[Array, Array]:
+    def __next__(self) -> Batch:
         self._previous_epoch_detail = self.epoch_detail
         before = self._state
         self._state, indices = iterator_statemachine(
@@ -71,13 +75,14 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
             raise StopIteration
         if self._order_stays:
             indices = self._indices_on_device(before, indices)
-        return self._images.take(indices, axis=0), self._labels.take(indices)
+        batch = tuple([array.take(indices, axis=0) for array in self._arrays])
+        return batch if self._in_tuples else batch[0]
 
     next = __next__
 
     def _indices_on_device(self, before: IteratorState, indices: NDArray[np.intp]) -> Array:
         if self._state.is_new_epoch:
-            # A batch of two orders, once an epoch.
+            # A batch of two orders, once per epoch.
             return self._device.send(indices)
         order = before.order
         if self._sent is None or self._sent[0] is not order:
@@ -86,7 +91,7 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         return self._sent[1][before.current_position : self._state.current_position]
 
     def serialize(self, serializer: AbstractSerializer) -> None:
-        """Position, epoch and order, as ``SerialIterator``, and the state of the generator."""
+        """Save or load position, epoch and order, as ``SerialIterator``, and the state of the generator."""
         super().serialize(serializer)
         # Loading fills the order in place.
         self._sent = None
@@ -99,9 +104,29 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
             raise ValueError("the order of the examples is not a permutation of them")
 
 
+def arrays_of(dataset: Any) -> tuple[NDArray[Any], ...]:  # noqa: ANN401  # any of Chainer's data sets
+    """The arrays that ``dataset`` is made of: itself, or those of a ``TupleDataset``.
+
+    Raises:
+        TypeError: It is made of anything else.
+    """
+    arrays = dataset._datasets if type(dataset) is TupleDataset else (dataset,)
+    if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
+        raise TypeError(
+            "ArrayIterator takes an array, a tuple of arrays or a TupleDataset of arrays; "
+            "chainer.iterators.SerialIterator takes any data set"
+        )
+    return tuple(arrays)
+
+
 @converter()  # type: ignore[untyped-decorator]
 def unit_range(batch: tuple[Array, Array], device: chainer.backend.Device) -> tuple[Array, Array]:
-    """Bytes to float32 between 0 and 1: the arithmetic of ``chainer.datasets.get_mnist``."""
+    """Make float32 between 0 and 1 of bytes: the arithmetic of ``chainer.datasets.get_mnist``.
+
+    Args:
+        batch: uint8 of any shape, and labels.
+        device: Where it is to be.
+    """
     images, labels = device.send(batch) if device is not None else batch
     x = images.astype(np.float32)
     x *= 1 / 255

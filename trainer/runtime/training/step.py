@@ -1,10 +1,14 @@
-"""One training step of a multilayer perceptron as array calls on preallocated memory.
+"""One training step of a multilayer perceptron as array calls, and one update of all parameters.
 
 The arithmetic is Chainer's, call for call: on NumPy the results are equal bit for bit to those of
 ``LinearFunction``, ``ReLU`` and ``SoftmaxCrossEntropy`` and of their gradients (Chainer 7.8.1,
 ``functions/connection/linear.py``, ``functions/activation/relu.py``,
 ``functions/loss/softmax_cross_entropy.py``). What is left out is the graph around it, which takes
-more time than the arithmetic at a hundred units a layer. On CuPy nothing here waits for the card.
+more time than the arithmetic at a hundred units in each layer. On CuPy nothing here waits for the card.
+
+Chainer updates parameter by parameter, which for small layers is mostly Python. Rules that
+work element by element (:attr:`chainer.UpdateRule.is_elementwise`: SGD, MomentumSGD, Adam, ...) give the
+same bits on one long array as on its parts.
 """
 
 from __future__ import annotations
@@ -27,9 +31,9 @@ class Layer:
     """An affine layer and its activation.
 
     Attributes:
-        weight: shape (units, inputs).
-        bias: shape (units,), or None.
-        relu: whether ReLU follows.
+        weight: Shape (units, inputs).
+        bias: Shape (units,), or None.
+        relu: Whether ReLU follows.
     """
 
     weight: chainer.Parameter
@@ -41,10 +45,10 @@ class MLPStep:
     """Loss and gradients of ``layers`` under mean softmax cross-entropy, for one batch shape.
 
     Args:
-        layers: from input to output; at least one. All parameters share one floating-point type.
-        batch: examples a batch, B.
-        ignore_label: the label whose examples count neither in the loss nor in its gradient.
-        accuracy: whether :meth:`run` computes the batch's accuracy too.
+        layers: From input to output; at least one. All parameters share one floating-point type.
+        batch: Examples in a batch, B.
+        ignore_label: The label whose examples count neither in the loss nor in its gradient.
+        accuracy: Whether :meth:`run` computes the batch's accuracy too.
     """
 
     def __init__(self, layers: tuple[Layer, ...], batch: int, ignore_label: int, accuracy: bool) -> None:
@@ -63,12 +67,17 @@ class MLPStep:
             self._rows = xp.arange(batch)
             self._unit = xp.ones((), self.dtype)
 
+    def fits(self, x: Array) -> bool:
+        """Whether :meth:`run` takes inputs of this shape and type."""
+        shape = len(self._rows), self.layers[0].weight.shape[1]
+        return bool(x.shape == shape and x.dtype == self.dtype)
+
     def run(self, x: Array, t: Array) -> tuple[Array, Array | None]:
-        """Computes the loss, and writes every parameter's gradient into its ``grad``.
+        """Compute the loss, and write every parameter's gradient into its ``grad``.
 
         Args:
-            x: inputs, shape (B, inputs), of the parameters' type.
-            t: labels, shape (B,), integers below the number of outputs, or ``ignore_label``.
+            x: Inputs, shape (B, inputs), of the parameters' type.
+            t: Labels, shape (B,), integers below the number of outputs, or ``ignore_label``.
 
         Returns:
             The loss and, if asked for, the accuracy: arrays without dimensions, on the device.
@@ -143,3 +152,98 @@ def _gradient_array(parameter: chainer.Parameter) -> Array:
         with chainer.using_device(parameter.device):
             gradient = parameter.grad = parameter.device.xp.empty_like(parameter.array)
     return gradient
+
+
+class FusedUpdate:
+    """Moves an optimizer's parameters, gradients and states into one array each, and updates those.
+
+    The parameters keep their own arrays: views into the long ones. Serializers, links and anything
+    else that reads ``param.array``, ``param.grad`` or ``param.update_rule.state`` sees no difference.
+
+    Args:
+        optimizer: Set up, with every state initialised (that is, after one update or after
+            loading); see :meth:`applies_to`.
+    """
+
+    def __init__(self, optimizer: chainer.GradientMethod) -> None:
+        self.optimizer = optimizer
+        self._params = list(optimizer.target.params())
+        self._rules = [param.update_rule for param in self._params]
+        device = self._params[0].device
+        with chainer.using_device(device):
+            xp = device.xp
+            size = sum(param.size for param in self._params)
+            dtype = self._params[0].dtype
+            self._all = chainer.Parameter(xp.empty(size, dtype))
+            self._all.grad = xp.empty(size, dtype)
+            self._rule = optimizer.create_update_rule()
+            names = [] if self._rules[0].state is None else list(self._rules[0].state)
+            states = {name: xp.empty(size, dtype) for name in names}
+            self._rule._state = states
+
+            start = 0
+            self._arrays, self._grads = [], []
+            for param, rule in zip(self._params, self._rules, strict=True):
+                part = slice(start, start := start + param.size)
+                param.array = _moved(param.array, self._all.array[part])
+                gradient = xp.zeros_like(param.array) if param.grad is None else param.grad
+                param.grad = _moved(gradient, self._all.grad[part])
+                for name in names:
+                    rule.state[name] = _moved(rule.state[name], states[name][part])
+                self._arrays.append(param.array)
+                self._grads.append(param.grad)
+
+    @staticmethod
+    def applies_to(optimizer: chainer.Optimizer) -> bool:
+        """Whether one update over everything does what ``optimizer`` does parameter by parameter."""
+        if not isinstance(optimizer, chainer.GradientMethod):
+            return False
+        hooks, params = optimizer._hookable, list(optimizer.target.params())
+        rules = [param.update_rule for param in params]
+        return bool(
+            params
+            and not (hooks._pre_update_hooks or hooks._post_update_hooks)
+            and optimizer._loss_scale is None
+            and all(
+                rule is not None
+                and type(rule) is type(rules[0])
+                and rule.is_elementwise
+                and rule.enabled
+                and rule.t == rules[0].t
+                and not rule._use_fp32_update
+                and not (rule._hookable._pre_update_hooks or rule._hookable._post_update_hooks)
+                # A hyperparameter of its own would be in the instance beside the parent.
+                and set(vars(rule.hyperparam)) == {"_parent"}
+                and rule.hyperparam.parent is optimizer.hyperparam
+                and param.array is not None
+                and (param.dtype, param.device) == (params[0].dtype, params[0].device)
+                and rule.state is not None
+                and all(getattr(s, "shape", None) == param.shape for s in rule.state.values())
+                for param, rule in zip(params, rules, strict=True)
+            )
+        )
+
+    def intact(self) -> bool:
+        """Whether every parameter still has its view, and the optimizer no hooks."""
+        hooks = self.optimizer._hookable
+        return (
+            not hooks._pre_update_hooks
+            and not hooks._post_update_hooks
+            and all(p.array is a for p, a in zip(self._params, self._arrays, strict=True))
+            and all(p.grad is g for p, g in zip(self._params, self._grads, strict=True))
+        )
+
+    def update(self) -> None:
+        """Do what ``optimizer.update()`` would: one step with the gradients that are there."""
+        rule = self._rule
+        rule.t = self._rules[0].t + 1
+        rule.update_core(self._all)
+        for each in self._rules:
+            each.t = rule.t
+        self.optimizer.t += 1
+
+
+def _moved(source: Array, into: Array) -> Array:
+    view = into.reshape(source.shape)
+    view[...] = source
+    return view

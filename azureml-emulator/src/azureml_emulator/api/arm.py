@@ -1,0 +1,164 @@
+"""Azure Resource Manager: sign-in, subscriptions, the workspace, discovery, VM sizes, datastores."""
+
+# What a route is for is in its summary, from which the documentation's table is made. A body is described by its
+# fields; pydantic copies mutable defaults.
+# ruff: noqa: D101, D103, RUF012
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Header
+
+from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, require_workspace
+from azureml_emulator.bodies import ArmList, Body, Page
+from azureml_emulator.errors import ServiceError
+from azureml_emulator.store.compute import VmSizes, offered_sizes
+from azureml_emulator.tokens import TENANT_ID, Scope
+
+
+class MsiToken(Body):
+    """Answer of the managed-identity endpoint; its keys are snake_case on the wire."""
+
+    model_config = {"alias_generator": None}
+
+    access_token: str
+    expires_on: str
+    expires_in: str
+    resource: str
+    token_type: str = "Bearer"  # noqa: S105 - a type of token, not a token
+
+
+class Subscription(Body):
+    id: str
+    subscription_id: str
+    display_name: str
+    tenant_id: str
+    state: str = "Enabled"
+
+
+class WorkspaceProperties(Body):
+    workspace_id: str
+    discovery_url: str
+    friendly_name: str
+    description: str = ""
+    creation_time: str
+    provisioning_state: str = "Succeeded"
+    storage_account: str = ""
+    key_vault: str = ""
+    application_insights: str = ""
+    hbi_workspace: bool = False
+
+
+class Workspace(Body):
+    id: str
+    name: str
+    location: str
+    type: str = "Microsoft.MachineLearningServices/workspaces"
+    tags: dict[str, str] = {}
+    sku: dict[str, str] = {"name": "Basic", "tier": "Basic"}
+    identity: dict[str, str] = {}
+    properties: WorkspaceProperties
+
+
+class Discovery(Body):
+    """URLs of the regional services. The SDK requires the first six."""
+
+    api: str
+    experimentation: str
+    history: str
+    hyperdrive: str
+    modelmanagement: str
+    studio: str
+    execution: str
+    environment: str
+    pipelines: str
+    notebook: str
+    mlflow: str
+
+
+class Datastore(Body):
+    name: str
+    data_store_type: str
+    azure_storage_section: dict[str, Any] | None = None
+
+
+router = APIRouter(tags=["Sign-in, ARM, discovery"])
+
+
+@router.post("/msi/{secret}/token", summary="`MsiAuthentication`, or `Workspace.from_config()` with `MSI_ENDPOINT` set")
+def managed_identity_token(
+    secret: str,
+    service: ServiceDep,
+    resource: Annotated[str, Form()],
+    metadata: Annotated[str | None, Header()] = None,
+) -> MsiToken:
+    if secret != service.authority.msi_secret or (metadata or "").lower() != "true":
+        raise ServiceError(401, "AuthenticationFailed", "This is not the managed identity's URL.")
+    token, expiry = service.issue_token(Scope.USER, audience=resource)
+    lifetime = max(0, int(service.settings.token_lifetime))
+    return MsiToken(access_token=token, expires_on=str(int(expiry)), expires_in=str(lifetime), resource=resource)
+
+
+@router.get("/subscriptions", dependencies=USER, summary="sign-in (list of subscriptions)")
+def list_subscriptions(service: ServiceDep) -> ArmList[Subscription]:
+    subscription = service.settings.subscription_id
+    return ArmList(
+        value=[
+            Subscription(
+                id=f"/subscriptions/{subscription}",
+                subscription_id=subscription,
+                display_name="emulator",
+                tenant_id=TENANT_ID,
+            )
+        ]
+    )
+
+
+@router.get(
+    WORKSPACE,
+    dependencies=[*USER, Depends(require_workspace)],
+    summary="`Workspace()`, `Workspace.get`, `Workspace.from_config`, `Workspace.get_details`",
+)
+def get_workspace(service: ServiceDep) -> Workspace:
+    settings = service.settings
+    return Workspace(
+        id=settings.workspace_path,
+        name=settings.workspace_name,
+        location=settings.location,
+        identity={"type": "SystemAssigned", "principalId": service.workspace_id, "tenantId": TENANT_ID},
+        properties=WorkspaceProperties(
+            workspace_id=service.workspace_id,
+            discovery_url=service.discovery_url,
+            friendly_name=settings.workspace_name,
+            creation_time=service.created,
+        ),
+    )
+
+
+@router.get("/discovery/workspaces/{workspace_id}", summary="every call, once (service discovery)")
+def discover(workspace_id: str, service: ServiceDep) -> Discovery:
+    if workspace_id != service.workspace_id:
+        raise ServiceError(404, "WorkspaceNotFound", f"Workspace {workspace_id} was not found.")
+    return Discovery(**dict.fromkeys(Discovery.model_fields, service.base_url))
+
+
+@router.get(
+    "/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/locations/{location}/vmSizes",
+    dependencies=USER,
+    summary="`AmlCompute.supported_vmsizes`",
+)
+def list_vm_sizes(service: ServiceDep) -> VmSizes:
+    without = service.faults.current.sizes_not_offered
+    return VmSizes(aml_compute=offered_sizes(retired=service.settings.offer_retired_sizes, without=without))
+
+
+datastores = APIRouter(tags=["Datastores"], dependencies=DATA_PLANE)
+
+
+@datastores.get(
+    f"/datastore/v1.0{WORKSPACE}/datastores",
+    summary="`Experiment.submit(estimator)` with `node_count` > 1, `Workspace.datastores`",
+)
+def list_datastores() -> Page[Datastore]:
+    return Page(value=[])

@@ -1,0 +1,67 @@
+"""Submitting and cancelling runs."""
+
+# What a route is for is in its summary, from which the documentation's table is made.
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import Annotated
+
+from fastapi import APIRouter, File, Query, Response, UploadFile
+
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
+from azureml_emulator.errors import bad_request
+from azureml_emulator.jobs.submission import request_cancel, submit
+from azureml_emulator.store.jobs import SnapshotRunRequest, SubmittedRun
+
+BASE = f"/execution/v1.0{WORKSPACE}/experiments/{{experiment}}"
+
+router = APIRouter(tags=["Execution"], dependencies=DATA_PLANE)
+
+
+@router.post(f"{BASE}/snapshotrun", summary="`Experiment.submit(estimator)`, `Experiment.submit(ScriptRunConfig)`")
+def submit_snapshot(
+    experiment: str, body: SnapshotRunRequest, service: ServiceDep, run_id: Annotated[str, Query(alias="runId")]
+) -> SubmittedRun:
+    run = submit(
+        service,
+        experiment=experiment,
+        run_id=run_id,
+        configuration=body.Configuration,
+        snapshot_id=body.SnapshotId,
+        parent_run_id=body.ParentRunId,
+    )
+    return SubmittedRun(run_id=run.run_id)
+
+
+@router.post(f"{BASE}/startrun", summary="`Experiment.submit` with `AML_FORCE_EXECUTE_WITH_ZIP`")
+def submit_zip(
+    experiment: str,
+    service: ServiceDep,
+    run_definition: Annotated[UploadFile, File(alias="runDefinitionFile")],
+    project: Annotated[UploadFile, File(alias="projectZipFile")],
+    run_id: Annotated[str, Query(alias="runId")],
+) -> SubmittedRun:
+    try:
+        definition = json.loads(run_definition.file.read())
+        snapshot_id = service.snapshots.add_zip(project.file)
+    except (json.JSONDecodeError, zipfile.BadZipFile) as error:
+        raise bad_request(f"The submission can't be read: {error}") from None
+    run = submit(
+        service,
+        experiment=experiment,
+        run_id=run_id,
+        configuration=definition.get("Configuration") or definition,
+        snapshot_id=snapshot_id,
+        parent_run_id=definition.get("ParentRunId"),
+    )
+    return SubmittedRun(run_id=run.run_id)
+
+
+@router.post(f"{BASE}/runId/{{run_id}}/cancel", summary="`Run.cancel`")
+def cancel(experiment: str, run_id: str, service: ServiceDep) -> Response:
+    service.run_of(experiment, run_id)
+    request_cancel(service, run_id)
+    return Response()

@@ -1,0 +1,167 @@
+"""The ASGI application: routes, error answers, faults, the request log, and strictness."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from azureml_emulator.api import (
+    admin,
+    arm,
+    artifacts,
+    blobs,
+    compute,
+    jobs,
+    metrics,
+    models,
+    runs,
+    snapshots,
+    sweeps,
+)
+from azureml_emulator.endpoint import RequestInfo
+from azureml_emulator.errors import ServiceError
+from azureml_emulator.faults import FaultAction, FaultRule
+from azureml_emulator.jobs.scheduler import Scheduler
+from azureml_emulator.service import Service
+
+ROUTERS: tuple[APIRouter, ...] = (
+    arm.router,
+    compute.router,
+    runs.router,
+    snapshots.router,
+    jobs.router,
+    artifacts.router,
+    blobs.router,
+    metrics.router,
+    models.router,
+    arm.datastores,
+    sweeps.router,
+    admin.router,
+)
+ALL_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+
+log = logging.getLogger(__name__)
+
+
+def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool], None]) -> ASGIApp:
+    """The application.
+
+    Args:
+        service: The emulator's state.
+        scheduler: Knows what clusters' nodes do.
+        shutdown: Stops the server; its argument says whether jobs are to be killed.
+    """
+    app = FastAPI(title="azureml-emulator", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.state.scheduler = scheduler
+    app.state.shutdown = shutdown
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(ServiceError, _answer_service_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_api_route("/{path:path}", _answer_unknown_route, methods=ALL_METHODS, include_in_schema=False)
+    return FaultsAndLog(app, service)
+
+
+async def _answer_service_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    # Blob clients read the code from this header, the others from the body.
+    return JSONResponse(error.body(), status_code=error.status, headers={"x-ms-error-code": error.code})
+
+
+async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return JSONResponse(ServiceError(400, "UserError", f"The request is invalid: {problems}").body(), status_code=400)
+
+
+async def _answer_unknown_route(request: Request) -> JSONResponse:
+    service: Service = request.app.state.service
+    service.requests.add_unknown(request.method, request.url.path)
+    log.warning("unknown route: %s %s", request.method, request.url.path)
+    message = f"The emulator has no route {request.method} {request.url.path}"
+    return JSONResponse(ServiceError(501, "RouteNotEmulated", message).body(), status_code=501)
+
+
+class FaultsAndLog:
+    """Outermost layer: applies the fault switches and records each request.
+
+    Paths are logged without their query, which may hold a signature.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the application's lifespan."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        method, path = scope["method"], scope["path"]
+        status = 0
+
+        async def recording_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if path.startswith("/_emulator/"):
+                await self._app(scope, receive, recording_send)
+            else:
+                await self._serve(scope, receive, recording_send, send)
+        finally:
+            duration = time.monotonic() - started
+            if not path.startswith("/_emulator/"):
+                self._service.requests.add(RequestInfo(method=method, path=path, status=status, duration=duration))
+                log.info("%s %s %s %.0f ms", method, path, status or "dropped", duration * 1000)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, connection: Send) -> None:
+        faults = self._service.faults
+        latency = faults.current.latency
+        if latency:
+            await asyncio.sleep(latency)
+        rule = faults.next_rule(scope["method"], scope["path"])
+        if rule is None:
+            await self._app(scope, receive, send)
+        elif rule.action is FaultAction.DELAY:
+            await asyncio.sleep(rule.delay)
+            await self._app(scope, receive, send)
+        elif rule.action is FaultAction.STATUS:
+            await _refuse(rule, scope, receive, send)
+        elif rule.action is FaultAction.DROP:
+            _abort(connection)
+        else:
+            await self._app(scope, receive, _swallow)
+            _abort(connection)
+
+
+async def _refuse(rule: FaultRule, scope: Scope, receive: Receive, send: Send) -> None:
+    # Reads the body first: a client that is still sending would see a broken pipe rather than the status.
+    while (await receive()).get("more_body"):
+        pass
+    headers = {} if rule.retry_after is None else {"Retry-After": str(rule.retry_after)}
+    error = ServiceError(rule.status, "FaultInjected", f"The emulator was told to answer {rule.status}.")
+    await JSONResponse(error.body(), status_code=rule.status, headers=headers)(scope, receive, send)
+
+
+async def _swallow(_message: Message) -> None:
+    """The answer is lost."""
+
+
+def _abort(send: Send) -> None:
+    """Close the connection without an answer. ASGI has no message for that, so this takes uvicorn's transport."""
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None:
+        raise RuntimeError("The server offers no way to drop a connection.")
+    transport.abort()

@@ -1,0 +1,41 @@
+"""What the bodies of requests and answers have in common. Each body stands beside the table or the routes it is for.
+
+Names and shapes are the ones the SDK v1 client sends and accepts; unknown fields are kept, because newer SDKs add some.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+Item = TypeVar("Item")
+
+
+class Body(BaseModel):
+    """A JSON body with camelCase keys."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+
+class Page(Body, Generic[Item]):
+    """One page of a list. A null ``continuationToken`` ends it: the SDK pages on until it sees that."""
+
+    value: list[Item]
+    continuation_token: str | None = None
+    next_link: str | None = None
+
+
+class ArmList(Body, Generic[Item]):
+    """A whole ARM list. ARM's clients take the mere presence of ``nextLink`` for another page."""
+
+    value: list[Item]
+
+
+class UserInfo(Body):
+    """Who made a thing."""
+
+    user_object_id: str = "emulator"
+    user_tenant_id: str = "11111111-1111-1111-1111-111111111111"
+    user_name: str = "Emulator User"

@@ -1,0 +1,205 @@
+"""One attempt at executing a job: its directory, its processes, and how it is started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from azureml_emulator.jobs.plan import JobPlan, job_environment
+from azureml_emulator.service import Service
+from azureml_emulator.state import write_atomically
+from azureml_emulator.store.artifacts import RUN_ORIGIN
+from azureml_emulator.store.jobs import Job
+from azureml_emulator.store.runs import Run
+from azureml_emulator.tokens import Scope
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        reason: ``exited``, ``timeout``, ``terminated``, or what kept it from starting.
+        code: The exit code, for ``exited``.
+    """
+
+    reason: str
+    code: int
+
+
+class Attempt:
+    """The files and processes of one attempt. Holds no state of its own, so a new emulator can pick it up."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def work(self) -> Path:
+        """The working directory: the snapshot's files, and what the script writes."""
+        return self.directory / "work"
+
+    @property
+    def home(self) -> Path:
+        """The job's HOME."""
+        return self.directory / "home"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of the user logs."""
+        return self.directory / "user_logs"
+
+    @property
+    def _claim(self) -> Path:
+        return self.directory / "claim.json"
+
+    @property
+    def _outcome(self) -> Path:
+        return self.directory / "outcome.json"
+
+    def create(self) -> None:
+        """Make the directories."""
+        for path in (self.work, self.home, self.logs):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def start(
+        self, commands: list[list[str]], environment: dict[str, str], *, log: Path, deadline: float | None, grace: float
+    ) -> subprocess.Popen[bytes]:
+        """Start the supervisor in a session of its own, so that it outlives this process."""
+        spec = self.directory / "spec.json"
+        content: dict[str, Any] = {
+            "commands": commands,
+            "env": environment,
+            "cwd": str(self.work),
+            "log": str(log),
+            "claim": str(self._claim),
+            "outcome": str(self._outcome),
+            "deadline": deadline,
+            "grace": grace,
+        }
+        # The environment holds the run's token, so the file is for its owner only.
+        write_atomically(spec, json.dumps(content), mode=0o600)
+        with (self.directory / "supervisor.log").open("ab") as problems:
+            return subprocess.Popen(
+                [sys.executable, "-I", str(SUPERVISOR), str(spec)],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=problems,
+                cwd=self.directory,
+            )
+
+    def outcome(self) -> Outcome | None:
+        """How it ended, if it has."""
+        try:
+            found = json.loads(self._outcome.read_bytes())
+        except FileNotFoundError:
+            return None
+        return Outcome(str(found["reason"]), int(found["code"]))
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the supervisor has begun, or may not begin any more."""
+        return self._claim.exists()
+
+    def void(self) -> bool:
+        """Keep a supervisor that has not begun from beginning; False if it was faster."""
+        try:
+            with self._claim.open("x") as stream:
+                stream.write("null")
+        except FileExistsError:
+            return False
+        return True
+
+    def process(self) -> psutil.Process | None:
+        """The supervisor, if it is alive."""
+        with contextlib.suppress(FileNotFoundError, psutil.Error, json.JSONDecodeError):
+            claim = json.loads(self._claim.read_bytes())
+            if claim is None:
+                return None
+            process = psutil.Process(claim["pid"])
+            same = abs(process.create_time() - claim["created"]) < 1.0
+            if same and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        return None
+
+    def terminate(self) -> None:
+        """Ask the supervisor to stop the job."""
+        process = self.process()
+        if process is not None:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the job and its supervisor at once."""
+        process = self.process()
+        if process is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            # A stopped supervisor starts nothing new while its children are being collected.
+            process.suspend()
+            for child in process.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+            process.kill()
+            os.waitpid(process.pid, 0) if process.ppid() == os.getpid() else process.wait(5)
+
+
+def start_job(service: Service, job: Job, attempt: Attempt) -> subprocess.Popen[bytes]:
+    """Start an attempt.
+
+    Returns:
+        Its supervisor.
+
+    Raises:
+        ServiceError: The snapshot is gone, or the configuration can't be run here any more.
+        OSError: The files can't be written, or the process can't be started.
+    """
+    run = service.runs.get(job.run_id)
+    plan = JobPlan.from_wire(run.run_definition or {})
+    attempt.create()
+    service.snapshots.extract(job.snapshot_id, attempt.work)
+    for name in plan.log_names():
+        path = attempt.logs / name
+        path.touch()
+        artifact = service.artifacts.reserve(RUN_ORIGIN, run.data_container_id, f"user_logs/{name}")
+        service.blobs.link(artifact.blob_key, path)
+    cap = plan.configuration.max_run_duration_seconds or service.settings.default_max_run_duration
+    return attempt.start(
+        plan.commands(attempt.logs),
+        _environment(service, run, plan, attempt.home),
+        log=attempt.logs / plan.log_names()[0],
+        deadline=time.time() + cap if cap else None,
+        grace=service.settings.cancel_grace,
+    )
+
+
+def _environment(service: Service, run: Run, plan: JobPlan, home: Path) -> dict[str, str]:
+    token, expiry = service.issue_token(Scope.RUN, run_id=run.run_id)
+    return job_environment(
+        service.settings,
+        inherited=os.environ,
+        requested=plan.environment_variables,
+        experiment=service.runs.experiment_by_id(run.experiment_id).name,
+        experiment_id=run.experiment_id,
+        run_id=run.run_id,
+        token=token,
+        token_expiry=expiry,
+        base_url=service.base_url,
+        discovery_url=service.discovery_url,
+        workspace_id=service.workspace_id,
+        ca_bundle=service.ca_bundle,
+        home=home,
+        distributed=plan.distributed,
+    )

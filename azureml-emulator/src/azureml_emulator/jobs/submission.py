@@ -1,0 +1,120 @@
+"""What a client asks for: submitting a job, cancelling a run."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from azureml_emulator.errors import ServiceError, bad_request
+from azureml_emulator.jobs.plan import JobPlan
+from azureml_emulator.service import Service
+from azureml_emulator.store.jobs import Job
+from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
+from azureml_emulator.times import utc_now
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
+
+
+def check_run_id(run_id: str) -> str:
+    """A run id that may become the name of a directory.
+
+    Raises:
+        ServiceError: 400.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise bad_request(f"{run_id!r} is not a valid run id.")
+    return run_id
+
+
+def submit(
+    service: Service,
+    *,
+    experiment: str,
+    run_id: str,
+    configuration: dict[str, Any],
+    snapshot_id: str,
+    parent_run_id: str | None = None,
+    tags: dict[str, str] | None = None,
+) -> Run:
+    """Take in a job and create its run.
+
+    The client chooses the run's id, so that a submission whose answer was lost can be repeated: the second one gets
+    the first one's run and starts nothing.
+
+    Raises:
+        ServiceError: 400, the job can't be run here; 404, no such cluster or snapshot; 409, the id belongs to
+            another job.
+    """
+    plan = JobPlan.from_wire(configuration)
+    check_run_id(run_id)
+    target = plan.configuration.target
+    cluster = service.computes.find(target)
+    if cluster is None:
+        raise bad_request(f"Compute target {target} is not in the workspace.", "ComputeTargetNotFound")
+    if plan.nodes > cluster.spec.scale_settings.max_node_count:
+        raise bad_request(
+            f"The run asks for {plan.nodes} nodes, and cluster {target} has"
+            f" {cluster.spec.scale_settings.max_node_count} at most.",
+            "NodeCountExceeded",
+        )
+    if plan.distributed:
+        # Finds out now whether there is an mpiexec.
+        plan.commands(service.state.jobs)
+    service.snapshots.files(snapshot_id)
+    with service.database.transaction():
+        found = service.runs.ensure_experiment(experiment)
+        existing = service.runs.find(run_id)
+        if existing is not None:
+            if existing.run_definition == configuration and existing.experiment_id == found.experiment_id:
+                return existing
+            raise ServiceError(409, "RunAlreadyExists", f"Run {run_id} already exists and is another job.")
+        parent = service.runs.get(parent_run_id) if parent_run_id else None
+        run = service.runs.add(
+            Run(
+                run_id=run_id,
+                run_number=0,
+                root_run_id=parent.root_run_id if parent else run_id,
+                parent_run_id=parent_run_id,
+                experiment_id=found.experiment_id,
+                data_container_id=f"dcid.{run_id}",
+                status=RunStatus.PREPARING,
+                created_utc=utc_now(),
+                display_name=run_id,
+                run_type="azureml.scriptrun",
+                run_type_v2=RunTypeV2(orchestrator="Execution"),
+                properties={
+                    "_azureml.ComputeTargetType": "amlcompute",
+                    "azureml.runsource": "azureml.scriptrun",
+                    "ContentSnapshotId": snapshot_id,
+                },
+                tags=tags or {},
+                script_name=plan.configuration.script,
+                target=target,
+                run_definition=configuration,
+                cancel_uri=(
+                    f"{service.base_url}/execution/v1.0{service.settings.workspace_path}"
+                    f"/experiments/{experiment}/runId/{run_id}/cancel"
+                ),
+            )
+        )
+        ready_at = time.time() + service.settings.phase_duration
+        service.jobs.add(
+            Job(run_id=run_id, snapshot_id=snapshot_id, compute=target, nodes=plan.nodes, ready_at=ready_at)
+        )
+        return run
+
+
+def request_cancel(service: Service, run_id: str) -> None:
+    """Ask for the cancellation of a run. Asking again, or after its end, changes nothing.
+
+    Raises:
+        ServiceError: 404.
+    """
+    run = service.runs.get(run_id)
+    if run.status.is_final:
+        return
+    if service.jobs.find(run_id) is not None:
+        service.jobs.update(run_id, cancel=True)
+    else:
+        service.runs.set_status(run_id, RunStatus.CANCELED)

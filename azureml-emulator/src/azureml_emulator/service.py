@@ -1,0 +1,161 @@
+"""Everything that one emulator process shares between its routes and its scheduler."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+
+from azureml_emulator.endpoint import RequestInfo
+from azureml_emulator.errors import ServiceError
+from azureml_emulator.faults import FaultSwitchboard
+from azureml_emulator.settings import Settings
+from azureml_emulator.state import StateDir
+from azureml_emulator.store.artifacts import ArtifactStore, StoredArtifact
+from azureml_emulator.store.blobs import BlobStore
+from azureml_emulator.store.compute import ComputeStore
+from azureml_emulator.store.database import Database
+from azureml_emulator.store.jobs import JobStore
+from azureml_emulator.store.metrics import MetricStore
+from azureml_emulator.store.models import ModelStore
+from azureml_emulator.store.runs import Run, RunStore
+from azureml_emulator.store.snapshots import SnapshotStore
+from azureml_emulator.store.sweeps import SweepStore
+from azureml_emulator.times import to_epoch, utc_now
+from azureml_emulator.tokens import Scope, TokenAuthority
+
+EXPIRED = -60.0
+"""Lifetime, in seconds, of a token or signature that a fault switch wants to be expired."""
+
+
+class RequestLog:
+    """The latest requests, and every request to an unknown route."""
+
+    def __init__(self, capacity: int = 20_000) -> None:
+        self._lock = threading.Lock()
+        self._records: deque[RequestInfo] = deque(maxlen=capacity)
+        self._unknown: list[RequestInfo] = []
+        self.last_request = time.monotonic()
+
+    def add(self, record: RequestInfo) -> None:
+        """Record a request."""
+        with self._lock:
+            self._records.append(record)
+            self.last_request = time.monotonic()
+
+    def add_unknown(self, method: str, path: str) -> None:
+        """Record a request to a route that the emulator does not have."""
+        with self._lock:
+            self._unknown.append(RequestInfo(method=method, path=path, status=501, duration=0.0))
+
+    def records(self) -> list[RequestInfo]:
+        """The latest requests, oldest first."""
+        with self._lock:
+            return list(self._records)
+
+    def unknown(self) -> list[RequestInfo]:
+        """Requests to unknown routes, oldest first."""
+        with self._lock:
+            return list(self._unknown)
+
+    def clear(self) -> None:
+        """Forget every request."""
+        with self._lock:
+            self._records.clear()
+            self._unknown.clear()
+
+
+class Service:
+    """The stores, the keys and the switches of one emulator.
+
+    Args:
+        state: The state directory, which exists.
+        settings: Configuration.
+        base_url: ``https://127.0.0.1:PORT``.
+        ca_bundle: Bundle that jobs check the emulator's certificate with.
+        faults: Fault switches.
+    """
+
+    def __init__(
+        self, state: StateDir, settings: Settings, base_url: str, ca_bundle: Path, faults: FaultSwitchboard
+    ) -> None:
+        self.state = state
+        self.settings = settings
+        self.base_url = base_url
+        self.ca_bundle = ca_bundle
+        self.faults = faults
+        self.requests = RequestLog()
+        self.authority = TokenAuthority.for_state(state)
+        self.database = Database(state.database)
+        self.runs = RunStore(self.database)
+        self.metrics = MetricStore(self.database)
+        self.blobs = BlobStore(self.database, state)
+        self.artifacts = ArtifactStore(self.database, self.blobs)
+        self.snapshots = SnapshotStore(self.database, self.blobs)
+        self.models = ModelStore(self.database)
+        self.computes = ComputeStore(self.database)
+        self.jobs = JobStore(self.database)
+        self.sweeps = SweepStore(self.database)
+        # The SDK caches its latest snapshot by workspace id. A new state needs a new one, or the SDK would build on
+        # snapshots that are gone.
+        self.created = self.database.meta("created", utc_now())
+        self.workspace_id = self.database.meta("workspace_id", str(uuid.uuid4()))
+
+    @property
+    def discovery_url(self) -> str:
+        """Where the workspace's services are listed."""
+        return f"{self.base_url}/discovery/workspaces/{self.workspace_id}"
+
+    def issue_token(self, scope: Scope, *, audience: str = "emulator", run_id: str | None = None) -> tuple[str, float]:
+        """A token and its expiry as POSIX time. Expired already, if that fault switch is on."""
+        lifetime = self.settings.run_token_lifetime if scope is Scope.RUN else self.settings.token_lifetime
+        if self.faults.current.expired_tokens:
+            lifetime = EXPIRED
+        token = self.authority.issue(scope, lifetime, audience=audience, run_id=run_id)
+        return token, time.time() + lifetime
+
+    def read_url(self, blob_key: str) -> str:
+        """A signed URL to read a blob."""
+        return f"{self.base_url}/blobs/{blob_key}?{self._signature(blob_key, 'r')}"
+
+    def write_url(self, blob_key: str) -> str:
+        """A signed URL to write a blob.
+
+        The SDK takes the host of such a URL apart and rebuilds it as ``<account>.blob.<suffix>``. As user-info
+        before the address that form leads to loopback without a name to resolve.
+        """
+        host = self.base_url.removeprefix("https://")
+        return f"https://emu.blob.local@{host}/blobs/{blob_key}?{self._signature(blob_key, 'rcw')}"
+
+    def _signature(self, blob_key: str, permissions: str) -> str:
+        lifetime = EXPIRED if self.faults.current.expired_sas else self.settings.sas_lifetime
+        return self.authority.sign_blob(blob_key, permissions, lifetime)
+
+    def run_of(self, experiment: str, run_id: str) -> Run:
+        """A run of an experiment.
+
+        Raises:
+            ServiceError: 404.
+        """
+        run = self.runs.get(run_id)
+        if run.experiment_id != self.runs.experiment(experiment).experiment_id:
+            raise ServiceError(404, "RunNotFound", f"Run {run_id} not found in experiment {experiment}.")
+        return run
+
+    def container_owner(self, container: str) -> Run | None:
+        """The run whose files are in a data container."""
+        return self.runs.find(container.removeprefix("dcid.")) if container.startswith("dcid.") else None
+
+    def visible(self, found: list[StoredArtifact], container: str) -> list[StoredArtifact]:
+        """Artifacts without the user logs that the fault switch for late logs still hides."""
+        late = self.faults.current.late_logs
+        if not late:
+            return found
+        run = self.container_owner(container)
+        if run is None:
+            return found
+        if run.end_time_utc is not None and time.time() >= to_epoch(run.end_time_utc) + late:
+            return found
+        return [item for item in found if not item.path.startswith("user_logs/")]

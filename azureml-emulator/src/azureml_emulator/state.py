@@ -1,0 +1,174 @@
+"""The state directory: where an emulator keeps things, and the files in it that clients are pointed at."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from azureml_emulator.settings import Settings
+
+
+def write_atomically(path: Path, data: bytes | str, mode: int = 0o600) -> None:
+    """Replace ``path`` with ``data`` so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = data.encode() if isinstance(data, str) else data
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class StateDir:
+    """The state directory. Private to its owner, because it holds the key that signs tokens."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> StateDir:
+        """The state directory at ``path``, which need not exist yet."""
+        return cls(Path(path).expanduser().resolve())
+
+    def create(self) -> None:
+        """Make the directories, for their owner only. A root that is there already keeps its mode."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self.blobs, self.uploads, self.jobs, self.client, self.client_home):
+            path.mkdir(mode=0o700, exist_ok=True)
+        for path in (self.database, self.log):
+            path.touch(mode=0o600)
+
+    @property
+    def lock(self) -> Path:
+        """Held by the emulator that serves this state."""
+        return self.root / "lock"
+
+    @property
+    def endpoint(self) -> Path:
+        """Where the running emulator says how it is reached."""
+        return self.root / "endpoint.json"
+
+    @property
+    def key(self) -> Path:
+        """Key that signs tokens and blob URLs."""
+        return self.root / "secret.key"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite database."""
+        return self.root / "emulator.db"
+
+    @property
+    def log(self) -> Path:
+        """Log of requests and problems."""
+        return self.root / "emulator.log"
+
+    @property
+    def startup_log(self) -> Path:
+        """What the emulator that was last started in the background had to say."""
+        return self.root / "startup.log"
+
+    @property
+    def tls(self) -> Path:
+        """The server's certificates."""
+        return self.root / "tls"
+
+    @property
+    def ca(self) -> Path:
+        """The emulator's own CA certificate, and nothing else."""
+        return self.tls / "ca.pem"
+
+    @property
+    def blobs(self) -> Path:
+        """Content of blobs."""
+        return self.root / "blobs"
+
+    @property
+    def uploads(self) -> Path:
+        """Blobs that are being received."""
+        return self.root / "uploads"
+
+    @property
+    def jobs(self) -> Path:
+        """The jobs' directories."""
+        return self.root / "jobs"
+
+    @property
+    def client(self) -> Path:
+        """Files that clients are pointed at by their environment."""
+        return self.root / "client"
+
+    @property
+    def client_home(self) -> Path:
+        """HOME for clients: the SDK keeps caches in ~/.azureml."""
+        return self.client / "home"
+
+
+CLOUD_NAME = "AzureMLEmulator"
+
+
+def existing_ca_bundle(environment: Mapping[str, str], but_not: Path) -> Path:
+    """The bundle that requests would use without the emulator, whose own bundle is ``but_not``."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = environment.get(name)
+        if path and Path(path).is_file() and Path(path).resolve() != but_not.resolve():
+            return Path(path)
+    import certifi
+
+    return Path(certifi.where())
+
+
+def write_ca_bundle(state: StateDir, target: Path, environment: Mapping[str, str]) -> None:
+    """Write the bundle for clients: what they trust already, and the emulator's CA.
+
+    With the emulator's CA alone, a program's other HTTPS requests would fail.
+    """
+    own = state.ca.read_text()
+    existing = existing_ca_bundle(environment, but_not=target).read_text()
+    write_atomically(target, existing.rstrip() + "\n" + own, mode=0o644)
+
+
+def cloud_description(base_url: str) -> str:
+    """JSON of ARM's /metadata/endpoints with one cloud: the emulator. No URL may end in a slash."""
+    cloud = {
+        "name": CLOUD_NAME,
+        "resourceManager": base_url,
+        "portal": "https://portal.emulator.invalid",
+        "graphAudience": "https://graph.emulator.invalid/",
+        "authentication": {"loginEndpoint": base_url, "audiences": ["https://management.core.windows.net/"]},
+        "suffixes": {"storage": "core.windows.net"},
+    }
+    return json.dumps([cloud], indent=2)
+
+
+def workspace_config(settings: Settings) -> str:
+    """Content of the ``config.json`` that ``Workspace.from_config`` reads."""
+    config = {
+        "subscription_id": settings.subscription_id,
+        "resource_group": settings.resource_group,
+        "workspace_name": settings.workspace_name,
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def write_client_files(state: StateDir, settings: Settings, base_url: str) -> Path:
+    """Write everything clients and jobs are pointed at.
+
+    Returns:
+        The CA bundle.
+    """
+    bundle = state.client / "ca-bundle.pem"
+    write_ca_bundle(state, bundle, os.environ)
+    write_atomically(state.client / "cloud.json", cloud_description(base_url), mode=0o644)
+    write_atomically(state.client / "config.json", workspace_config(settings), mode=0o644)
+    return bundle

@@ -1,0 +1,129 @@
+"""Bearer tokens and signed blob URLs.
+
+Bearer tokens are JSON Web Tokens (RFC 7519) signed with HS256. Signed URLs follow the shape of Azure's service SAS
+(``sv``, ``sr``, ``sp``, ``se``, ``sig``), but sign less than Azure does: key, permissions and expiry.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from urllib.parse import quote, urlencode
+
+from azureml_emulator.state import StateDir, write_atomically
+
+TENANT_ID = "11111111-1111-1111-1111-111111111111"
+ISSUER = "azureml-emulator"
+_ALGORITHM = "HS256"
+
+
+class Scope(StrEnum):
+    """What a token may be used for."""
+
+    USER = "user"
+    RUN = "run"
+    ADMIN = "admin"
+
+
+class TokenError(Exception):
+    """A token or a signature that is missing, wrong or expired."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a valid token says. ``run_id`` is set for a job's token only."""
+
+    scope: Scope
+    run_id: str | None
+    expires: float
+
+
+class TokenAuthority:
+    """Issues and checks tokens and blob signatures with one secret key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def for_state(cls, state: StateDir) -> TokenAuthority:
+        """The authority of a state directory; its key is made on first use."""
+        if not state.key.exists():
+            write_atomically(state.key, secrets.token_bytes(32))
+        return cls(state.key.read_bytes())
+
+    def issue(self, scope: Scope, lifetime: float, *, audience: str = "emulator", run_id: str | None = None) -> str:
+        """A token that expires ``lifetime`` seconds from now. A negative lifetime gives an expired one."""
+        # PyJWT imports cryptography, which a client that only looks for an emulator can do without.
+        import jwt
+
+        now = time.time()
+        claims = {
+            "iss": ISSUER,
+            "aud": audience,
+            "tid": TENANT_ID,
+            "oid": str(uuid.uuid5(uuid.NAMESPACE_URL, ISSUER)),
+            "iat": int(now),
+            "exp": int(now + lifetime),
+            "scope": scope.value,
+            "run_id": run_id,
+        }
+        return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
+
+    def check(self, token: str) -> Claims:
+        """The claims of a valid token.
+
+        Raises:
+            TokenError: The token is malformed, was signed by another key, or has expired.
+        """
+        import jwt
+
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[_ALGORITHM],
+                issuer=ISSUER,
+                # One emulator stands in for every audience the SDK asks tokens for.
+                options={"verify_aud": False, "require": ["exp", "iss"]},
+            )
+            return Claims(Scope(claims["scope"]), claims.get("run_id"), float(claims["exp"]))
+        except (jwt.PyJWTError, KeyError, ValueError) as error:
+            raise TokenError(str(error)) from None
+
+    @property
+    def msi_secret(self) -> str:
+        """Path segment that makes the managed-identity URL unguessable for other users of the machine."""
+        return hmac.new(self._key, b"managed identity", hashlib.sha256).hexdigest()[:32]
+
+    def sign_blob(self, key: str, permissions: str, lifetime: float) -> str:
+        """Query string that permits ``permissions`` (of ``rcw``) on blob ``key`` for ``lifetime`` seconds."""
+        expiry = datetime.fromtimestamp(time.time() + lifetime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        signature = self._blob_signature(key, permissions, expiry)
+        query = {"sv": "2021-08-06", "sr": "b", "sp": permissions, "se": expiry, "sig": signature}
+        return urlencode(query, quote_via=quote)
+
+    def check_blob(self, key: str, permission: str, query: dict[str, str]) -> None:
+        """Check a signed URL.
+
+        Raises:
+            TokenError: The signature is wrong, lacks ``permission``, or has expired.
+        """
+        granted, expiry = query.get("sp", ""), query.get("se", "")
+        expected = self._blob_signature(key, granted, expiry)
+        if not hmac.compare_digest(expected, query.get("sig", "")):
+            raise TokenError("Signature did not match.")
+        if permission not in granted:
+            raise TokenError(f"The signature does not grant {permission!r}.")
+        if datetime.fromisoformat(expiry) <= datetime.now(UTC):
+            raise TokenError(f"Signature not valid after {expiry}.")
+
+    def _blob_signature(self, key: str, permissions: str, expiry: str) -> str:
+        message = "\n".join((key, permissions, expiry)).encode()
+        return base64.b64encode(hmac.new(self._key, message, hashlib.sha256).digest()).decode()

@@ -1,0 +1,125 @@
+"""The AmlCompute cluster that a job runs on: the one with the name, or a new one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from backends.azure import vm_sizes
+from backends.azure.errors import explained, first_line, retry
+from backends.azure.session import sdk
+from trainer.errors import RefusedError
+
+if TYPE_CHECKING:
+    from backends.azure.options import AzureOptions
+    from backends.azure.sdk import Cluster, Workspace
+    from backends.azure.vm_sizes import Choice
+
+_POLL_SECONDS = 2.0
+# Without nodes to start (we ask for none), Azure makes a cluster within a minute or two.
+_TIMEOUT_SECONDS = 15 * 60.0
+
+
+def get_or_create(
+    workspace: Workspace, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
+) -> Choice:
+    """Reuse the cluster, or create it and wait until it can take jobs.
+
+    Args:
+        workspace: Where it is.
+        options: Its name, and what a new one is made of.
+        notify: Called with a line at every step.
+        poll_seconds: Between looks while it is being created.
+
+    Returns:
+        The VM size that it has, and why it isn't the default if that is not offered.
+
+    Raises:
+        RefusedError: It can't be used or made: VM size, quota, a wrong kind of compute.
+    """
+    found = _find(workspace, options.compute)
+    if found is not None:
+        return _reuse(found, options, notify, poll_seconds)
+    aml = sdk("azureml.core.compute").AmlCompute
+    with explained("list the VM sizes that this workspace offers"):
+        offered = retry(lambda: aml.supported_vmsizes(workspace))
+    choice = vm_sizes.choose(options.vm_size, [(size["name"], int(size["gpus"])) for size in offered])
+    notify(f"Creating {options.compute}: {choice.size}, 0 to {options.max_nodes} nodes.")
+    _wait_until_ready(_create(workspace, options, choice.size.name), notify, poll_seconds)
+    return choice
+
+
+def _find(workspace: Workspace, name: str) -> Cluster | None:
+    compute = sdk("azureml.core.compute")
+    with explained(f"look up the compute {name}"):
+        try:
+            found = retry(lambda: compute.ComputeTarget(workspace, name))
+        except Exception as error:
+            if "ComputeTargetNotFound" in str(error):
+                return None
+            raise
+    if not isinstance(found, compute.AmlCompute):
+        raise RefusedError(
+            f"The compute {name} is a {type(found).__name__}, not an AmlCompute cluster.", "Choose another --compute."
+        )
+    cluster: Cluster = found
+    return cluster
+
+
+def _reuse(cluster: Cluster, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float) -> Choice:
+    size = vm_sizes.look_up(cluster.vm_size or vm_sizes.DEFAULT_VM_SIZE)
+    if options.vm_size is not None and options.vm_size.lower() != size.name.lower():
+        raise RefusedError(
+            f"The cluster {cluster.name} has the VM size {size.name}, not {options.vm_size}, and can't change it.",
+            f"Leave out --vm-size, or have another made: --compute {cluster.name[:18]}-2 --vm-size {options.vm_size}",
+        )
+    notify(f"Using the cluster {cluster.name}: {size}.")
+    _wait_until_ready(cluster, notify, poll_seconds)
+    return vm_sizes.Choice(size)
+
+
+def _create(workspace: Workspace, options: AzureOptions, size: str) -> Cluster:
+    compute = sdk("azureml.core.compute")
+    wanted = compute.AmlCompute.provisioning_configuration(
+        vm_size=size,
+        min_nodes=0,
+        max_nodes=options.max_nodes,
+        idle_seconds_before_scaledown=options.idle_minutes * 60,
+        description="Made by trainer.",
+    )
+    with explained(f"create the cluster {options.compute}"):
+        try:
+            # Not retried by us: the SDK does, and what it then meets is its own cluster.
+            cluster: Cluster = compute.ComputeTarget.create(workspace, options.compute, wanted)
+        except Exception:
+            # Another client may have been first, or the answer was lost on its way.
+            existing = _find(workspace, options.compute)
+            if existing is None:
+                raise
+            return existing
+    return cluster
+
+
+def _wait_until_ready(cluster: Cluster, notify: Callable[[str], None], poll_seconds: float) -> None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    reported = ""
+    while (state := str(cluster.provisioning_state).capitalize()) not in ("Succeeded", "Failed", "Canceled"):
+        if state != reported:
+            reported = state
+            notify(f"The cluster {cluster.name} is {state.lower()} ...")
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"The cluster {cluster.name} is still {state.lower()} after {_TIMEOUT_SECONDS / 60:.0f} minutes.",
+                "See it in the portal (Compute, Compute clusters), or choose another --compute.",
+            )
+        time.sleep(poll_seconds)
+        with explained(f"look at the cluster {cluster.name}"):
+            retry(cluster.refresh_state)
+    if state != "Succeeded":
+        reason = first_line(Exception(str(cluster.provisioning_errors or "Azure gives no reason")))
+        raise RefusedError(
+            f"The cluster {cluster.name} could not be made: {reason}",
+            "Quota is counted by VM family and region: ask for more in the portal, or choose another --vm-size; "
+            "then delete the failed cluster there.",
+        )

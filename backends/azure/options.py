@@ -1,0 +1,48 @@
+"""What a user may set for the Azure ML backends."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from trainer.errors import UsageError
+from trainer.options import Options, option
+
+# Azure's rule for the name of a compute target.
+_COMPUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,22}[A-Za-z0-9]")
+
+
+class AzureOptions(Options, frozen=True, kw_only=True):
+    """The options of the Azure ML backends.
+
+    Attributes:
+        compute: Name of the AmlCompute cluster.
+        vm_size: Its VM size where it has to be created; None lets us choose.
+        max_nodes: The most nodes that a new cluster may grow to. A job uses one.
+        idle_minutes: A new cluster gives a node back after it was idle this long. The SDK's default is 30.
+        workspace_config: A workspace's ``config.json``, or a directory to look for one from, as the SDK does.
+        emulator: Use the loopback emulator of this project, and start it if it doesn't run.
+
+    Raises:
+        UsageError: One is unusable.
+    """
+
+    compute: Annotated[str, option("The compute cluster.", metavar="NAME")] = "gpu-cluster"
+    vm_size: Annotated[
+        str | None,
+        option("The VM size of its nodes.", metavar="SIZE", default_text="STANDARD_NC6, or its successor"),
+    ] = None
+    max_nodes: Annotated[int, option("The most nodes that it may have.", ge=1, le=100_000)] = 4
+    idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5
+    workspace_config: Annotated[Path | None, option("The workspace's config.json.", for_registry=True)] = None
+    emulator: Annotated[bool, option("Use the loopback service, starting it if need be.", for_registry=True)] = False
+
+    def __post_init__(self) -> None:
+        if not _COMPUTE_NAME.fullmatch(self.compute):
+            raise UsageError(
+                f"{self.compute[:40]!r} can't name a compute cluster.",
+                "Use 2 to 24 letters, digits and hyphens for --compute, beginning with a letter.",
+            )
+        if self.vm_size is not None and not re.fullmatch(r"[A-Za-z0-9_-]{3,64}", self.vm_size):
+            raise UsageError(f"{self.vm_size[:40]!r} is not a VM size.", "Write it as --vm-size Standard_NC4as_T4_v3.")

@@ -1,0 +1,235 @@
+"""The SDK, imported once and without its deprecation warnings, and the workspace to work in.
+
+A process talks to one Azure: the SDK reads which cloud there is from its environment, once, at import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from backends.azure import signin
+from backends.azure.emulator import running_emulator
+from backends.azure.errors import explained, retry
+from trainer.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from backends.azure.options import AzureOptions
+    from backends.azure.sdk import Auth, Workspace
+    from trainer.home import Home
+
+# Where Workspace.from_config() looks, in this order, in a directory and then in each above it.
+_CONFIG_DIRS = (".azureml", "aml_config", "")
+_CONFIG_FILES = ("config.json", "project.json")
+# Messages on every use: about the estimator, which is deprecated, about parameters that are used as documented, and
+# what this backend reports itself.
+_NOISE = re.compile(
+    r"estimator is deprecated|will not install any framework related packages|framework_version is not specified"
+    r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
+    r"|Falling back to use azure cli login|ModelNotFound: "
+)
+_SDK_SETTINGS = {
+    # A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.
+    "AZUREML_DEFAULT_BACKOFF": "4",
+    "AZUREML_DEFAULT_500_BACKOFF": "1",
+    "AZUREML_DEFAULT_503_BACKOFF": "2",
+    # Run.cancel() starts a thread that looks every second for metrics to send. A client has none.
+    "AZUREML_METRICS_POLLING_INTERVAL": "86400",
+}
+_EMULATOR = "emulator"
+
+_lock = threading.RLock()
+_service_in_use: list[str] = []
+_workspaces: dict[tuple[str, ...], Workspace] = {}
+
+
+class WorkspaceRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Which workspace a run is in; kept in the run's record.
+
+    Attributes:
+        subscription_id: Its subscription.
+        resource_group: Its resource group.
+        workspace_name: Its name.
+        emulator: State directory of the emulator that serves it, or None for Azure.
+    """
+
+    subscription_id: str
+    resource_group: str
+    workspace_name: str
+    emulator: str | None = None
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether nothing of it is on Azure."""
+        return self.emulator is not None
+
+
+def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
+    """Find the workspace that new runs go to. Read a file; start the emulator if it is asked for and doesn't run.
+
+    Raises:
+        ConfigError: There is no ``config.json``, or it is damaged.
+    """
+    if options.emulator:
+        state = (home.path / _EMULATOR).resolve()
+        endpoint = running_emulator(state)
+        return WorkspaceRef(
+            subscription_id=endpoint.subscription_id,
+            resource_group=endpoint.resource_group,
+            workspace_name=endpoint.workspace_name,
+            emulator=str(state),
+        )
+    path = find_config(options.workspace_config or Path.cwd())
+    if path is None:
+        where = options.workspace_config or f"{Path.cwd()} or above"
+        raise ConfigError(
+            f"There is no workspace: no config.json in {where}.",
+            "Download it from https://ml.azure.com (your workspace's name, top right) to .azureml/, "
+            "or try everything without an account: --emulator",
+        )
+    return read_config(path)
+
+
+def find_config(start: Path) -> Path | None:
+    """Find the ``config.json`` that ``Workspace.from_config(start)`` would use; None if there is none."""
+    start = start.expanduser().resolve()
+    if start.is_file():
+        return start
+    for directory in _CONFIG_DIRS:
+        for name in _CONFIG_FILES:
+            for folder in (start, *start.parents):
+                if (path := folder / directory / name).is_file():
+                    return path
+    return None
+
+
+def read_config(path: Path) -> WorkspaceRef:
+    """Read a workspace's ``config.json``.
+
+    Raises:
+        ConfigError: It isn't one.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scope = found.get("Scope", "").split("/") if isinstance(found, dict) else []
+        if len(scope) >= 9:  # the form of old SDKs: one ARM id
+            found = {"subscription_id": scope[2], "resource_group": scope[4], "workspace_name": scope[8]}
+        return msgspec.convert(found, WorkspaceRef)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is not a workspace's config.json: {error}.",
+            "It holds subscription_id, resource_group and workspace_name; download it again from https://ml.azure.com.",
+        ) from error
+
+
+def open_workspace(ref: WorkspaceRef) -> Workspace:
+    """Sign in and get the workspace, once per process. Thread-safe.
+
+    Raises:
+        SignInError: We are not who the workspace wants.
+        NotFoundError: There is no such workspace.
+        ServiceUnavailableError: Azure or the emulator can't be reached.
+        ConfigError: This process already works with another service.
+    """
+    key = (ref.emulator or "", ref.subscription_id, ref.resource_group, ref.workspace_name)
+    with _lock:
+        if key not in _workspaces:
+            auth = _auth(ref)
+            core = sdk("azureml.core")
+            with explained(f"open the workspace {ref.workspace_name}"):
+                _workspaces[key] = retry(
+                    lambda: core.Workspace.get(
+                        ref.workspace_name,
+                        auth=auth(),
+                        subscription_id=ref.subscription_id,
+                        resource_group=ref.resource_group,
+                    )
+                )
+        return _workspaces[key]
+
+
+def forget_workspaces() -> None:
+    """Sign in and look everything up again at the next use: a token was refused, or an emulator came back."""
+    with _lock:
+        _workspaces.clear()
+
+
+def sdk(module: str) -> ModuleType:
+    """Import a module of the SDK without its deprecation warnings.
+
+    Raises:
+        MissingExtraError: The SDK is not installed.
+    """
+    _quieten_logging()
+    for name, value in _SDK_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("azureml"):
+                raise
+            raise MissingExtraError("The azureml backend", "azureml") from error
+
+
+def _auth(ref: WorkspaceRef) -> Callable[[], Auth]:
+    if ref.emulator is None:
+        _use_service("Azure", {})
+        return _sign_in
+    endpoint = running_emulator(Path(ref.emulator))
+    _use_service(f"the emulator in {ref.emulator}", endpoint.environment)
+    return lambda: signin.token_authentication(endpoint.token)
+
+
+def _sign_in() -> Auth:
+    sdk("azureml.core.authentication")
+    with explained("sign in"):
+        return signin.sign_in()
+
+
+def _use_service(service: str, environment: Mapping[str, str]) -> None:
+    if _service_in_use and _service_in_use != [service]:
+        raise ConfigError(
+            f"This command already works with {_service_in_use[0]} and can't turn to {service} as well.",
+            "Name one run, or run the command again for the others.",
+        )
+    if not _service_in_use:
+        os.environ.update(environment)
+        _service_in_use.append(service)
+
+
+def _quieten_logging() -> None:
+    root = logging.getLogger()
+    if not any(isinstance(one, _NoiseFilter) for one in root.filters):
+        root.addFilter(_NoiseFilter())  # for the SDK's logging.warning(), which goes to the root logger itself
+    logger = logging.getLogger("azureml")
+    if not any(isinstance(one, _WarningHandler) for one in logger.handlers):
+        logger.addHandler(_WarningHandler())
+        logger.propagate = False
+
+
+class _NoiseFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _NOISE.search(record.getMessage())
+
+
+class _WarningHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Show the SDK's warnings in one line each, without those that every use gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter("warning: Azure ML SDK: %(message)s"))
+        self.addFilter(_NoiseFilter())

@@ -1,0 +1,176 @@
+"""A job as the SDK's Chainer estimator, submitted so that it can't run twice.
+
+Which of the estimator's parameters are used, and why, is in docs/azureml.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.azure.errors import explained, is_transient, status_of, translate
+from backends.azure.image import PARSING
+from backends.azure.session import sdk
+from trainer.locks import locked
+from trainer.runtime.layout import LAUNCHER
+
+if TYPE_CHECKING:
+    from backends.azure.image import Environment
+    from backends.azure.sdk import Run, Workspace
+    from trainer.job import TrainingJob
+    from trainer.runfolder import RunFolder
+
+_one_thread = threading.Lock()
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 2.0
+_URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+@")
+
+
+def make_config(folder: RunFolder, environment: Environment, compute: str, max_minutes: int | None) -> Any:  # noqa: ANN401
+    """Make the Chainer estimator for a run, in the form that ``Experiment.submit`` takes. Thread-safe.
+
+    An estimator can't be given a run id: ``Experiment.submit(estimator, run_id=...)`` is refused. So the run
+    configuration that it made is submitted, as the estimator itself would do, with the id beside it.
+
+    Args:
+        folder: The run, with its staged snapshot.
+        environment: What it runs in.
+        compute: The cluster's name.
+        max_minutes: Its time cap, or None.
+
+    Returns:
+        An ``azureml.core.ScriptRunConfig``.
+    """
+    chainer_estimator, definition = sdk("azureml.train.dnn").Chainer, _definition(environment)
+    with PARSING:  # the estimator parses the entry script
+        estimator = chainer_estimator(
+            source_directory=str(folder.snapshot),
+            entry_script=LAUNCHER,
+            compute_target=compute,
+            environment_definition=definition,
+            max_run_duration_seconds=None if max_minutes is None else max_minutes * 60,
+        )
+    configuration = estimator.run_config
+    # Not Environment.docker.enabled, which is deprecated and says so.
+    configuration.docker = sdk("azureml.core.runconfig").DockerConfiguration(use_docker=True)
+    # script_params is a dictionary: it can't repeat a flag and loses empty words.
+    _, _, *configuration.arguments = folder.job().command("python")
+    return sdk("azureml.core").ScriptRunConfig(source_directory=str(folder.snapshot), run_config=configuration)
+
+
+def _definition(environment: Environment) -> Any:  # noqa: ANN401
+    definition = sdk("azureml.core").Environment.from_dockerfile(environment.name, environment.dockerfile)
+    # The Dockerfile has installed everything; Azure ML is not to build a conda environment on top.
+    definition.python.user_managed_dependencies = True
+    return definition
+
+
+def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  # noqa: ANN401
+    """Submit a run under the id of its folder. Thread-safe.
+
+    The id makes a lost answer harmless: whether the service took the run can be looked up.
+
+    Returns:
+        Whether the service is known to have it. False: it could not be reached any more to ask.
+
+    Raises:
+        TrainerError: It does not have it, and won't.
+    """
+    core = sdk("azureml.core")
+    doing = f"submit run {folder.run_id}"
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with exclusive_upload(), _without_credentials(folder.snapshot):
+                experiment = core.Experiment(workspace, folder.job().experiment)
+                experiment.submit(config, run_id=folder.run_id)
+            return True
+        except Exception as error:
+            try:
+                if find_run(workspace, folder.run_id) is not None:
+                    return True
+            except Exception:
+                if not is_transient(error):
+                    raise translate(error, doing) from error
+                return False  # it may be running: whoever looks next will see
+            if attempt == _ATTEMPTS or not is_transient(error):
+                raise translate(error, doing) from error
+        time.sleep(_PAUSE_SECONDS * attempt)
+    raise AssertionError("unreachable")
+
+
+def find_run(workspace: Workspace, run_id: str) -> Run | None:
+    """Look up the run with that id; None if the service has none."""
+    core = sdk("azureml.core")
+    with explained(f"look up run {run_id}"):
+        try:
+            found: Run = core.Run.get(workspace, run_id)
+        except Exception as error:
+            if status_of(error) == 404:
+                return None
+            raise
+    return found
+
+
+def set_tags(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
+    """Put the job's tags and what it is made of on the run. Nothing depends on them, so errors are ignored."""
+    facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
+    with contextlib.suppress(Exception):
+        found = find_run(workspace, folder.run_id)
+        if found is not None:
+            found.set_tags({name: str(value) for name, value in facts.items() if value is not None})
+
+
+@contextlib.contextmanager
+def exclusive_upload() -> Iterator[None]:
+    """Allow one upload at a time on this machine, and send what the SDK prints to standard error. Thread-safe.
+
+    The SDK keeps the last snapshot's tree and id in a file in the home directory, written without a lock and read
+    to send only what changed: two at once can pair one's tree with the other's id, and a run would get the wrong
+    files. The working directory and standard output are the process's, so threads exclude each other too.
+    """
+    home = Path(os.environ.get("HOME") or Path.home())
+    directory = home / ".azureml"
+    directory.mkdir(parents=True, exist_ok=True)
+    with _one_thread, locked(directory / ".trainer-upload.lock"), contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _without_credentials(directory: Path) -> Iterator[None]:
+    """Keep a password in the git remote's URL from being recorded on the run, as the SDK would."""
+    name = "AZUREML_GIT_REPOSITORY_URI"  # the SDK's own override
+    url = os.environ.get(name) or _git_remote(directory)
+    clean = _URL_WITH_CREDENTIALS.sub(r"\g<scheme>", url or "")
+    if clean == (url or ""):
+        yield
+        return
+    before: Mapping[str, str] = {name: os.environ[name]} if name in os.environ else {}
+    os.environ[name] = clean
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        os.environ.update(before)
+
+
+def _git_remote(directory: Path) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "ls-remote", "--get-url"],  # noqa: S607  # as the SDK runs it
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,323 @@
+"""Bring a run on Azure ML into its folder: status, log, metrics, and at the end its outputs and model.
+
+How often to look is decided by :class:`Pace`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from backends.azure.errors import (
+    ServiceUnavailableError,
+    explained,
+    first_line,
+    is_transient,
+    retry,
+    status_of,
+)
+from trainer.errors import ConfigError, IntegrityError, RefusedError
+from trainer.failures import LINES, failure
+from trainer.finish import Outcome, finish
+from trainer.records import Metric, RunFailure, RunInfo, RunStatus
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import LOGS_DIR, METRICS_FILE, OUTPUTS_DIR
+from trainer.snapshot import DEFAULT_SCRIPT
+
+if TYPE_CHECKING:
+    from backends.azure.sdk import Run
+    from trainer.artifacts import ArtifactStore
+    from trainer.runfolder import RunFolder
+
+# Keys of what this backend keeps in RunInfo.detail.
+WORKSPACE = "workspace"
+"""A :class:`~backends.azure.session.WorkspaceRef`: where the run is. Set before the run is sent."""
+
+SENT = "sent"
+"""When it was sent, in seconds since the epoch."""
+
+CANCEL_ASKED = "cancel_asked"
+"""Set once a cancel was asked for: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
+
+# Azure ML has more statuses than the phases of its documentation.
+_STATUSES = {
+    **{"NotStarted": RunStatus.NOT_STARTED, "Unapproved": RunStatus.NOT_STARTED},
+    **{"Starting": RunStatus.PREPARING, "Provisioning": RunStatus.PREPARING, "Preparing": RunStatus.PREPARING},
+    **{"Queued": RunStatus.QUEUED, "Paused": RunStatus.QUEUED, "Pausing": RunStatus.QUEUED},
+    **{"Running": RunStatus.RUNNING, "NotResponding": RunStatus.RUNNING, "CancelRequested": RunStatus.RUNNING},
+    **{"Finalizing": RunStatus.FINALIZING, "Completed": RunStatus.COMPLETED},
+    **{"Failed": RunStatus.FAILED, "Canceled": RunStatus.CANCELED},
+}
+# The log of what the script prints: names in older workspaces, then today's. The last match is used.
+_SCRIPT_LOGS = (
+    re.compile(r"azureml-logs/\d\d.+\.txt"),
+    re.compile(r"azureml-logs/70_driver_log[\w-]*\.txt"),
+    re.compile(r"user_logs/std_log[\w-]*\.txt"),
+)
+# Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
+_METRICS_ARTIFACT = f"{LOGS_DIR}/{METRICS_FILE}"
+_OUTPUTS = f"{OUTPUTS_DIR}/"
+_TIMEOUT_SECONDS = 60
+_CHUNK = 1 << 20
+_LARGEST_LOG = 1 << 30
+# The service's clock starts and stops a little beside the job's own.
+_CAP_SLACK_SECONDS = 5.0
+# Errors at the end of a run that may pass: no network, no sign-in, the service down or overloaded, a quota.
+_RETRY_ON = (OSError, ConfigError, RefusedError)
+_GROWTH = 1.25
+_PATIENCE_SECONDS = 300.0
+
+
+class Pace:
+    """When to look at one run again.
+
+    A follower asks several times per second; the service is asked less often the longer nothing changes, and
+    at the shortest interval again when something has.
+
+    Args:
+        shortest: Seconds between two looks at first.
+        longest: Seconds between two looks at most.
+    """
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest, self._longest = shortest, longest
+        self._interval = shortest
+        self._next = 0.0
+        self._answered: float | None = None
+
+    def is_due(self) -> bool:
+        """Return whether it is time to look."""
+        return time.monotonic() >= self._next
+
+    def record_answer(self, *, changed: bool) -> None:
+        """Note that the service has answered.
+
+        Args:
+            changed: Whether with something new.
+        """
+        self._answered = time.monotonic()
+        self._interval = self._shortest if changed else min(self._longest, self._interval * _GROWTH)
+        self._next = self._answered + self._interval
+
+    def record_failure(self) -> bool:
+        """Note that the service has not answered, and put off the next look.
+
+        Returns:
+            Whether to keep trying: it has answered within the last five minutes.
+        """
+        self._interval = min(self._longest, self._interval * _GROWTH)
+        self._next = time.monotonic() + self._interval
+        return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
+
+
+def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
+    """Bring the folder up to date with the run. The caller holds the run's lock for this.
+
+    The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
+
+    Raises:
+        TrainerError: The service can't be reached, or refuses.
+    """
+    with explained(f"look at run {folder.run_id}"):
+        details = run.get_details()
+        status = _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
+        logs = dict(details.get("logFiles") or {})
+        _download_log(folder, logs)
+        _download_metrics(run, folder, ended=status.terminal)
+    started = _seconds(details.get("startTimeUtc"))
+    if not status.terminal:
+        return folder.update(status=status, started=started)
+    folder.update(status=RunStatus.FINALIZING, started=started)
+
+    def collect() -> None:
+        with explained(f"collect the outputs of run {folder.run_id}"):
+            _download_other_logs(folder, logs)
+            _download_outputs(run, folder)
+
+    return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
+
+
+def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:
+    """Judge how the job ended. The service also gives the status Canceled to a run that reaches its time cap."""
+    info, ended = folder.info(), _seconds(details.get("endTimeUtc"))
+    canceled = status is RunStatus.CANCELED and CANCEL_ASKED in info.detail
+    if status is RunStatus.COMPLETED or canceled:
+        return Outcome(status, ended=ended)
+    if _is_over_cap(info, folder.job().max_minutes, ended):
+        return Outcome.over_cap(folder, ended)
+    if status is RunStatus.CANCELED:
+        return Outcome(status, ended=ended)
+    return Outcome(RunStatus.FAILED, _reason(folder, details), ended)
+
+
+def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
+    if cap is None or info.started is None or ended is None:
+        return False
+    return ended - info.started >= cap * 60 - _CAP_SLACK_SECONDS
+
+
+def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
+    """Describe the failure by the script's log, or by the service's message if the log gives no reason."""
+    found = failure(None, folder.log_tail(LINES))
+    error = details.get("error")
+    inner = error.get("error", error) if isinstance(error, dict) else {}
+    said = inner.get("message") if isinstance(inner, dict) else None
+    if said and found.message == failure(None, ()).message:
+        return msgspec.structs.replace(found, message=first_line(Exception(str(said))))
+    return found
+
+
+def _download_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
+    name = _script_log(logs)
+    if name is None:
+        return
+    path = folder.log_path
+    have = path.stat().st_size if path.exists() else 0
+    with contextlib.ExitStack() as stack:
+        chunks = _read_from(str(logs[name]), have)
+        if chunks is None:  # shorter than what we have: a preempted job began again
+            have, chunks = 0, _read_from(str(logs[name]), 0)
+        stream = stack.enter_context(path.open("ab" if have else "wb"))
+        for chunk in chunks or ():
+            if stream.tell() < _LARGEST_LOG:
+                stream.write(chunk)
+
+
+def _script_log(logs: Mapping[str, str]) -> str | None:
+    for pattern in reversed(_SCRIPT_LOGS):
+        names = sorted(name for name in logs if pattern.fullmatch(name))
+        if names:
+            # Of several ranks' logs the first; of numbered phases the latest.
+            return names[0] if pattern is not _SCRIPT_LOGS[0] else names[-1]
+    return None
+
+
+def _download_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
+    """Keep the service's own logs too: why an image was not built is in one of them."""
+    main = _script_log(logs)
+    for name, url in logs.items():
+        target = folder.logs / re.sub(r"[^\w.-]+", "_", name)
+        if name == main or target.exists():
+            continue
+        with contextlib.suppress(OSError):
+            write_bytes(target, b"".join(_read_from(str(url), 0) or ()))
+
+
+def _read_from(url: str, offset: int) -> Iterator[bytes] | None:
+    """Read a blob from byte ``offset`` on; None if it is shorter."""
+    import requests
+
+    def read() -> requests.Response:
+        answer = requests.get(url, headers={"Range": f"bytes={offset}-"}, stream=True, timeout=_TIMEOUT_SECONDS)
+        if answer.status_code == 403:
+            raise ServiceUnavailableError("A link to a log has expired.", "The next look gets a new one.")
+        if answer.status_code not in (404, 416):
+            answer.raise_for_status()
+        return answer
+
+    answer = retry(read)
+    if answer.status_code == 404:
+        return iter(())
+    if answer.status_code == 416:  # nothing beyond: it has grown by nothing, or been replaced by a shorter one
+        _, _, size = answer.headers.get("Content-Range", "").partition("*/")
+        return None if size.isdecimal() and int(size) < offset else iter(())
+    skip = offset if answer.status_code == 200 else 0
+    if skip and int(answer.headers.get("Content-Length", offset)) < skip:
+        return None
+    return _skip_bytes(answer.iter_content(_CHUNK), skip)
+
+
+def _skip_bytes(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        if skip < len(chunk):
+            yield chunk[skip:]
+        skip = max(0, skip - len(chunk))
+
+
+def _download_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
+    target = folder.path / METRICS_FILE
+    lines = _streamed_metrics(run)
+    if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
+        # Only for scripts that use Run themselves: our own would be listed twice, once without its steps.
+        lines = _plain_metrics(retry(run.get_metrics))
+    if lines and (not target.exists() or target.stat().st_size != len(lines)):
+        write_bytes(target, lines)
+
+
+def _streamed_metrics(run: Run) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="trainer-metrics-") as directory:
+        path = Path(directory, METRICS_FILE)
+        try:
+            run.download_file(_METRICS_ARTIFACT, str(path))
+        except Exception as error:
+            if is_transient(error) or (status_of(error) not in (None, 404) and not _is_missing(error)):
+                raise
+            return b""
+        data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _is_missing(error: BaseException) -> bool:
+    return bool(re.search(r"not found|does not exist|NotFound", str(error), re.IGNORECASE))
+
+
+def _plain_metrics(values: Mapping[str, Any]) -> bytes:
+    """Make the lines for what ``Run.get_metrics`` gives: numbers, and lists of numbers in the order of logging."""
+    series = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    longest = max((len(value) for value in series.values()), default=0)
+    lines = []
+    for index in range(longest):
+        for name, logged in series.items():
+            if index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
+                number = float(logged[index])
+                finite = number == number and abs(number) != float("inf")
+                lines.append(msgspec.json.encode(Metric(name=name, value=number if finite else None)) + b"\n")
+    return b"".join(lines)
+
+
+def _download_outputs(run: Run, folder: RunFolder) -> None:
+    """Download ``outputs/``; the folder's is either the empty one it began with or complete."""
+    names = sorted({name for name in retry(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
+    temporary = Path(tempfile.mkdtemp(prefix=".outputs.", dir=folder.path))
+    try:
+        for name in names:
+            target = temporary.joinpath(*_checked_parts(name.removeprefix(_OUTPUTS)))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            retry(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
+        temporary.chmod(0o755)
+        if any(folder.outputs.iterdir()):
+            shutil.rmtree(folder.outputs)
+        temporary.replace(folder.outputs)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _checked_parts(name: str) -> tuple[str, ...]:
+    """Split the path of a file below the outputs; refuse one that could lead out of them.
+
+    Raises:
+        IntegrityError: It could.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+        raise IntegrityError(f"The run has an output named {name[:100]!r}.", "It was not downloaded; rename it there.")
+    return parts
+
+
+def _seconds(text: object) -> float | None:
+    if not isinstance(text, str) or not text:
+        return None
+    with contextlib.suppress(ValueError):
+        # The service writes up to seven decimals; Python takes six.
+        moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None

@@ -1,0 +1,153 @@
+"""The job's processes: starting them, and stopping every one of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE
+
+if TYPE_CHECKING:
+    import psutil
+
+GRACE_SECONDS = 5.0
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Have processes whose parent dies reparented here, so that no daemon of the job is lost sight of. Linux only."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def start(command: Sequence[str], directory: Path, log: Path, run_dir: Path) -> subprocess.Popen[bytes]:
+    """Start the job in a session of its own, with no input and its output in the log.
+
+    Args:
+        command: The command line.
+        directory: Its working directory.
+        log: Takes standard output and standard error.
+        run_dir: The run's folder, in which the runtime reports metrics and progress.
+
+    Raises:
+        OSError: It can't be started.
+    """
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            command,
+            cwd=directory,
+            env=_job_environment(run_dir),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # A job that nobody supervises would know no cap and no cancel. Safe here: there are no threads.
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _job_environment(run_dir: Path) -> dict[str, str]:
+    environment = os.environ | {
+        RUN_DIR_VARIABLE: str(run_dir),
+        RUN_ID_VARIABLE: run_dir.name,
+        "PYTHONUNBUFFERED": "1",
+    }
+    # Started from inside an Azure ML run, this job must not report as that one.
+    environment.pop(AZURE_RUN_ID_VARIABLE, None)
+    return environment
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Wait for a process to end, without polling it.
+
+    Returns:
+        Its exit status, or None when the time is over.
+    """
+    if process.poll() is None and sys.platform == "linux":
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            select.select([descriptor], [], [], seconds)
+        finally:
+            os.close(descriptor)
+    elif process.returncode is None:
+        time.sleep(seconds)
+    return process.poll()
+
+
+def reap_adopted(job: subprocess.Popen[bytes]) -> None:
+    """Collect the ended processes that the job left to us; the job's own end is for ``Popen`` to collect."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == job.pid:
+                return
+            os.waitpid(ended.si_pid, 0)
+
+
+def stop_children() -> None:
+    """End every process below this one: SIGTERM, a few seconds, SIGKILL."""
+    import psutil
+
+    stop(psutil.Process().children(recursive=True))
+    # What they started while they were being stopped. A process that not even SIGKILL ends hangs in the kernel.
+    for _ in range(3):
+        left = [process for process in psutil.Process().children(recursive=True) if _alive(process)]
+        if left:
+            stop(left, grace=0)
+
+
+def stop(processes: Iterable[psutil.Process], grace: float = GRACE_SECONDS) -> None:
+    """End processes: SIGTERM, ``grace`` seconds, SIGKILL."""
+    import psutil
+
+    alive = [process for process in processes if _alive(process)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        _, alive = psutil.wait_procs(alive, timeout=grace if number == signal.SIGTERM else GRACE_SECONDS)
+        alive = [process for process in alive if _alive(process)]
+
+
+def find_processes(run_dir: Path) -> list[psutil.Process]:
+    """Find every process of a run by the environment it was started with."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        # AccessDenied: another user's. A job's processes are the user's own.
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(RUN_DIR_VARIABLE) == str(run_dir):
+                found.append(process)
+    return found
+
+
+def _alive(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _die_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+# Loaded before any fork: a child that will exec must not.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -1,0 +1,53 @@
+"""The ``trainer`` command, under a module name that nobody else has.
+
+``trainer`` and ``backends`` are likely names of folders beside a user's own code, which PYTHONPATH or the working
+directory put in front of ours. So the command starts here, and takes both from beside this file::
+
+    trainer ...                                  the console script calls main()
+    python -P chainer_trainer.py -m MODULE ...   runs one of our modules, whatever else is on the path
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+
+_OURS = "trainer"
+
+
+def main() -> int:
+    """Run the command line. Returns the exit code."""
+    _take_ours()
+    from trainer.cli import main as run
+
+    return run()
+
+
+def _take_ours() -> None:
+    """Import our ``trainer`` package, so that no other of that name is found later."""
+    beside = Path(__file__).resolve().parent
+    spec = PathFinder.find_spec(_OURS, [str(beside)])
+    if spec is None or spec.loader is None:
+        sys.exit(f"error: the package {_OURS} is missing in {beside}\nhint: install it again")
+    module = module_from_spec(spec)
+    sys.modules[_OURS] = module
+    spec.loader.exec_module(module)
+
+
+def _run_module(name: str) -> None:
+    _take_ours()
+    from trainer.backend import bundled_names
+
+    bundled_names()  # takes our ``backends`` too
+    sys.argv[:] = sys.argv[2:]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["-m"]:
+        _run_module(sys.argv[2])
+    else:
+        sys.exit(main())

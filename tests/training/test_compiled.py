@@ -1,0 +1,282 @@
+"""Compiled steps do what Chainer does, bit for bit; what can't be compiled goes through Chainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chainer
+import chainer.functions as F  # noqa: N812
+import chainer.links as L  # noqa: N812
+import numpy as np
+import pytest
+from chainer import optimizers
+from chainer.training.updaters import StandardUpdater
+
+from trainer.runtime.training import compiled as compiled_module
+
+
+def arrays(model: Any) -> Any:
+    return {name: param.array for name, param in model.namedparams()}
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name, strict=True)
+
+
+def states(optimizer: Any) -> Any:
+    return {
+        f"{name}/{key}": np.asarray(value)
+        for name, param in optimizer.target.namedparams()
+        for key, value in {"t": param.update_rule.t, **(param.update_rule.state or {})}.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        optimizers.SGD,
+        optimizers.MomentumSGD,
+        optimizers.Adam,
+        optimizers.RMSprop,
+        lambda: optimizers.MomentumSGD(0.05, 0.5),
+    ],
+    ids=["SGD", "MomentumSGD", "Adam", "RMSprop", "options"],
+)
+def test_equals_standard_updater(make_model: Any, train: Any, make_optimizer: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        optimizer = make_optimizer().setup(model)
+        log, updater = train(model, optimizer, plain=plain)
+        results.append((arrays(model), states(optimizer), log, optimizer.t, optimizer.epoch))
+    assert updater.reason == ""
+    theirs, ours = results
+    assert_same(ours[0], theirs[0])
+    assert_same(ours[1], theirs[1])
+    assert ours[2:] == theirs[2:]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 512])
+def test_any_batch_size(make_model: Any, train: Any, batch_size: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        log, updater = train(model, optimizers.MomentumSGD().setup(model), plain=plain, batch_size=batch_size, epochs=1)
+        results.append((arrays(model), log))
+    assert updater.reason == ""
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
+def test_without_accuracy_and_bias(make_model: Any, train: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model(nobias=True)
+        model.compute_accuracy = False
+        log, updater = train(model, optimizers.MomentumSGD().setup(model), plain=plain)
+        results.append((arrays(model), log))
+    assert updater.reason == ""
+    assert "main/accuracy" not in results[1][1][0]
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
+def test_learning_rate_may_change_and_hooks_may_be_added(make_model: Any, train: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        optimizer = optimizers.MomentumSGD().setup(model)
+
+        def change(trainer: Any, optimizer: Any = optimizer) -> None:
+            optimizer.lr *= 0.5
+            if trainer.updater.epoch == 2:
+                optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-2))
+
+        _, updater = train(
+            model,
+            optimizer,
+            plain=plain,
+            epochs=3,
+            extend=lambda trainer, change=change: trainer.extend(change, name="change", trigger=(1, "epoch")),
+        )
+        results.append((arrays(model), states(optimizer)))
+    assert updater.reason == ""
+    assert_same(results[1][0], results[0][0])
+    assert_same(results[1][1], results[0][1])
+
+
+class WithDropout(chainer.Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(784, 10)
+
+    def forward(self, x: chainer.Variable) -> Any:
+        return self.l1(F.dropout(x, 0.5))
+
+
+class Shared(chainer.Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(784, 10)
+            self.l2 = L.Linear(10, 10)
+
+    def forward(self, x: chainer.Variable) -> Any:
+        return self.l2(self.l2(self.l1(x)))
+
+
+class Reporting(chainer.Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(784, 10)
+
+    def forward(self, x: chainer.Variable) -> Any:
+        y = self.l1(x)
+        chainer.report({"largest": F.max(y)}, self)
+        return y
+
+
+class Scaled(chainer.Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(784, 10)
+
+    def forward(self, x: chainer.Variable) -> Any:
+        return self.l1(x * 2)
+
+
+class Unused(chainer.Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(784, 10)
+            self.l2 = L.Linear(10, 10)
+
+    def forward(self, x: chainer.Variable) -> Any:
+        return self.l1(x)
+
+
+@pytest.mark.parametrize("network", [WithDropout, Shared, Reporting, Scaled, Unused], ids=lambda n: n.__name__)
+def test_other_networks_go_through_chainer(make_model: Any, train: Any, network: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model(network)
+        log, updater = train(model, optimizers.MomentumSGD().setup(model), plain=plain)
+        results.append((arrays(model), log))
+    assert updater.reason
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
+def test_class_weights_go_through_chainer(make_model: Any, train: Any) -> None:
+    model = make_model()
+    model.lossfun = lambda x, t: F.softmax_cross_entropy(x, t, class_weight=np.arange(1, 11, dtype=np.float32))
+    _, updater = train(model, optimizers.MomentumSGD().setup(model), plain=False, epochs=1)
+    assert "cross-entropy" in updater.reason
+
+
+def test_wrong_step_is_found_out(make_model: Any, train: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A step that computes something else than Chainer did for the first batch is not used."""
+    original = compiled_module.read_graph
+
+    def tampered(*args: Any) -> Any:
+        named = original(*args)
+        run = named.step.run
+
+        def wrong(x: Any, t: Any) -> Any:
+            loss, accuracy = run(x, t)
+            named.step.layers[0].weight.grad[...] *= np.float32(1.0000002)
+            return loss, accuracy
+
+        named.step.run = wrong
+        return named
+
+    plain = make_model()
+    train(plain, optimizers.MomentumSGD().setup(plain), plain=True)
+    monkeypatch.setattr(compiled_module, "read_graph", tampered)
+    model = make_model()
+    _, updater = train(model, optimizers.MomentumSGD().setup(model), plain=False)
+    assert updater.reason == "the compiled step gives another result than Chainer"
+    assert_same(arrays(model), arrays(plain))
+
+
+def test_ignored_labels(make_model: Any) -> None:
+    """Label -1, which softmax cross-entropy ignores, in a batch after the first."""
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        optimizer = optimizers.MomentumSGD().setup(model)
+        random = np.random.RandomState(0)
+        x = random.rand(8, 784).astype(np.float32)
+        t = random.randint(0, 10, 8).astype(np.int32)
+        batches = [(x, t), (x, np.where(t > 4, -1, t).astype(np.int32)), (x, np.full(8, -1, np.int32)), (x, t)]
+        updater = updater_of(batches, optimizer, plain=plain)
+        for _ in batches:
+            updater.update()
+        results.append(arrays(model))
+    assert updater.reason == ""
+    assert_same(results[1], results[0])
+
+
+def test_other_batch_shape_and_hooks_go_through_chainer(make_model: Any) -> None:
+    """A short batch, and a batch while a function hook watches, in the middle of compiled ones."""
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        optimizer = optimizers.MomentumSGD().setup(model)
+        random = np.random.RandomState(0)
+        x = random.rand(8, 784).astype(np.float32)
+        t = random.randint(0, 10, 8).astype(np.int32)
+        batches = [(x, t), (x, t), (x[:5], t[:5]), (x, t), (x, t), (x, t)]
+        updater = updater_of(batches, optimizer, plain=plain)
+        seen = []
+        for number, _ in enumerate(batches):
+            if number == 4:
+                with chainer.function_hooks.TimerHook() as hook:
+                    updater.update()
+                seen = [record[0] for record in hook.call_history]
+            else:
+                updater.update()
+        results.append((arrays(model), seen))
+    assert "LinearFunction" in results[1][1]
+    assert results[1][1] == results[0][1]
+    assert_same(results[1][0], results[0][0])
+
+
+def updater_of(batches: Any, optimizer: Any, *, plain: bool) -> Any:
+    as_it_is = chainer.dataset.converter()(lambda batch, device: batch)
+    updater = StandardUpdater(Batches(batches), optimizer, converter=as_it_is)
+    return updater if plain else compiled_module.compiled(updater)
+
+
+class Batches(chainer.dataset.Iterator):
+    """Given batches, one after the other."""
+
+    epoch = 0
+    epoch_detail = 0.0
+    previous_epoch_detail = 0.0
+    is_new_epoch = False
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = iter(batches)
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+
+def test_parameters_stay_chainers(make_model: Any, train: Any) -> None:
+    """After the fused update took over, arrays set from outside are respected."""
+    model = make_model()
+    optimizer = optimizers.MomentumSGD().setup(model)
+    _, updater = train(model, optimizer, plain=False, epochs=1)
+    assert model.predictor.l1.W.array.base is model.predictor.l3.b.array.base
+    model.predictor.l1.W.array = np.zeros_like(model.predictor.l1.W.array)
+    updater.update()
+    # The hidden layer is dead: only momentum moves its weights now.
+    velocity = model.predictor.l1.W.update_rule.state["v"]
+    np.testing.assert_array_equal(model.predictor.l1.W.array, velocity)

@@ -1,0 +1,53 @@
+"""Locks between processes, which the kernel frees when their holder dies, however it dies.
+
+They are advisory ``flock(2)`` locks on a file or a directory. Every call opens the path anew, so the threads of one
+process exclude each other as well. Processes on two hosts that share a folder do so only where its file system
+carries the locks, as NFS on Linux does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(path: Path, *, blocking: bool = True, create: bool = True) -> Iterator[None]:
+    """Hold a lock.
+
+    Args:
+        path: The file that is locked. It stays when the lock is freed.
+        blocking: Wait until it is free.
+        create: Make the file if it is missing. If false, ``path`` may also be a directory.
+
+    Raises:
+        BlockingIOError: It is held, and ``blocking`` is false.
+        OSError: The file can't be opened or made.
+    """
+    # Writable, for file systems that allow no exclusive lock on a file that is open for reading alone.
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds a lock. A path that doesn't exist is not locked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who look at once don't take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

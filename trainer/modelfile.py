@@ -1,0 +1,56 @@
+"""A model's npz file as the client reads it: :mod:`trainer.runtime.npz`, with the errors of this side.
+
+Importing this module imports no NumPy; reading or checking a file does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import IntegrityError, NotFoundError
+from trainer.runtime.faults import RuntimeFault
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trainer.runtime.npz import ArrayInfo, Limits
+
+
+def check_npz(path: Path, limits: Limits | None = None) -> dict[str, ArrayInfo]:
+    """Read a whole npz file, keeping nothing of it.
+
+    Args:
+        path: The file.
+        limits: What it may ask for; the defaults of :class:`trainer.runtime.npz.Limits` if None.
+
+    Returns:
+        What each array is, by name, in the file's order.
+
+    Raises:
+        NotFoundError: There is no such file.
+        IntegrityError: It is not an npz file, is damaged, holds Python objects, or asks for too much.
+    """
+    from trainer.runtime import npz
+
+    with _our_errors():
+        return npz.check(path, limits)
+
+
+def read_npz(path: Path, limits: Limits | None = None) -> dict[str, np.ndarray[Any, Any]]:
+    """Read the arrays of an npz file by name, in the file's order; arguments and errors as :func:`check_npz`."""
+    from trainer.runtime import npz
+
+    with _our_errors():
+        return npz.read(path, limits)
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeFault as fault:
+        missing = isinstance(fault.__cause__, (FileNotFoundError, NotADirectoryError))
+        raise (NotFoundError if missing else IntegrityError)(fault.message, fault.hint) from fault

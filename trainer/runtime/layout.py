@@ -1,0 +1,68 @@
+"""Every name that the client and the job share: environment variables, files and folders.
+
+A snapshot, which becomes the job's working directory:
+
+    <root>/                       the script and its neighbours
+    <root>/_trainer_job/trainer/  ``trainer/__init__.py`` and ``trainer/runtime/``, this package
+    <root>/_trainer_job/data/     one folder, named after the data set, with four IDX files
+    <root>/_trainer_job/resume/   the outputs that a resumed run continues from
+    <root>/outputs/               what the script leaves: its model, its checkpoint, the environment
+
+Everything of ours is under one name that no project uses, so a project's own ``data/`` stays its own.
+This module imports the standard library alone; the command line reads it at start-up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Environment variables of a job.
+RUN_DIR_VARIABLE = "TRAINER_RUN_DIR"
+"""The run's folder, into which a job on this machine reports metrics and progress."""
+RUN_ID_VARIABLE = "TRAINER_RUN_ID"
+"""The run's identifier."""
+DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
+"""This machine's folder of decompressed copies of data files; see :mod:`trainer.runtime.datasets.decoded`."""
+THREADS_VARIABLE = "TRAINER_THREADS"
+"""The number of BLAS threads."""
+AZURE_RUN_ID_VARIABLE = "AZUREML_RUN_ID"
+"""Set by Azure ML in every process of a run of its own."""
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""What the common BLAS libraries take their number of threads from, first match first."""
+
+# Files of a run's folder that the job writes.
+METRICS_FILE = "metrics.jsonl"
+PROGRESS_FILE = "progress.json"
+LABELS_FILE = "labels.json"
+
+# Folders and files of the job's working directory.
+OUTPUTS_DIR = "outputs"
+MODEL_FILE = "model.npz"
+CHECKPOINT_FILE = "checkpoint.npz"
+ENVIRONMENT_FILE = "environment.json"
+LOGS_DIR = "logs"
+"""What a job on Azure ML writes here is streamed while it runs."""
+
+# Paths inside a snapshot.
+JOB_DIR = "_trainer_job"
+LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"
+DATA_DIR = f"{JOB_DIR}/data"
+RESUME_DIR = f"{JOB_DIR}/resume"
+
+CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
+"""The distributions that provide CuPy; only one of them can be installed."""
+
+
+def job_dir() -> Path | None:
+    """Return the ``_trainer_job`` folder that this package was started from, or None outside a job."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if folder.name == JOB_DIR else None
+
+
+def travelled_dataset() -> Path | None:
+    """Return the folder of the data set that travelled with this job, or None."""
+    folder = job_dir()
+    if folder is None:
+        return None
+    found = sorted(path for path in (folder / "data").glob("*") if path.is_dir())
+    return found[0] if found else None

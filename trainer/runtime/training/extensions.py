@@ -1,0 +1,135 @@
+"""Extensions of Chainer's trainer: exact accuracy and loss of a test set, and metrics of the run."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import chainer
+import numpy as np
+from chainer.dataset import convert
+from chainer.functions import softmax_cross_entropy
+from chainer.training import Extension, Trainer
+from chainer.training.extensions import Evaluator
+
+from trainer.runtime import reporting
+from trainer.runtime.faults import RuntimeFault
+
+_SECONDS_BETWEEN_REPORTS = 0.25
+# Speed is that of so long a time: shorter, and a checkpoint or an evaluation is most of it.
+_SECONDS_OF_SPEED = 2.0
+
+
+class ClassifierEvaluator(Evaluator):  # type: ignore[misc]
+    """``Evaluator`` for a :class:`chainer.links.Classifier` that counts examples, not batches.
+
+    Chainer's averages the means of batches with equal weight, so the examples of a short last batch
+    count for more. Here accuracy is (right answers) / (labels) and loss is the sum of the labels'
+    softmax cross-entropies in double precision over their number. The host reads the results once, at the end.
+
+    Args: As ``Evaluator``; the iterator must not repeat, the target must have ``predictor``, which is called
+        with all arrays of a batch but the last, the labels.
+    """
+
+    def evaluate(self) -> dict[str, float]:
+        """Return ``main/accuracy`` and ``main/loss`` under the extension's prefix, as ``Evaluator`` names them."""
+        iterator = self._iterators["main"]
+        iterator.reset()
+        predictor = self._targets["main"].predictor
+        right: Any = 0
+        loss: Any = 0.0
+        labels = 0
+        with chainer.no_backprop_mode():
+            for batch in iterator:
+                *inputs, t = convert._call_converter(self.converter, batch, self.device)
+                scores = predictor(*inputs)
+                right = right + (scores.array.argmax(axis=1) == t).sum()
+                losses = softmax_cross_entropy(scores, t, reduce="no")
+                loss = loss + losses.array.sum(dtype=np.float64)
+                labels += t.size
+        prefix = f"{self.name}/" if self.name else ""
+        return {
+            f"{prefix}main/accuracy": int(right) / labels,
+            f"{prefix}main/loss": float(loss) / labels,
+        }
+
+
+class Metrics(Extension):  # type: ignore[misc]
+    """Logs what Chainer's ``LogReport`` collects as metrics of the run, and tells how far training is.
+
+    Batch size and number of epochs are logged at the start, every new entry of the log when it is made, and
+    epoch, speed and latest loss a few times per second.
+
+    Args:
+        names: Metric name to key in the report, for example ``{"Accuracy": "validation/main/accuracy"}``.
+        run: Where to log; by default the run that this process belongs to.
+
+    Raises:
+        RuntimeFault: That run can't be reached.
+    """
+
+    # After LogReport, which has PRIORITY_READER (100).
+    priority = 50
+
+    def __init__(self, names: Mapping[str, str], run: reporting.Report | None = None) -> None:
+        self._names = names
+        self._run = run or reporting.start()
+        self.trigger = self._due
+        self._logged = 0
+        # Time and iteration of the latest progress reports, the first of them that long ago.
+        self._reports: deque[tuple[float, int]] = deque()
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Log what is known before the first batch, and start the clock; called by the trainer."""
+        # A resumed run has the log of the run that it continues.
+        self._logged = len(self._log(trainer))
+        self._reports.append((time.monotonic(), trainer.updater.iteration))
+        self._run.log("Batch size", trainer.updater.get_iterator("main").batch_size)
+        length, unit = trainer.stop_trigger.get_training_length()
+        if unit == "epoch":
+            self._run.log("Epochs", length)
+
+    def _log(self, trainer: Trainer) -> list[dict[str, Any]]:
+        return trainer.get_extension("LogReport").log  # type: ignore[no-any-return]
+
+    def _due(self, trainer: Trainer) -> bool:
+        last, _ = self._reports[-1]
+        return time.monotonic() - last >= _SECONDS_BETWEEN_REPORTS or len(self._log(trainer)) > self._logged
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Report; on a GPU, reading the loss waits for the batch.
+
+        Raises:
+            RuntimeFault: The report lacks a key.
+        """
+        self._progress(trainer)
+        for entry in self._log(trainer)[self._logged :]:
+            for name, key in self._names.items():
+                if key not in entry:
+                    raise RuntimeFault(
+                        f"the metric {name!r} is {key!r} in Chainer's report, which has no such value",
+                        f"it has {', '.join(entry)}",
+                    )
+                self._run.log(name, entry[key], step=entry["epoch"])
+            self._logged += 1
+
+    def _progress(self, trainer: Trainer) -> None:
+        updater = trainer.updater
+        now = time.monotonic()
+        then, iteration = self._reports[0]
+        examples = (updater.iteration - iteration) * updater.get_iterator("main").batch_size
+        length, unit = trainer.stop_trigger.get_training_length()
+        loss = trainer.observation.get("main/loss")
+        if isinstance(loss, chainer.Variable):
+            loss = loss.array
+        self._run.progress(
+            epoch=updater.epoch_detail,
+            epochs=length if unit == "epoch" else updater.epoch_detail * length / updater.iteration,
+            images_per_second=examples / max(now - then, 1e-9),
+            loss=None if loss is None else float(loss),
+        )
+        self._reports.append((now, updater.iteration))
+        while self._reports[1][0] <= now - _SECONDS_OF_SPEED:
+            self._reports.popleft()

@@ -11,7 +11,6 @@ was killed.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from backends.azure.image import find_pins, make_environment
 from backends.azure.options import AzureOptions
 from backends.azure.sync import Pace
 from trainer.backend import Backend, Plan
+from trainer.console.output import note
 from trainer.errors import SignInError, TrainerError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
@@ -66,7 +66,7 @@ class AzureMLBackend(Backend):
 
     def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(home, options)
-        self.notify: Callable[[str], None] = _notify
+        self.notify: Callable[[str], None] = note
         self._runs: dict[str, Run] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -295,8 +295,3 @@ def _workspace_ref(info: RunInfo) -> WorkspaceRef:
 def _never_sent(info: RunInfo) -> RunInfo:
     failure = RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
     return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
-
-
-def _notify(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 import pytest
 
+from trainer import runtime
 from trainer.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,9 +29,9 @@ ALLOWED = {
 EXCEPTIONS = {
     # The two arrows to the emulator's public interface: the command that serves, and the backend that is served.
     ("trainer.cli.emulator", "azureml_emulator"),
+    ("backends.azure.emulator", "azureml_emulator"),
     # The registry: BACKENDS maps names to dotted paths, and only the one that a user names is imported.
     ("trainer.backend", "backends"),
-    ("backends.azure.emulator", "azureml_emulator"),
     # On the user's machine a script run by hand asks the client's cache for its data; on a node, where only the
     # runtime is, the name is looked up, found missing and said so.
     ("trainer.runtime.datasets.dataset", "trainer.data"),
@@ -41,7 +42,6 @@ RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 RUNTIME_GUARDED = {"azureml", "threadpoolctl", "mpi4py", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
 HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend"}
-
 
 # Functions that import what their first argument names.
 LOADERS = {"import_module", "resolve_name", "__import__", "run_module"}
@@ -56,8 +56,8 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         "a backend: one of BACKENDS, which counts where that table is taken, or another package's entry point",
     ),
     ("trainer.runtime", "importlib.import_module(f'{__name__}.{module}')"): (
-        {"trainer.runtime"},
-        "the names that a training script takes from the package, each imported when it is used",
+        {f"trainer.runtime.{module}" for module, _ in runtime._HOMES.values()},
+        "the names of the package, each imported when a script takes it",
     ),
     ("trainer.runtime.fast", "importlib.import_module(f'{__name__}.{module}')"): (
         {"trainer.runtime.fast"},

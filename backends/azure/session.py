@@ -22,6 +22,7 @@ import msgspec
 from backends.azure import signin
 from backends.azure.emulator import running_emulator
 from backends.azure.errors import explained, retry
+from trainer.console.output import warn
 from trainer.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -225,11 +226,12 @@ class _NoiseFilter(logging.Filter):
         return not _NOISE.search(record.getMessage())
 
 
-class _WarningHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class _WarningHandler(logging.Handler):
     """Show the SDK's warnings in one line each, without those that every use gives."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setLevel(logging.WARNING)
-        self.setFormatter(logging.Formatter("warning: Azure ML SDK: %(message)s"))
+        super().__init__(logging.WARNING)
         self.addFilter(_NoiseFilter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(f"Azure ML SDK: {record.getMessage()}")

@@ -104,7 +104,7 @@ def test_data(project: Project, tmp_path: Path) -> None:
         (damaged / path.name).write_bytes(path.read_bytes()[:-1])
     bad = project.trainer("data", "verify", str(damaged))
     assert bad.returncode == 1
-    assert "not sound" in bad.stderr
+    assert "Not all four files are valid." in bad.stderr
     unreachable = project.trainer("data", "download", "mnist", env={"TRAINER_DATA_DIR": str(tmp_path / "cache")})
     assert unreachable.returncode == 3
     assert "hint: " in unreachable.stderr

@@ -30,7 +30,7 @@ def test_fetch(trained: Project) -> None:
     assert (trained.path / fetched["path"]).is_file()
     again = trained.trainer("fetch", "chainer-dnn-mnist:1", "-o", "out")
     assert (again.returncode, again.stdout) == (0, "out/model.npz\n")
-    assert "the same file was there already" in again.stderr
+    assert "the same file is already there" in again.stderr
     (trained.path / "out" / "model.npz").write_bytes(b"something else")
     refused = trained.trainer("fetch", "chainer-dnn", "-o", "out")
     assert refused.returncode == 2

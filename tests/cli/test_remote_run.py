@@ -33,7 +33,7 @@ def test_interrupt_detaches(emulated: Project) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     run_id = json.loads(emulated.trainer("runs", "--json").stdout)[0]["run_id"]
-    assert f"error: Detached. Run {run_id} goes on.\n" in err
+    assert f"error: Detached. Run {run_id} continues.\n" in err
     assert f"trainer attach {run_id}" in err
     assert f"trainer cancel {run_id}" in err
     assert "Traceback" not in err

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import time
@@ -185,56 +183,6 @@ def test_the_sample_is_announced_loudly(project: Project, tmp_path: Path) -> Non
     assert result["dataset"] == "mnist-5k"
     assert "mnist-5k" in result["dataset_note"]
     assert f"warning: {result['dataset_note']}" in ran.stderr
-
-
-def run_on_terminal(project: Project, words: list[str], **environment: str) -> str:
-    """What a command shows on a terminal of 100 columns."""
-    main, end = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *words],
-        cwd=project.path,
-        env=project.environment | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"} | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=end,
-        stderr=end,
-        close_fds=True,
-    )
-    os.close(end)
-    seen = b""
-    while True:
-        ready, _, _ = select.select([main], [], [], 0.2)
-        if ready:
-            try:
-                chunk = os.read(main, 65536)
-            except OSError:
-                break
-            if not chunk:
-                break
-            seen += chunk
-    os.close(main)
-    assert process.wait(60) == 0
-    return seen.decode()
-
-
-def test_a_terminal_gets_a_live_line_and_colours(project: Project) -> None:
-    words = ["run", "--dataset", str(project.data), "--epochs", "2", "--seed", "1"]
-    seen = run_on_terminal(project, words)
-    assert "━" in seen
-    assert "\x1b[32mCompleted\x1b[0m" in seen
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
-    assert re.search(r"epoch 2/2  loss \d", plain)
-    assert not re.search(r"\x1b\[[0-9;]*m", run_on_terminal(project, ["runs"], NO_COLOR="1"))
-
-
-def test_a_log_cannot_drive_the_terminal(project: Project) -> None:
-    name = project.script("print('\\x1b]0;owned\\x07safe\\x1b[2J text \\x1b[31mred\\x1b[0m')\n")
-    assert project.trainer("run", "--script", name, "--no-logs").returncode == 0
-    seen = run_on_terminal(project, ["logs", "latest"])
-    assert "owned" not in seen
-    assert "\x1b[2J" not in seen
-    assert "safe text \x1b[31mred" in seen
-    # Piped, a log is what the script wrote.
-    assert "\x1b]0;owned\x07" in project.trainer("logs", "latest").stdout
 
 
 def test_two_runs_at_once(project: Project) -> None:

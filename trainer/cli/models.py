@@ -62,7 +62,7 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
         print_json(fetched)
         return
     say(str(fetched.path))
-    state = "fetched and verified" if fetched.written else "already there, and the same"
+    state = "fetched and verified" if fetched.written else "the same file is already there"
     note(f"{fetched.model.reference}: {state}, sha256 {fetched.model.sha256}")
 
 

@@ -10,7 +10,7 @@ from trainer import modeluse
 from trainer.cli.context import local_only, open_run
 from trainer.cli.parsing import Parser, add_json, add_reference
 from trainer.console.follow import follow_to_the_end
-from trainer.console.output import duration, log_line, moment, note, print_json, say, table
+from trainer.console.output import duration, moment, note, print_json, print_log, say, table
 from trainer.console.summary import as_object, curves_of, print_summary, relative
 from trainer.errors import UsageError
 from trainer.home import find_home
@@ -86,7 +86,7 @@ def logs_command(*, reference: str, follow: bool, as_json: bool) -> None:
         if as_json:
             print_json({"line": line})
         else:
-            say(log_line(line, sys.stdout))
+            print_log(line, sys.stdout)
         if follow:
             sys.stdout.flush()
 

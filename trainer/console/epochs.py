@@ -9,7 +9,7 @@ from trainer.records import Metric, Progress, RunInfo
 Step = tuple[float, dict[str, float | None]]
 
 # Shown first, and counted as epochs from their first value on.
-_FIRST = ("Loss", "Accuracy", "Validation loss")
+FIRST = ("Loss", "Accuracy", "Validation loss")
 _TOTAL = "Epochs"
 _MOST = 8
 
@@ -61,8 +61,8 @@ class Epochs:
         count = self._counts[name] = self._counts.get(name, 0) + 1
         if metric.step is not None:
             self._put(metric.step, name, metric.value)
-        elif count > 1 or name in _FIRST:
-            if count == 2 and name not in _FIRST:
+        elif count > 1 or name in FIRST:
+            if count == 2 and name not in FIRST:
                 self._put(1, name, self.latest[name])
             self._put(count, name, metric.value)
         self.latest[name] = metric.value
@@ -97,5 +97,5 @@ class Clock:
 
 def ordered(metrics: dict[str, float | None]) -> list[tuple[str, float | None]]:
     """Return metrics in the order in which they are shown, and no more than fit a line."""
-    names = [name for name in _FIRST if name in metrics] + [name for name in metrics if name not in _FIRST]
+    names = [name for name in FIRST if name in metrics] + [name for name in metrics if name not in FIRST]
     return [(name, metrics[name]) for name in names[:_MOST]]

@@ -2,7 +2,7 @@ r"""Everything that a command prints goes through here: data on standard output,
 
 What a script or a service says, and the names that it gives to files and metrics, may hold control sequences that
 retitle the window, clear the screen or fill the clipboard. Nothing is printed before :func:`clean` has made them
-visible, as in ``\x1b``.
+visible, as in ``\x1b``. A log that is piped somewhere is the one exception: it is the script's data.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ def clean(text: str, *, colours: bool = False) -> str:
 def inline(text: str) -> str:
     """Return a name or value from elsewhere as it can stand within a line: no colours, tabs and line ends visible."""
     return _BREAK.sub(_visible, _CONTROL.sub(_visible, text))
+
+
+def print_log(line: str, stream: TextIO) -> None:
+    """Print a line of a log: cleaned on a terminal, elsewhere as the script wrote it."""
+    print(log_line(line, stream) if stream.isatty() else line, file=stream, flush=stream is sys.stderr)
 
 
 def log_line(line: str, stream: TextIO) -> str:

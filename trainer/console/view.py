@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-from trainer.console.epochs import Clock, ordered
-from trainer.console.output import clean, duration, inline, log_line, note, number, shows_colours, warn
+from trainer.console.epochs import FIRST, Clock, ordered
+from trainer.console.output import clean, duration, inline, log_line, note, number, print_log, shows_colours, warn
 from trainer.records import Progress, RunInfo, RunStatus
 
 _PHASES = {
@@ -54,7 +54,7 @@ class PlainView:
 
     def log(self, line: str) -> None:
         """Print the line."""
-        self._line(log_line(line, sys.stderr))
+        print_log(line, sys.stderr)
 
     def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
         """Print the epoch's metrics, the pace and the time left."""
@@ -62,7 +62,7 @@ class PlainView:
         count = f"{step:g}".rjust(len(total)) + (f"/{total}" if total else "")
         parts = [
             f"{'epoch' if progress else 'step'} {count}",
-            *(f"{inline(name).lower()} {number(value)}" for name, value in ordered(metrics)),
+            *(f"{name.lower() if name in FIRST else inline(name)} {number(value)}" for name, value in ordered(metrics)),
         ]
         if progress and progress.images_per_second:
             parts.append(f"{progress.images_per_second:7,.0f} images/s")
@@ -106,6 +106,10 @@ class LiveView(PlainView):
         self._task = self._bars.add_task("", total=None, facts="")
         self._bars.start()
 
+    def log(self, line: str) -> None:
+        """Print the line above the live line."""
+        self._line(log_line(line, sys.stderr))
+
     def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:
         """Redraw the live line."""
         super().progress(info, progress, latest)
@@ -134,7 +138,7 @@ class LiveView(PlainView):
         return facts
 
     def warning(self, text: str) -> None:
-        """Print it above the live line."""
+        """Print the warning above the live line."""
         self._line(f"warning: {text}")
 
     def _line(self, text: str) -> None:

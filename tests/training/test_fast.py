@@ -187,7 +187,7 @@ def test_declared_functions_look_at_types_only() -> None:
                 with chainer.utils.type_check.light_mode:
                     try:
                         bare.check_type_forward(chainer.utils.type_check.get_light_types(inputs))
-                    except chainer.utils.type_check.InvalidType:
+                    except (chainer.utils.type_check.InvalidType, IndexError):
                         answers.add(False)
                     else:
                         answers.add(True)

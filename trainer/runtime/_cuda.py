@@ -1,4 +1,4 @@
-"""Asks NVIDIA's driver and CuPy what they have, without judging it. See ``devices``."""
+"""Ask NVIDIA's driver and CuPy what they have, without judging it. See ``devices``."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Gpu:
 
     Attributes:
         index: CUDA's number for it, after ``CUDA_VISIBLE_DEVICES``.
-        name: as "Tesla T4".
-        capability: compute capability, as "7.5".
-        memory_bytes: total memory.
-        usable: whether it has run a kernel of CuPy's.
-        problem: why not; empty if it has.
+        name: As "Tesla T4".
+        capability: Compute capability, as "7.5".
+        memory_bytes: Total memory.
+        usable: Whether it has run a kernel of CuPy's.
+        problem: Why not; empty if it has.
     """
 
     index: int
@@ -80,7 +80,7 @@ class CupyFacts:
 
 
 def ask_driver() -> DriverFacts:
-    """Loads the driver's library and lists the cards. Creates no CUDA context."""
+    """Load the driver's library and list the cards. Create no CUDA context."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         library = ctypes.CDLL(name)
@@ -160,7 +160,7 @@ def _describe(library: ctypes.CDLL, index: int) -> Gpu:
 
 
 def ask_cupy(cards: int) -> CupyFacts:
-    """Looks CuPy up and, if there are ``cards`` to run on, imports it and runs a kernel on each."""
+    """Look CuPy up and, if there are ``cards`` to run on, import it and run a kernel on each."""
     packages = {}
     for name in _PACKAGES:
         try:

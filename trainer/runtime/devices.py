@@ -34,15 +34,15 @@ class DeviceReport:
     """What was found out about GPUs on this machine.
 
     Attributes:
-        usable: whether at least one GPU can train.
-        reason: why none can; empty if one can.
-        hint: what to do about it; may be empty.
-        gpus: the cards that the driver shows, each with its own reason if it can't be used.
-        driver_cuda: the newest CUDA version that the driver supports, as "12.4"; None without driver.
+        usable: Whether at least one GPU can train.
+        reason: Why none can; empty if one can.
+        hint: What to do about it; may be empty.
+        gpus: The cards that the driver shows, each with its own reason if it can't be used.
+        driver_cuda: The newest CUDA version that the driver supports, as "12.4"; None without driver.
         cupy: CuPy's version; None if it is not installed.
-        cupy_package: the distribution that CuPy came from, as "cupy-cuda12x".
-        cuda_runtime: the CUDA version that CuPy uses, as "12.9"; None if CuPy was not imported.
-        cudnn: whether CuPy offers cuDNN, which Chainer uses for convolutions and RNNs.
+        cupy_package: The distribution that CuPy came from, as "cupy-cuda12x".
+        cuda_runtime: The CUDA version that CuPy uses, as "12.9"; None if CuPy was not imported.
+        cudnn: Whether CuPy offers cuDNN, which Chainer uses for convolutions and RNNs.
     """
 
     usable: bool
@@ -66,9 +66,9 @@ class Selected:
 
     Attributes:
         kind: "cpu" or "cuda".
-        index: the CUDA device number; -1 for the CPU.
-        description: for people, as "cuda:0 (NVIDIA A100-SXM4-40GB, compute capability 8.0)".
-        reason: for "auto" that took the CPU, why no GPU is used; else empty.
+        index: The CUDA device number; -1 for the CPU.
+        description: For people, as "cuda:0 (NVIDIA A100-SXM4-40GB, compute capability 8.0)".
+        reason: For "auto" that took the CPU, why no GPU is used; else empty.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -83,7 +83,7 @@ class Selected:
 
 
 def probe() -> DeviceReport:
-    """Finds out whether a GPU can train here. Raises nothing.
+    """Find out whether a GPU can train here. Raise nothing.
 
     Without a driver or a card this takes milliseconds. With both, CuPy is imported and each card
     compiles and runs a small kernel, so that "usable" has been seen and not inferred.
@@ -93,7 +93,7 @@ def probe() -> DeviceReport:
 
 
 def select(spec: str) -> Selected:
-    """Chooses the device named by ``spec``.
+    """Choose the device named by ``spec``.
 
     Args:
         spec: "cpu"; "cuda" (the first usable GPU); "cuda:N" (that one); or "auto" (the first usable
@@ -131,7 +131,7 @@ def _choose_gpu(report: DeviceReport, spec: str, index: int | None) -> Selected:
 
 
 def _diagnose(driver: DriverFacts, cupy: CupyFacts) -> DeviceReport:
-    """Puts what the driver and CuPy say into one verdict. Pure."""
+    """Put what the driver and CuPy say into one verdict. Pure."""
     reason, hint = _machine_problem(driver, cupy)
     gpus = driver.gpus
     if not reason:

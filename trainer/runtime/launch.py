@@ -1,4 +1,4 @@
-"""Runs a training script as ``python`` would, with the runtime's layers in place.
+"""Run a training script as ``python`` would, with the runtime's layers in place.
 
 ::
 
@@ -33,7 +33,7 @@ _ROOT = str(_RUNTIME_DIR.parent.parent)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the script named by ``argv`` (default: this process's arguments).
+    """Run the script named by ``argv`` (default: this process's arguments).
 
     Returns when the script has ended normally; raises whatever the script raises.
     """

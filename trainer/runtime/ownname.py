@@ -1,4 +1,4 @@
-"""Lets a script keep a module of its own that is called ``trainer``.
+"""Let a script keep a module of its own that is called ``trainer``.
 
 It is an obvious name for a neighbour of a training script, and scripts need not know of this one.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def give_way() -> None:
-    """Makes ``import trainer`` find the script's own module of that name, if ``sys.path`` has one.
+    """Make ``import trainer`` find the script's own module of that name, if ``sys.path`` has one.
 
     The modules of the runtime stay imported as ``trainer.runtime...``, and import each other by
     those names: Python looks a submodule up before it looks for the parent.

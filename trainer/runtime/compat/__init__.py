@@ -34,7 +34,7 @@ _SITE = Path(__file__).resolve().parent.parent / "site"
 
 
 def apply() -> None:
-    """Makes ``import chainer`` work in this process. Safe to call again.
+    """Make ``import chainer`` work in this process. Safe to call again.
 
     Imports neither Chainer nor NumPy: the patches land when Chainer's modules are imported, or at
     once where they already are.
@@ -43,7 +43,7 @@ def apply() -> None:
 
 
 def apply_to_children() -> None:
-    """Makes ``import chainer`` work in the Python processes that this one starts.
+    """Make ``import chainer`` work in the Python processes that this one starts.
 
     Forked children inherit the layer. Those that start a fresh interpreter (the spawn and
     forkserver methods of ``multiprocessing``, ``subprocess``, ``mpiexec``) get it through

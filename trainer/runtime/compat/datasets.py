@@ -34,7 +34,7 @@ def _replace_retrieval(name: str, prefix: str, module: ModuleType) -> None:
 
 
 def _retrieve(original: Callable[[], Any], name: str, part: str) -> Any:  # noqa: ANN401  # Chainer's own return
-    """Stands for Chainer's ``_retrieve_*``.
+    """Stand for Chainer's ``_retrieve_*``.
 
     Returns:
         A mapping with "x", uint8 of shape (N, 784), and "y", uint8 of shape (N,).

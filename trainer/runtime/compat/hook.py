@@ -1,4 +1,4 @@
-"""Applies patches at the moment when the modules they change are imported.
+"""Apply patches at the moment when the modules they change are imported.
 
 An import hook rather than plain assignments after ``import chainer``, because some patches must
 take effect while Chainer is being imported, and because it leaves the cost of importing Chainer to
@@ -19,7 +19,7 @@ from trainer.runtime.compat.patch import Patch
 
 
 def install(patches: Iterable[Patch]) -> None:
-    """Registers the import hook and applies ``patches`` to modules that are already imported.
+    """Register the import hook and apply ``patches`` to modules that are already imported.
 
     Idempotent: patches that are registered already are left alone.
     """
@@ -38,7 +38,7 @@ def install(patches: Iterable[Patch]) -> None:
 
 
 def _replace_copies(before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Lets ``from .npz import load_npz`` in modules that were imported earlier see the new function."""
+    """Let ``from .npz import load_npz`` in modules that were imported earlier see the new function."""
     replaced = {id(old): after[name] for name, old in before.items() if after[name] is not old}
     for other, module in list(sys.modules.items()):
         if other.partition(".")[0] == "chainer" and replaced:
@@ -59,7 +59,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self._by_module: dict[str, list[Patch]] = {}
 
     def add(self, patches: Iterable[Patch]) -> list[Patch]:
-        """Registers patches; returns those that were not registered before."""
+        """Register patches; return those that were not registered before."""
         new = []
         for patch in patches:
             group = self._by_module.setdefault(patch.module, [])

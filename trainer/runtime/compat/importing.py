@@ -31,7 +31,7 @@ def _no_environment_check(module: ModuleType) -> None:
 
 @contextlib.contextmanager
 def numpy_sctypes() -> Iterator[None]:
-    """Gives NumPy 2 the ``sctypes`` table of NumPy 1 for as long as the context lasts."""
+    """Give NumPy 2 the ``sctypes`` table of NumPy 1 for as long as the context lasts."""
     import numpy
 
     numpy.sctypes = sctypes()  # type: ignore[attr-defined]

@@ -20,14 +20,14 @@ class Patch:
     A patch has up to three moments, each a callable:
 
     Attributes:
-        name: short and unique; the heading in ``docs/compat.md``.
-        module: the dotted name of the module that it changes.
-        reason: what goes wrong without it.
-        versions: the versions that need it, in words.
-        needed: whether the installed versions are among those; asked when ``module`` is imported.
-        stand_in: replaces the module: fills an empty one instead of executing Chainer's.
-        around: entered before the module is executed and left after it; a context manager.
-        after: changes the executed module.
+        name: Short and unique; the heading in ``docs/compat.md``.
+        module: The dotted name of the module that it changes.
+        reason: What goes wrong without it.
+        versions: The versions that need it, in words.
+        needed: Whether the installed versions are among those; asked when ``module`` is imported.
+        stand_in: Replaces the module: fills an empty one instead of executing Chainer's.
+        around: Entered before the module is executed and left after it; a context manager.
+        after: Changes the executed module.
     """
 
     name: str

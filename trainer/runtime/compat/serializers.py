@@ -56,7 +56,7 @@ def pickled_members(file: str | os.PathLike[str] | IO[bytes]) -> list[str]:
     """What ``numpy.load(file, allow_pickle=True)`` would unpickle beyond arrays of plain values.
 
     Args:
-        file: a path, or a file open for reading bytes that can seek; its position is kept.
+        file: A path, or a file open for reading bytes that can seek; its position is kept.
 
     Returns:
         Names of members as in the archive, without ``.npy``. A file that is no archive is read

@@ -24,7 +24,7 @@ class WorkingSet:
     """The installed distributions."""
 
     def require(self, *requirements: str) -> None:
-        """Raises :class:`ResolutionError` unless all ``requirements`` are satisfied.
+        """Raise :class:`ResolutionError` unless all ``requirements`` are satisfied.
 
         Each is a name and comparisons of versions, as "numpy>=1.10,<2"; extras and markers, which
         Chainer does not use, are not understood.

@@ -1,4 +1,4 @@
-"""Gives child interpreters the runtime's layers. Found through PYTHONPATH; see ``compat``.
+"""Give child interpreters the runtime's layers. Found through PYTHONPATH; see ``compat``.
 
 Python imports a module of this name at start-up. Every Python process below a job does, most of
 them without any use for Chainer, so nothing is imported until the module that needs a layer is.

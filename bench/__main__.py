@@ -18,7 +18,7 @@ PARTS = ("epoch", "command", "scripts", "threads", "startup", "gpu")
 
 
 def main() -> None:
-    """Measures the parts asked for and writes ``measurements.md`` and ``measurements.png``."""
+    """Measure the parts asked for and write ``measurements.md`` and ``measurements.png``."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's four gzipped IDX files")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")

@@ -17,10 +17,10 @@ def measure_training(data: Path, epochs: int, repeats: int, folder: Path) -> tup
     """The tutorial's job: 100 units, batch 128, one thread.
 
     Args:
-        data: folder of the four IDX files.
-        epochs: epochs of each run.
-        repeats: runs of each.
-        folder: for the runs' working directories.
+        data: Folder of the four IDX files.
+        epochs: Epochs of each run.
+        repeats: Runs of each.
+        folder: For the runs' working directories.
 
     Returns:
         Samples by name, and a line for each subject that had to be left out.
@@ -62,9 +62,9 @@ def measure_scripts(data: Path, repeats: int, folder: Path) -> dict[str, dict[st
     """Unmodified Chainer scripts: plain, through the launcher, and through the launcher less one means at a time.
 
     Args:
-        data: folder of the four IDX files.
-        repeats: runs of each.
-        folder: for the runs' working directories.
+        data: Folder of the four IDX files.
+        repeats: Runs of each.
+        folder: For the runs' working directories.
 
     Returns:
         Samples by script and way.

@@ -27,12 +27,12 @@ BATCH = 128
 
 
 def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], list[str]]:
-    """Times one epoch of each.
+    """Time one epoch of each.
 
     Args:
-        data: folder of the four IDX files.
-        units: units a hidden layer.
-        repeats: epochs of each.
+        data: Folder of the four IDX files.
+        units: Units in each hidden layer.
+        repeats: Epochs of each.
 
     Returns:
         Samples by name, and a line for each subject that had to be left out.
@@ -62,7 +62,7 @@ def load(data: Path) -> tuple[Dataset, NDArray[np.float32], NDArray[np.int32]]:
     """The training set as it is, and as the peers take it: floats of shape (N, 784) between 0 and 1, and labels.
 
     Args:
-        data: folder of the four IDX files.
+        data: Folder of the four IDX files.
     """
     from trainer.runtime import datasets
 
@@ -212,9 +212,9 @@ def chainer_trainer(
     """One epoch of Chainer's own Trainer, updater and iterator.
 
     Args:
-        x: images, shape (N, 784).
-        t: labels, shape (N,).
-        units: units a hidden layer.
+        x: Images, shape (N, 784).
+        t: Labels, shape (N,).
+        units: Units in each hidden layer.
         device: Chainer's device, or its name.
     """
     import chainer
@@ -235,9 +235,9 @@ def ours(
     """One epoch as ``chainer_mnist.py`` trains it.
 
     Args:
-        images: shape (N, 28, 28).
-        labels: shape (N,).
-        units: units a hidden layer.
+        images: Shape (N, 28, 28).
+        labels: Shape (N,).
+        units: Units in each hidden layer.
         device: Chainer's device, or its name.
         compiled: Whether with the script's line ``updater = rt.compiled(updater)``.
     """

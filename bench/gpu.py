@@ -22,12 +22,12 @@ EAGER, GRAPH = "PyTorch, eager", "PyTorch, CUDA graph"
 
 
 def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], list[str]]:
-    """Times one epoch of each on the first usable card.
+    """Time one epoch of each on the first usable card.
 
     Args:
-        data: folder of the four IDX files.
-        units: units a hidden layer.
-        repeats: epochs of each.
+        data: Folder of the four IDX files.
+        units: Units in each hidden layer.
+        repeats: Epochs of each.
 
     Returns:
         Samples by name, none without a usable GPU; and lines that say what was used and what was left out.
@@ -63,8 +63,8 @@ def images_per_second(samples: Mapping[str, Samples], images: int = 60_000) -> s
     """One line of Markdown.
 
     Args:
-        samples: of one epoch each.
-        images: images an epoch; MNIST's.
+        samples: Of one epoch each.
+        images: Images per epoch; MNIST's.
     """
     return (
         "Images a second: " + ", ".join(f"{name} {images / each.median:,.0f}" for name, each in samples.items()) + "."

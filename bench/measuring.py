@@ -20,9 +20,9 @@ class Samples:
     """What was measured of one subject.
 
     Attributes:
-        wall: seconds by the clock.
-        cpu: seconds of processor time, of all threads and child processes.
-        peak: largest resident set of any process in MiB; empty if it was not measured.
+        wall: Seconds by the clock.
+        cpu: Seconds of processor time, of all threads and child processes.
+        peak: Largest resident set of any process in MiB; empty if it was not measured.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -46,12 +46,12 @@ class Samples:
 
 
 def interleaved(subjects: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, Samples]:
-    """Times functions in this process.
+    """Time functions in this process.
 
     Args:
-        subjects: name to function.
-        repeats: how often each is timed.
-        warm_up: how often each is called before.
+        subjects: Name to function.
+        repeats: How often each is timed.
+        warm_up: How often each is called before.
     """
     for function in subjects.values():
         for _ in range(warm_up):
@@ -71,8 +71,8 @@ class Command:
     """A command line to time from start to end.
 
     Attributes:
-        words: the command.
-        environment: added to this process's.
+        words: The command.
+        environment: Added to this process's.
     """
 
     words: Sequence[str]
@@ -87,15 +87,15 @@ def always(command: Command) -> Callable[[Path], Command]:
 def interleaved_commands(
     subjects: Mapping[str, Callable[[Path], Command]], repeats: int, folder: Path
 ) -> dict[str, Samples]:
-    """Times command lines, each in an empty working directory of its own.
+    """Time command lines, each in an empty working directory of its own.
 
     Args:
-        subjects: name to what makes the command, given that directory.
-        repeats: how often each is timed.
-        folder: where the directories are made.
+        subjects: Name to what makes the command, given that directory.
+        repeats: How often each is timed.
+        folder: Where the directories are made.
 
     Raises:
-        RuntimeError: a command failed; the message has the end of its output.
+        RuntimeError: A command failed; the message has the end of its output.
     """
     _adopt_orphans()
     samples = {name: Samples() for name in subjects}

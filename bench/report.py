@@ -12,9 +12,9 @@ def table(samples: Mapping[str, Samples], reference: str, relation: str) -> str:
     """A Markdown table, one row a subject.
 
     Args:
-        samples: what was measured.
-        reference: the subject that the last column relates to.
-        relation: heading of that column, which has (this row) / (the reference).
+        samples: What was measured.
+        reference: The subject that the last column relates to.
+        relation: Heading of that column, which has (this row) / (the reference).
     """
     has_peak = any(each.peak for each in samples.values())
     head = ["", "median s", "least", "most", "CPU s", *(["peak MiB"] if has_peak else []), relation]
@@ -38,8 +38,8 @@ def picture(panels: Mapping[str, Mapping[str, Samples]], path: Path) -> bool:
     """Bars of the medians with whiskers from least to most.
 
     Args:
-        panels: title to samples.
-        path: the PNG to write.
+        panels: Title to samples.
+        path: The PNG to write.
 
     Returns:
         False if matplotlib is not installed.

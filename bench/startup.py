@@ -13,11 +13,11 @@ FEW, SOME, MANY = 10, 1000, 10_000
 
 
 def measure(repeats: int, folder: Path) -> dict[str, Samples]:
-    """Times ``--help``, ``runs`` and ``models``, compiled modules at hand as after any first start.
+    """Time ``--help``, ``runs`` and ``models``, compiled modules at hand as after any first start.
 
     Args:
-        repeats: starts of each.
-        folder: for the runs and models that are listed.
+        repeats: Starts of each.
+        folder: For the runs and models that are listed.
     """
     homes = {count: _home(folder / str(count), count) for count in (FEW, SOME, MANY)}
 

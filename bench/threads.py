@@ -13,13 +13,13 @@ BUSY = "while True: pass"
 
 
 def measure(data: Path, repeats: int, folder: Path, cores: int) -> dict[str, Samples]:
-    """Times ``chainer_mnist.py`` for one epoch with 1 and with ``cores`` threads.
+    """Time ``chainer_mnist.py`` for one epoch with 1 and with ``cores`` threads.
 
     Args:
-        data: folder of the four IDX files.
-        repeats: runs of each.
-        folder: for the runs' working directories.
-        cores: how many threads to compare with one, and how many processes keep a busy machine busy.
+        data: Folder of the four IDX files.
+        repeats: Runs of each.
+        folder: For the runs' working directories.
+        cores: How many threads to compare with one, and how many processes keep a busy machine busy.
     """
     environment = {"PYTHONPATH": str(ROOT), "TRAINER_DATA_DIR": str(data)}
     samples: dict[str, Samples] = {}

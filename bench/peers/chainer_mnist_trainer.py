@@ -32,7 +32,7 @@ class MLP(chainer.Chain):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Trains and leaves ``model.npz`` in the output folder."""
+    """Train and leave ``model.npz`` in the output folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--batchsize", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)

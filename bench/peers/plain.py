@@ -1,4 +1,4 @@
-"""Runs a Chainer script as ``python SCRIPT`` would with the compatibility layer and no more."""
+"""Run a Chainer script as ``python SCRIPT`` would with the compatibility layer and no more."""
 
 import runpy
 import sys

@@ -97,7 +97,7 @@ def graphed(
 
 
 def main() -> None:
-    """Trains, tests after every epoch, and saves the model."""
+    """Train, test after every epoch, and save the model."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--batchsize", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)

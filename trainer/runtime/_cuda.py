@@ -80,7 +80,7 @@ class CupyFacts:
 
 
 def ask_driver() -> DriverFacts:
-    """Loads the driver's library and lists the cards. Creates no CUDA context."""
+    """Load the driver's library and list the cards. Create no CUDA context."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         library = ctypes.CDLL(name)

@@ -24,8 +24,8 @@ class Threads:
     """The number of BLAS threads in use.
 
     Attributes:
-        count: the number; None where BLAS could not be asked.
-        reason: who chose it, for people.
+        count: The number; None where BLAS could not be asked.
+        reason: Who chose it, for people.
     """
 
     count: int | None
@@ -36,14 +36,14 @@ class Threads:
 
 
 def limit(count: int | None = None) -> Threads:
-    """Sets the number of BLAS threads of this process.
+    """Set the number of BLAS threads of this process.
 
     Args:
-        count: the number; None for ``TRAINER_THREADS``, else what the environment tells BLAS itself
+        count: The number; None for ``TRAINER_THREADS``, else what the environment tells BLAS itself
             (``OPENBLAS_NUM_THREADS``, ``MKL_NUM_THREADS``, ``OMP_NUM_THREADS``), else one.
 
     Raises:
-        RuntimeFault: a number in the environment is not a positive integer.
+        RuntimeFault: A number in the environment is not a positive integer.
     """
     reason = "--threads"
     if count is None:

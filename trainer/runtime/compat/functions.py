@@ -12,20 +12,9 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
-from trainer.runtime.compat.hook import Patch, numpy_at_least, version_tuple
+from trainer.runtime.compat.hook import Patch, With, numpy_at_least, version_tuple
 from trainer.runtime.compat.importing import sctypes
 from trainer.runtime.versions import installed_version
-
-
-class _With:
-    """A module as a function is to see it: some names are as given, the others its own."""
-
-    def __init__(self, module: ModuleType, **names: Any) -> None:
-        self.__dict__.update(names)
-        self._module = module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
 
 
 def _seeing(function: FunctionType, **names: Any) -> FunctionType:
@@ -44,12 +33,12 @@ def _seeing(function: FunctionType, **names: Any) -> FunctionType:
 
 def _as_strided_backward(module: ModuleType) -> None:
     grad = module.AsStridedGrad
-    grad.forward = _seeing(grad.forward, np=_With(module.np, sctypes=sctypes()))
+    grad.forward = _seeing(grad.forward, np=With(module.np, sctypes=sctypes()))
 
 
 def _resize_images(module: ModuleType) -> None:
     module.compute_indices_and_weights = _seeing(  # type: ignore[attr-defined]
-        module.compute_indices_and_weights, numpy=_With(module.numpy, float=float)
+        module.compute_indices_and_weights, numpy=With(module.numpy, float=float)
     )
 
 
@@ -58,7 +47,7 @@ def _categorical_log_prob(module: ModuleType) -> None:
         return list(module.numpy.meshgrid(*axes, **options))
 
     categorical = module.Categorical
-    categorical.log_prob = _seeing(categorical.log_prob, numpy=_With(module.numpy, meshgrid=meshgrid))
+    categorical.log_prob = _seeing(categorical.log_prob, numpy=With(module.numpy, meshgrid=meshgrid))
 
 
 def _pad_sequence(module: ModuleType) -> None:
@@ -125,7 +114,7 @@ def _sparse_matmul(module: ModuleType) -> None:
         return module.sparse.coo_matrix((data, indices), **options)
 
     module._coo_matmul_cpu = _seeing(  # type: ignore[attr-defined]
-        module._coo_matmul_cpu, sparse=_With(module.sparse, coo_matrix=coo_matrix)
+        module._coo_matmul_cpu, sparse=With(module.sparse, coo_matrix=coo_matrix)
     )
 
 

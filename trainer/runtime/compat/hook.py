@@ -50,6 +50,17 @@ class Patch:
     after: Callable[[ModuleType], None] | None = None
 
 
+class With:
+    """A module as a function is to see it: some names are as given, the others its own."""
+
+    def __init__(self, module: ModuleType, **names: Any) -> None:
+        self.__dict__.update(names)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # any of the module's
+        return getattr(self._module, name)
+
+
 def version_tuple(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version: ``"2.5.0rc1"`` gives ``(2, 5, 0)``."""
     match = re.match(r"\d+(?:\.\d+)*", version)

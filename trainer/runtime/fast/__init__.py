@@ -1,10 +1,10 @@
-"""Makes Chainer scripts faster on the CPU without changing what they compute.
+"""Make Chainer scripts faster on the CPU without changing what they compute.
 
 The launcher calls :func:`install`. Every means is a general one, works on scripts that know nothing
 of this package, and gives the results of Chainer's own code bit for bit; where one does not apply (GPUs,
 debug mode, function hooks, subclasses with ideas of their own) Chainer's own code runs.
 
-``TRAINER_FAST`` chooses: ``0`` is none of them, ``-batches,-updates`` all but these, ``batches`` only these.
+``TRAINER_FAST`` chooses: ``0`` is none of them, ``-batches,-imports`` all but these, ``batches`` only this one.
 ``docs/performance.md`` has what each is worth.
 """
 
@@ -21,6 +21,9 @@ from trainer.runtime.faults import RuntimeFault
 
 VARIABLE = "TRAINER_FAST"
 
+# Chainer has hardly any annotations; what is said of its objects in this package is said in words.
+ChainerObject = Any
+
 
 def _later(module: str, function: str) -> Callable[..., Any]:
     # The launcher installs the means for every script; only one that imports Chainer pays for them.
@@ -30,9 +33,7 @@ def _later(module: str, function: str) -> Callable[..., Any]:
     return call
 
 
-_keep_freed_memory = _later("allocation", "keep_freed_memory")
-_patch_functions = _later("applying", "patch")
-_patch_updates = _later("updates", "patch")
+_patch_checks = _later("checks", "patch")
 
 MEANS: Mapping[str, tuple[Patch, ...]] = {
     "imports": (
@@ -44,48 +45,30 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             around=_later("importing", "deferred"),
         ),
     ),
-    "memory": (
-        Patch(
-            name="kept-memory",
-            module="chainer",
-            reason="large arrays are returned to the operating system after every batch",
-            versions="any, on glibc",
-            after=lambda _: _keep_freed_memory(),
-        ),
-    ),
     "batches": (
         Patch(
-            name="gathered-batches",
+            name="mapped-batches",
             module="chainer.iterators.serial_iterator",
-            reason="SerialIterator makes a Python object an example",
+            reason="SerialIterator makes a Python call per example",
             versions="any",
             after=_later("batches", "patch_iterator"),
         ),
         Patch(
-            name="gathered-concatenation",
+            name="plain-concatenation",
             module="chainer.dataset.convert",
-            reason="concat_examples concatenates example by example",
+            reason="concat_examples makes an array per example before it concatenates them",
             versions="any",
             after=_later("batches", "patch_convert"),
         ),
     ),
-    # These two wait for all of Chainer: function_node, optimizer and variable import each other.
     "functions": (
         Patch(
-            name="plain-functions",
+            name="remembered-type-checks",
             module="chainer",
-            reason="most of a small function's time goes to checks that NumPy arrays always pass",
+            reason="a small function spends most of its time on checks of its inputs' types",
             versions="7.8.1",
-            after=lambda chainer: _patch_functions(chainer.function_node),
-        ),
-    ),
-    "updates": (
-        Patch(
-            name="plain-updates",
-            module="chainer",
-            reason="an update of a small parameter is mostly context managers and device look-ups",
-            versions="7.8.1",
-            after=lambda chainer: _patch_updates(chainer.optimizer),
+            # Not function_node, whose import is not over before that of all functions.
+            after=lambda chainer: _patch_checks(chainer.function_node),
         ),
     ),
     "convolutions": (
@@ -101,10 +84,10 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
 
 
 def install(disabled: frozenset[str] | None = None) -> frozenset[str]:
-    """Arranges for the means to take effect when Chainer is imported. Safe to call again.
+    """Arrange for the means to take effect when Chainer is imported. Safe to call again.
 
     Args:
-        disabled: means to leave out; None for what ``TRAINER_FAST`` says.
+        disabled: Means to leave out; None for what ``TRAINER_FAST`` says.
 
     Returns:
         The means in use.
@@ -122,7 +105,7 @@ def disabled_by(choice: str) -> frozenset[str]:
     """The means that a value of ``TRAINER_FAST`` leaves out.
 
     Raises:
-        RuntimeFault: it names a means that does not exist, or mixes names with and without "-".
+        RuntimeFault: It names a means that does not exist, or mixes names with and without "-".
     """
     words = [word.strip() for word in choice.split(",") if word.strip()]
     if words in ([], ["1"], ["all"]):

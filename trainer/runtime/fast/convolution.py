@@ -7,14 +7,13 @@ matrices in the same layout, so its bits are the same.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Chainer has hardly any annotations; what is said of its objects here is said in words.
-ChainerObject = Any
+from trainer.runtime.compat.hook import With
+from trainer.runtime.fast import ChainerObject
 
 
 def im2col(
@@ -35,19 +34,19 @@ def im2col(
     """``chainer.utils.conv.im2col_cpu``, with another order in memory.
 
     Args:
-        img: shape (N, C, H, W).
-        kh: kernel height, and ``kw`` its width.
-        kw: see ``kh``.
-        sy: vertical stride, and ``sx`` the horizontal one.
-        sx: see ``sy``.
-        ph: vertical padding, and ``pw`` the horizontal one.
-        pw: see ``ph``.
-        pval: value of the padding.
-        cover_all: whether the last, incomplete patches count.
-        dy: vertical dilation, and ``dx`` the horizontal one.
-        dx: see ``dy``.
-        out_h: output height, and ``out_w`` its width; computed if None.
-        out_w: see ``out_h``.
+        img: Shape (N, C, H, W).
+        kh: Kernel height, and ``kw`` its width.
+        kw: See ``kh``.
+        sy: Vertical stride, and ``sx`` the horizontal one.
+        sx: See ``sy``.
+        ph: Vertical padding, and ``pw`` the horizontal one.
+        pw: See ``ph``.
+        pval: Value of the padding.
+        cover_all: Whether the last, incomplete patches count.
+        dy: Vertical dilation, and ``dx`` the horizontal one.
+        dx: See ``dy``.
+        out_h: Output height, and ``out_w`` its width; computed if None.
+        out_w: See ``out_h``.
 
     Returns:
         Shape (N, C, kh, kw, out_h, out_w), in memory ordered (N, out_h, out_w, C, kh, kw).
@@ -69,19 +68,8 @@ def im2col(
     return col.transpose(0, 3, 4, 5, 1, 2)
 
 
-class _ConvWith:
-    """``chainer.utils.conv`` with another ``im2col_cpu``."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module = module
-        self.im2col_cpu = im2col
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._module, name)
-
-
 def patch(module: ChainerObject) -> None:
-    """Gives ``chainer.functions.connection.convolution_2d`` the other ``im2col``."""
+    """Give ``chainer.functions.connection.convolution_2d`` the other ``im2col``."""
     # Only here, where tensordot copies either order to one and the same: elsewhere the order might
     # decide which kernel of BLAS is called, and that the rounding.
-    module.conv = _ConvWith(module.conv)
+    module.conv = With(module.conv, im2col_cpu=im2col)

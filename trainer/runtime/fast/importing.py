@@ -1,4 +1,4 @@
-"""Leaves SciPy and Pillow unimported until Chainer uses them.
+"""Leave SciPy and Pillow unimported until Chainer uses them.
 
 Chainer imports both, where they are installed, for special functions, sparse matrices and reading
 image files; on the machines measured they are more than half of the time that ``import chainer`` takes.

@@ -48,7 +48,7 @@ _IN_FLIGHT_SECONDS = 60.0
 
 
 class AzureMLBackend(Backend):
-    """The backend for jobs on Azure ML.
+    """The backend for jobs on Azure ML. Thread-safe.
 
     Args:
         home: Where runs are kept, and an emulator's state.

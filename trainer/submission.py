@@ -159,7 +159,7 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
         raise
     except Exception as error:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
-        # On a full disk the record stays NotStarted, and whoever looks next finds that nobody vouches for it.
+        # On a full disk the record stays NotStarted, and the next refresh ends a run that nobody submits any more.
         with suppress(OSError):
             folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
         raise

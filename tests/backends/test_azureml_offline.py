@@ -12,20 +12,24 @@ from collections.abc import Iterator
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.azure import errors, session, signin, submit, vm_sizes
+from backends.azure import errors, session, signin, submit, sync, vm_sizes
 from backends.azure.image import find_pins, imported_modules, make_environment
+from backends.azure.sdk import Run
 from backends.azure.sync import Pace
 from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
 from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError, UsageError
 from trainer.home import Home
 from trainer.job import TrainingJob
+from trainer.records import RunStatus
+from trainer.runfolder import RunFolder
 from trainer.snapshot import Snapshot, build_snapshot, default_script
 
 pytestmark = sdk_warnings.IGNORED
@@ -397,6 +401,43 @@ class TestPace:
         assert pace.record_failure()
         clock[0] = 400.0
         assert not pace.record_failure()
+
+
+class RunWithOutput:
+    """A completed run as a service would give it that lets an output have any name, which Azure and the SDK don't."""
+
+    id = "x"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_details(self) -> dict[str, Any]:
+        return {"status": "Completed", "endTimeUtc": "2026-11-23T18:05:01.1234567Z"}
+
+    def get_metrics(self) -> dict[str, Any]:
+        return {}
+
+    def get_file_names(self) -> list[str]:
+        return [self.name]
+
+    def download_file(self, name: str, output_file_path: str) -> None:
+        if name == self.name:
+            Path(output_file_path).write_text("here")
+        raise FileNotFoundError(f"{name} does not exist")
+
+
+@pytest.mark.parametrize("name", ["outputs/../../x", "outputs//etc/x", "outputs/a\\b", "outputs/a\0b"])
+def test_an_output_that_could_lie_elsewhere_is_not_written_and_ends_the_run(home: Home, name: str) -> None:
+    job = TrainingJob(script="x.py", model_name=None)
+    folder = RunFolder.create(home.runs, job, backend="azureml", snapshot="0" * 64)
+    before = sorted(home.path.rglob("*"))
+    info = sync.sync_run(cast("Run", RunWithOutput(name)), folder, lambda: pytest.fail("nothing to register"))
+    assert (info.status, info.ended) == (RunStatus.FAILED, 1795457101.123456)
+    assert info.failure
+    assert info.failure.message.startswith(
+        "The job succeeded, but its outputs could not be kept: The run has an output"
+    )
+    assert [path for path in sorted(home.path.rglob("*")) if path not in before and path.suffix != ".lock"] == []
 
 
 @with_sdk

@@ -71,7 +71,9 @@ class TestDeaths:
     def test_a_submission_killed_before_its_supervisor_started_fails(self, home: Home) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
         backend = LocalBackend(home, {})
-        assert backend.refresh(folder).status is RunStatus.NOT_STARTED  # so young that it may yet be vouched for
+        assert (
+            backend.refresh(folder).status is RunStatus.NOT_STARTED
+        )  # so young that its client may be about to lock it
         folder.update(created=time.time() - 60)
         with folder.locked(SUBMISSION_LOCK):
             assert backend.refresh(folder).status is RunStatus.NOT_STARTED

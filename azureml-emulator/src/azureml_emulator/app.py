@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool], None]) -> ASGIApp:
-    """The application.
+    """Make the application.
 
     Args:
         service: The emulator's state.
@@ -156,7 +156,7 @@ async def _refuse(rule: FaultRule, scope: Scope, receive: Receive, send: Send) -
 
 
 async def _swallow(_message: Message) -> None:
-    """The answer is lost."""
+    """Lose the answer."""
 
 
 def _abort(send: Send) -> None:

@@ -120,7 +120,7 @@ def _not_started(state: StateDir, problem: str) -> EmulatorError:
 
 
 def _without_client_variables() -> dict[str, str]:
-    """An emulator started from a client's environment must not trust what points at another emulator."""
+    """Return the environment without what points at another emulator, which a new one must not trust."""
     return {name: value for name, value in os.environ.items() if name not in ("MSI_ENDPOINT", "MSI_SECRET")}
 
 

@@ -126,7 +126,7 @@ class Endpoint:
     # Pointing clients at it
 
     def env(self, *, isolate_home: bool = True) -> dict[str, str]:
-        """Variables with which any program that uses the SDK talks to this emulator.
+        """Return the variables with which any program that uses the SDK talks to this emulator.
 
         The SDK reads them while it is being imported, so set them before that, best for a process of its own.
 
@@ -134,7 +134,7 @@ class Endpoint:
             isolate_home: Also set HOME to a directory of the emulator's. The SDK writes caches to ~/.azureml.
         """
         variables = {
-            # The SDK caches the cloud's address here and never reads it again: one directory a port.
+            # The SDK caches the cloud's address here and never reads it again: one directory per port.
             "AZURE_CONFIG_DIR": str(self._state.client / f"azure-{self.port}"),
             "ARM_CLOUD_METADATA_URL": (self._state.client / "cloud.json").as_uri(),
             "AZUREML_CURRENT_CLOUD": CLOUD_NAME,
@@ -150,7 +150,7 @@ class Endpoint:
         return variables
 
     def config_json(self) -> str:
-        """Content of ``config.json`` for ``Workspace.from_config``."""
+        """Return the content of ``config.json`` for ``Workspace.from_config``."""
         return (self._state.client / "config.json").read_text()
 
     def write_config(self, directory: str | os.PathLike[str]) -> Path:
@@ -164,7 +164,7 @@ class Endpoint:
         return path
 
     def token(self, audience: str = "https://management.core.windows.net/") -> str:
-        """A bearer token; fits ``TokenAuthentication(endpoint.token)``."""
+        """Issue a bearer token; fits ``TokenAuthentication(endpoint.token)``."""
         authority = TokenAuthority.for_state(self._state)
         return authority.issue(Scope.USER, self._info.token_lifetime, audience=audience)
 
@@ -191,7 +191,7 @@ class Endpoint:
     # Faults and observation
 
     def faults(self) -> Faults:
-        """The fault switches' positions."""
+        """Return the fault switches' positions."""
         return Faults.model_validate(self._call("GET", "faults").json())
 
     def set_faults(self, faults: Faults | None = None, **switches: Any) -> None:
@@ -200,7 +200,7 @@ class Endpoint:
         self._call("PUT", "faults", wanted.model_dump(mode="json"))
 
     def clear_faults(self) -> None:
-        """No faults."""
+        """Put every fault switch back to its default."""
         self.set_faults(Faults())
 
     def evict(self, run_id: str) -> None:
@@ -208,11 +208,11 @@ class Endpoint:
         self._call("POST", f"runs/{run_id}/evict")
 
     def recorded_requests(self) -> list[RequestInfo]:
-        """The latest requests, oldest first."""
+        """Return the latest requests, oldest first."""
         return [RequestInfo.model_validate(item) for item in self._call("GET", "requests").json()]
 
     def unknown_requests(self) -> list[RequestInfo]:
-        """Requests to routes that the emulator does not have."""
+        """Return the requests to routes that the emulator does not have."""
         return [RequestInfo.model_validate(item) for item in self._call("GET", "unknown-requests").json()]
 
     def clear_requests(self) -> None:
@@ -222,7 +222,7 @@ class Endpoint:
     # Life
 
     def is_alive(self) -> bool:
-        """Whether the emulator answers."""
+        """Tell whether the emulator answers."""
         if not process_is_alive(self._info.pid, self._info.created):
             return False
         with contextlib.suppress(requests.RequestException, ValueError):
@@ -270,7 +270,7 @@ class Endpoint:
 
 
 def process_is_alive(pid: int, created: float) -> bool:
-    """Whether that very process, not a later one with its id, is running."""
+    """Tell whether that very process, not a later one with its id, is running."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
@@ -279,7 +279,7 @@ def process_is_alive(pid: int, created: float) -> bool:
 
 
 def find(state_dir: str | os.PathLike[str]) -> Endpoint | None:
-    """The emulator that serves this state directory, if one is running and answers."""
+    """Find the emulator that serves this state directory, if one is running and answers."""
     try:
         info = EndpointFile.model_validate_json(StateDir.at(state_dir).endpoint.read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -34,7 +34,7 @@ class ServiceError(Exception):
         self.message = message
 
     def body(self) -> dict[str, object]:
-        """The answer's JSON: ARM's shape, and the flat one that the model registry's client reads."""
+        """Return the answer's JSON: ARM's shape, and the flat one that the model registry's client reads."""
         return {
             "error": {"code": self.code, "message": self.message},
             "code": self.code,
@@ -44,10 +44,10 @@ class ServiceError(Exception):
 
 
 def not_found(kind: str, name: str) -> ServiceError:
-    """404 for a thing that is not there."""
+    """Make a 404 for a thing that is not there."""
     return ServiceError(404, f"{kind}NotFound", f"{kind} {name} not found.")
 
 
 def bad_request(message: str, code: str = "UserError") -> ServiceError:
-    """400 for a request that Azure would refuse or that the emulator does not emulate."""
+    """Make a 400 for a request that Azure would refuse or that the emulator does not emulate."""
     return ServiceError(400, code, message)

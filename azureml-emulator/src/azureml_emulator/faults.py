@@ -93,7 +93,7 @@ class FaultSwitchboard:
             return self._faults.model_copy(deep=True)
 
     def next_rule(self, method: str, path: str) -> FaultRule | None:
-        """The rule that fires for this request, if one does. Counts it."""
+        """Return the rule that fires for this request, if one does, and count it."""
         subject = f"{method} {path}"
         with self._lock:
             for rule in self._faults.rules:

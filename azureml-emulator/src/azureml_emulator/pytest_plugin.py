@@ -41,7 +41,7 @@ def azureml_emulator_settings() -> Settings:
 def azureml_emulator_session(
     tmp_path_factory: pytest.TempPathFactory, azureml_emulator_settings: Settings
 ) -> Iterator[Endpoint]:
-    """The session's emulator, whose state is shared by all tests."""
+    """Start the session's emulator, whose state is shared by all tests."""
     from azureml_emulator.background import Emulator
 
     state = tmp_path_factory.mktemp("azureml-emulator")
@@ -51,7 +51,7 @@ def azureml_emulator_session(
 
 @pytest.fixture
 def azureml_emulator(azureml_emulator_session: Endpoint) -> Iterator[Endpoint]:
-    """The session's emulator, without faults and without the last test's requests."""
+    """Give the session's emulator, without faults and without the last test's requests."""
     azureml_emulator_session.clear_faults()
     azureml_emulator_session.clear_requests()
     yield azureml_emulator_session
@@ -60,7 +60,7 @@ def azureml_emulator(azureml_emulator_session: Endpoint) -> Iterator[Endpoint]:
 
 @pytest.fixture
 def azureml_environment(azureml_emulator: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    """The emulator, with this process's environment and current directory set so that the SDK finds it.
+    """Set this process's environment and current directory so that the SDK finds the emulator.
 
     The SDK reads its environment while it is being imported. Import it inside of the test, and in no module that is
     imported before.

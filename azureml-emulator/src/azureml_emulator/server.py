@@ -24,6 +24,7 @@ from azureml_emulator.jobs.scheduler import Scheduler
 from azureml_emulator.service import Service
 from azureml_emulator.settings import Settings
 from azureml_emulator.state import StateDir, write_atomically, write_client_files
+from azureml_emulator.store.database import Database
 from azureml_emulator.sweeps.driver import SweepDriver
 
 HOST = "127.0.0.1"
@@ -167,8 +168,6 @@ def _listen(state: StateDir, port: int) -> socket.socket:
 def _last_port(state: StateDir) -> list[int]:
     if not state.database.exists():
         return []
-    from azureml_emulator.store.database import Database
-
     database = Database(state.database)
     try:
         port = int(database.meta("port", "0"))

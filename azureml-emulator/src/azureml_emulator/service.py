@@ -51,12 +51,12 @@ class RequestLog:
             self._unknown.append(RequestInfo(method=method, path=path, status=501, duration=0.0))
 
     def records(self) -> list[RequestInfo]:
-        """The latest requests, oldest first."""
+        """Return the latest requests, oldest first."""
         with self._lock:
             return list(self._records)
 
     def unknown(self) -> list[RequestInfo]:
-        """Requests to unknown routes, oldest first."""
+        """Return the requests to unknown routes, oldest first."""
         with self._lock:
             return list(self._unknown)
 
@@ -109,7 +109,7 @@ class Service:
         return f"{self.base_url}/discovery/workspaces/{self.workspace_id}"
 
     def issue_token(self, scope: Scope, *, audience: str = "emulator", run_id: str | None = None) -> tuple[str, float]:
-        """A token and its expiry as POSIX time. Expired already, if that fault switch is on."""
+        """Issue a token, and say when it ends (POSIX time): in the past, if that fault switch is on."""
         lifetime = self.settings.run_token_lifetime if scope is Scope.RUN else self.settings.token_lifetime
         if self.faults.current.expired_tokens:
             lifetime = EXPIRED
@@ -117,11 +117,11 @@ class Service:
         return token, time.time() + lifetime
 
     def read_url(self, blob_key: str) -> str:
-        """A signed URL to read a blob."""
+        """Return a signed URL to read a blob."""
         return f"{self.base_url}/blobs/{blob_key}?{self._signature(blob_key, 'r')}"
 
     def write_url(self, blob_key: str) -> str:
-        """A signed URL to write a blob.
+        """Return a signed URL to write a blob.
 
         The SDK takes the host of such a URL apart and rebuilds it as ``<account>.blob.<suffix>``. As user-info
         before the address that form leads to loopback without a name to resolve.
@@ -134,7 +134,7 @@ class Service:
         return self.authority.sign_blob(blob_key, permissions, lifetime)
 
     def run_of(self, experiment: str, run_id: str) -> Run:
-        """A run of an experiment.
+        """Return a run of an experiment.
 
         Raises:
             ServiceError: 404.
@@ -145,11 +145,11 @@ class Service:
         return run
 
     def container_owner(self, container: str) -> Run | None:
-        """The run whose files are in a data container."""
+        """Return the run whose files are in a data container."""
         return self.runs.find(container.removeprefix("dcid.")) if container.startswith("dcid.") else None
 
     def visible(self, found: list[StoredArtifact], container: str) -> list[StoredArtifact]:
-        """Artifacts without the user logs that the fault switch for late logs still hides."""
+        """Leave out the user logs that the fault switch for late logs still hides."""
         late = self.faults.current.late_logs
         if not late:
             return found

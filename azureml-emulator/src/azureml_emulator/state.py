@@ -37,7 +37,7 @@ class StateDir:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> StateDir:
-        """The state directory at ``path``, which need not exist yet."""
+        """Return the state directory at ``path``, which need not exist yet."""
         return cls(Path(path).expanduser().resolve())
 
     def create(self) -> None:
@@ -118,7 +118,7 @@ CLOUD_NAME = "AzureMLEmulator"
 
 
 def existing_ca_bundle(environment: Mapping[str, str], but_not: Path) -> Path:
-    """The bundle that requests would use without the emulator, whose own bundle is ``but_not``."""
+    """Return the bundle that requests would use without the emulator, whose own bundle is ``but_not``."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         path = environment.get(name)
         if path and Path(path).is_file() and Path(path).resolve() != but_not.resolve():
@@ -139,7 +139,7 @@ def write_ca_bundle(state: StateDir, target: Path, environment: Mapping[str, str
 
 
 def cloud_description(base_url: str) -> str:
-    """JSON of ARM's /metadata/endpoints with one cloud: the emulator. No URL may end in a slash."""
+    """Return the JSON of ARM's /metadata/endpoints with one cloud, the emulator. No URL may end in a slash."""
     cloud = {
         "name": CLOUD_NAME,
         "resourceManager": base_url,
@@ -152,7 +152,7 @@ def cloud_description(base_url: str) -> str:
 
 
 def workspace_config(settings: Settings) -> str:
-    """Content of the ``config.json`` that ``Workspace.from_config`` reads."""
+    """Return the content of the ``config.json`` that ``Workspace.from_config`` reads."""
     config = {
         "subscription_id": settings.subscription_id,
         "resource_group": settings.resource_group,

@@ -10,23 +10,23 @@ _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?
 
 
 def utc_now() -> str:
-    """Now, ISO 8601 in UTC."""
+    """Return the time now, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat()
 
 
 def from_epoch(seconds: float) -> str:
-    """A POSIX time as ISO 8601 in UTC."""
+    """Return a POSIX time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def to_epoch(text: str) -> float:
-    """POSIX time of an ISO 8601 text; a time without a zone is taken as UTC."""
+    """Return the POSIX time of an ISO 8601 text; a time without a zone is taken as UTC."""
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_duration(text: str | None, default: float) -> float:
-    """Seconds of a duration such as ``PT1800S``; ``default`` for None.
+    """Return the seconds of a duration such as ``PT1800S``; ``default`` for None.
 
     Raises:
         ValueError: ``text`` is no such duration.

@@ -53,13 +53,13 @@ class TokenAuthority:
 
     @classmethod
     def for_state(cls, state: StateDir) -> TokenAuthority:
-        """The authority of a state directory; its key is made on first use."""
+        """Return the authority of a state directory; its key is made on first use."""
         if not state.key.exists():
             write_atomically(state.key, secrets.token_bytes(32))
         return cls(state.key.read_bytes())
 
     def issue(self, scope: Scope, lifetime: float, *, audience: str = "emulator", run_id: str | None = None) -> str:
-        """A token that expires ``lifetime`` seconds from now. A negative lifetime gives an expired one."""
+        """Issue a token that expires ``lifetime`` seconds from now. A negative lifetime gives an expired one."""
         # PyJWT imports cryptography, which a client that only looks for an emulator can do without.
         import jwt
 
@@ -77,7 +77,7 @@ class TokenAuthority:
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
     def check(self, token: str) -> Claims:
-        """The claims of a valid token.
+        """Return the claims of a valid token.
 
         Raises:
             TokenError: The token is malformed, was signed by another key, or has expired.
@@ -103,7 +103,7 @@ class TokenAuthority:
         return hmac.new(self._key, b"managed identity", hashlib.sha256).hexdigest()[:32]
 
     def sign_blob(self, key: str, permissions: str, lifetime: float) -> str:
-        """Query string that permits ``permissions`` (of ``rcw``) on blob ``key`` for ``lifetime`` seconds."""
+        """Return the query string that permits ``permissions`` (of ``rcw``) on blob ``key`` for so many seconds."""
         expiry = datetime.fromtimestamp(time.time() + lifetime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         signature = self._blob_signature(key, permissions, expiry)
         query = {"sv": "2021-08-06", "sr": "b", "sp": permissions, "se": expiry, "sig": signature}

@@ -1,1 +1,1 @@
-"""The routes, one module an area of the service."""
+"""The routes: one module per subject."""

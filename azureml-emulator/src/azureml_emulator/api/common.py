@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 
 async def get_service(request: Request) -> Service:
-    """The emulator that a request is for."""
+    """Return the emulator that a request is for."""
     service: Service = request.app.state.service
     return service
 
@@ -76,7 +76,7 @@ ADMIN = [Depends(require_admin)]
 
 
 def paginate(items: list[Item], count: int | None, token: str | None) -> Page[Item]:
-    """A page of ``items``; the token is the position of the next one.
+    """Return a page of ``items``; the token is the position of the next one.
 
     Raises:
         ServiceError: 400, the token is none of ours.

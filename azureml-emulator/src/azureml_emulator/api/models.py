@@ -103,7 +103,7 @@ def delete_model(model_id: str, service: ServiceDep) -> Response:
 
 
 def _has(mapping: dict[str, str], condition: str | None) -> bool:
-    """Whether a mapping meets ``key=value,other key``, as the SDK writes its filters."""
+    """Tell whether a mapping meets ``key=value,other key``, as the SDK writes its filters."""
     for part in (condition or "").split(","):
         key, equals, value = part.partition("=")
         if key and (key not in mapping or (equals and mapping[key] != value)):

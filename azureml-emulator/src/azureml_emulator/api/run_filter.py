@@ -33,7 +33,7 @@ _SORT_FIELDS: dict[str, Callable[[Run], str]] = {
 
 
 def run_filter(expression: str | None) -> Predicate:
-    """A predicate for a filter expression.
+    """Compile a filter expression to a predicate.
 
     Raises:
         ServiceError: 400, the expression is outside the subset.
@@ -48,7 +48,7 @@ def run_filter(expression: str | None) -> Predicate:
 
 
 def sort_runs(runs: list[Run], orders: list[str] | None) -> list[Run]:
-    """Runs sorted by expressions such as ``StartTimeUtc desc``.
+    """Sort runs by expressions such as ``StartTimeUtc desc``.
 
     Raises:
         ServiceError: 400, a field that can't be sorted by.
@@ -124,7 +124,7 @@ def _comparison(field: str, operator: str, value: str) -> Predicate:
 
 
 def _mapping_comparison(mapping: str, name: str, operator: str, literal: str | None) -> Predicate:
-    """A comparison with a tag or a property. It is false where there is none of that name, even with null.
+    """Compare a tag or a property. The answer is no where there is none of that name, even with null.
 
     The SDK asks for the existence of a tag by "ne null or eq null".
     """

@@ -57,16 +57,16 @@ class NodePool:
         return True
 
     def give_back(self, nodes: int, now: float) -> None:
-        """A job has ended."""
+        """Take back the nodes of a job that has ended."""
         self.busy -= nodes
         self.idle += [now] * nodes
 
     def lose(self, nodes: int) -> None:
-        """Nodes have been taken away from a job."""
+        """Write off nodes that have been taken away from a job."""
         self.busy -= nodes
 
     def counts(self) -> NodeStateCounts:
-        """The counts that the service reports."""
+        """Return the counts that the service reports."""
         return NodeStateCounts(
             idle_node_count=len(self.idle), preparing_node_count=len(self.starting), running_node_count=self.busy
         )

@@ -80,13 +80,13 @@ class JobPlan:
         return [_argument(value) for value in self.configuration.arguments]
 
     def log_names(self) -> list[str]:
-        """Names of the user logs, below user_logs/."""
+        """Return the names of the user logs, below user_logs/."""
         if not self.distributed:
             return ["std_log.txt"]
         return [f"std_log_process_{rank}.txt" for rank in range(self.nodes * self.processes_per_node)]
 
     def commands(self, logs: Path) -> list[list[str]]:
-        """Commands to run in order.
+        """Return the commands to run, in order.
 
         Args:
             logs: Directory of the user logs.
@@ -126,7 +126,7 @@ def _argument(value: object) -> str:
 
 
 def _without_nulls(document: dict[str, Any]) -> dict[str, Any]:
-    """The SDK writes null for what is not set, also where the type is not nullable."""
+    """Drop nulls, which the SDK writes for what is not set, also where the type is not nullable."""
     return {
         key: _without_nulls(value) if isinstance(value, dict) else value
         for key, value in document.items()
@@ -161,7 +161,7 @@ def job_environment(
     home: Path,
     distributed: bool,
 ) -> dict[str, str]:
-    """The variables a job starts with.
+    """Return the variables a job starts with.
 
     Args:
         settings: Names the workspace.

@@ -101,7 +101,7 @@ class Attempt:
             )
 
     def outcome(self) -> Outcome | None:
-        """How it ended, if it has."""
+        """Return how it ended, if it has."""
         try:
             found = json.loads(self._outcome.read_bytes())
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class Attempt:
         return True
 
     def process(self) -> psutil.Process | None:
-        """The supervisor, if it is alive."""
+        """Return the supervisor, if it is alive."""
         with contextlib.suppress(FileNotFoundError, psutil.Error, json.JSONDecodeError):
             claim = json.loads(self._claim.read_bytes())
             if claim is None:

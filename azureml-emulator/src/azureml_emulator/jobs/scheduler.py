@@ -67,12 +67,12 @@ class Scheduler:
                 self._attempt(job).kill()
 
     def node_counts(self, compute: str) -> NodeStateCounts:
-        """What the nodes of a cluster are doing."""
+        """Return what the nodes of a cluster are doing."""
         with self._pools_lock:
             return self._pool(compute).counts()
 
     def forget_compute(self, compute: str) -> None:
-        """A cluster has been deleted."""
+        """Forget the nodes of a cluster that has been deleted."""
         with self._pools_lock:
             self._pools.pop(compute, None)
 

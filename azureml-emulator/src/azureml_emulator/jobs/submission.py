@@ -17,7 +17,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
 
 
 def check_run_id(run_id: str) -> str:
-    """A run id that may become the name of a directory.
+    """Return a run id if it may become the name of a directory.
 
     Raises:
         ServiceError: 400.

@@ -63,7 +63,7 @@ class StoredArtifact:
 
 
 def normalise(path: str) -> str:
-    """A path as it is stored: ``./outputs/x`` is ``outputs/x``.
+    """Return a path as it is stored: ``./outputs/x`` is ``outputs/x``.
 
     Raises:
         ServiceError: 400, the path is empty, absolute or leaves its container.
@@ -82,7 +82,7 @@ class ArtifactStore:
         self._blobs = blobs
 
     def reserve(self, origin: str, container: str, path: str) -> StoredArtifact:
-        """The artifact of that name, made if it is new; its blob may not exist yet."""
+        """Return the artifact of that name, made if it is new; its blob may not exist yet."""
         name = normalise(path)
         with self._db.transaction():
             self._db.execute(
@@ -100,7 +100,7 @@ class ArtifactStore:
             return StoredArtifact(*row)
 
     def get(self, origin: str, container: str, path: str) -> StoredArtifact:
-        """An artifact that has content.
+        """Return an artifact that has content.
 
         Raises:
             ServiceError: 404.
@@ -117,7 +117,7 @@ class ArtifactStore:
         return StoredArtifact(*row)
 
     def list(self, origin: str, container: str, prefix: str | None = None) -> list[StoredArtifact]:
-        """Artifacts that have content, by name.
+        """Return artifacts that have content, by name.
 
         Args:
             origin: Kind of the container, such as ``ExperimentRun``.
@@ -137,7 +137,7 @@ class ArtifactStore:
         return [item for item in found if item.path == folder or item.path.startswith(folder + "/")]
 
     def blob(self, artifact: StoredArtifact) -> Blob:
-        """The content of an artifact."""
+        """Return the content of an artifact."""
         return self._blobs.get(artifact.blob_key)
 
     def forget(self, origin: str, container: str) -> None:

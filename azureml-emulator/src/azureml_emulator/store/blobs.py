@@ -48,18 +48,18 @@ class BlobStore:
 
     @staticmethod
     def new_key() -> str:
-        """A key that is safe in a URL: the SDK quotes write URLs once more, which breaks names of users' files."""
+        """Make a key that is safe in a URL: the SDK quotes write URLs once more, which breaks names of users' files."""
         return uuid.uuid4().hex
 
     def find(self, key: str) -> Blob | None:
-        """The blob, if it has been committed."""
+        """Return the blob, if it has been committed."""
         row = self._db.one("SELECT * FROM blobs WHERE key = ?", key)
         if row is None:
             return None
         return Blob(row["key"], row["kind"], Path(row["path"]), row["etag"], row["modified"])
 
     def get(self, key: str) -> Blob:
-        """The blob.
+        """Return the blob.
 
         Raises:
             ServiceError: 404.
@@ -70,7 +70,7 @@ class BlobStore:
         return blob
 
     def new_upload(self) -> Path:
-        """Where to collect the body of a request."""
+        """Return where to collect the body of a request."""
         return self._state.uploads / uuid.uuid4().hex
 
     def commit(self, key: str, upload: Path, kind: str = BLOCK_BLOB, *, overwrite: bool = True) -> Blob:
@@ -101,7 +101,7 @@ class BlobStore:
         return self.commit(key, upload)
 
     def link(self, key: str, path: Path) -> Blob:
-        """A blob whose content is a file outside the store that still grows: a running job's log."""
+        """Make a file outside the store that still grows the blob's content: a running job's log."""
         with self._db.transaction():
             return self._record(key, APPEND_BLOB, path)
 
@@ -147,7 +147,7 @@ class BlobStore:
 
     @staticmethod
     def read(blob: Blob, start: int, length: int) -> Iterator[bytes]:
-        """``length`` bytes from ``start``, in pieces. A blob that still grows gives no more than asked for."""
+        """Yield ``length`` bytes from ``start``, in pieces. A blob that still grows gives no more than asked for."""
         with blob.path.open("rb") as stream:
             stream.seek(start)
             while length > 0:

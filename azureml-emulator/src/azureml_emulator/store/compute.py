@@ -154,12 +154,12 @@ class ComputeStore:
         self._db = database
 
     def find(self, name: str) -> Cluster | None:
-        """The cluster of that name, if there is one."""
+        """Return the cluster of that name, if there is one."""
         row = self._db.one("SELECT doc FROM computes WHERE name = ?", name)
         return Cluster.model_validate_json(row["doc"]) if row else None
 
     def get(self, name: str) -> Cluster:
-        """The cluster.
+        """Return the cluster.
 
         Raises:
             ServiceError: 404.
@@ -170,7 +170,7 @@ class ComputeStore:
         return found
 
     def list(self) -> list[Cluster]:
-        """Every cluster, by name."""
+        """Return every cluster, by name."""
         rows = self._db.all("SELECT doc FROM computes ORDER BY name")
         return [Cluster.model_validate_json(row["doc"]) for row in rows]
 
@@ -193,7 +193,7 @@ class ComputeStore:
         return operation_id
 
     def operation(self, operation_id: str, now: float) -> Operation:
-        """The state of an operation.
+        """Return the state of an operation.
 
         Raises:
             ServiceError: 404.
@@ -235,6 +235,6 @@ RETIRED = (
 
 
 def offered_sizes(*, retired: bool, without: list[str]) -> list[VmSize]:
-    """The sizes on offer: today's, the retired ones if asked for, less ``without`` (any case)."""
+    """Return the sizes on offer: today's, the retired ones if asked for, less ``without`` (any case)."""
     left_out = {name.lower() for name in without}
     return [size for size in CURRENT + (RETIRED if retired else ()) if size.name.lower() not in left_out]

@@ -75,7 +75,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. May be nested; the outermost one decides."""
+        """Do all of the block or nothing. May be nested; the outermost one decides."""
         with self._lock:
             if self._depth == 0:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -97,18 +97,18 @@ class Database:
             return self._connection.execute(sql, parameters)
 
     def one(self, sql: str, *parameters: Any) -> sqlite3.Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         with self._lock:
             row: sqlite3.Row | None = self._connection.execute(sql, parameters).fetchone()
             return row
 
     def all(self, sql: str, *parameters: Any) -> list[sqlite3.Row]:
-        """Every row."""
+        """Return every row."""
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
 
     def meta(self, key: str, default: str) -> str:
-        """A value that belongs to the whole state; ``default`` is stored on first use."""
+        """Return a value that belongs to the whole state; ``default`` is stored on first use."""
         self.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", key, default)
         row = self.one("SELECT value FROM meta WHERE key = ?", key)
         assert row is not None

@@ -113,12 +113,12 @@ class JobStore:
         )
 
     def find(self, run_id: str) -> Job | None:
-        """The job of a run, if the emulator executes that run."""
+        """Return the job of a run, if the emulator executes that run."""
         row = self._db.one("SELECT doc FROM jobs WHERE run_id = ?", run_id)
         return Job.model_validate_json(row["doc"]) if row else None
 
     def active(self) -> list[Job]:
-        """Jobs that have not ended, oldest first."""
+        """Return the jobs that have not ended, oldest first."""
         rows = self._db.all("SELECT doc FROM jobs WHERE state != ? ORDER BY seq", JobState.ENDED)
         return [Job.model_validate_json(row["doc"]) for row in rows]
 

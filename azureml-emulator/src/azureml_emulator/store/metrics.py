@@ -90,7 +90,7 @@ class MetricStore:
                     )
 
     def definitions(self, run_id: str) -> list[MetricDefinition]:
-        """The run's metrics, in the order of their first points."""
+        """Return the run's metrics, in the order of their first points."""
         rows = self._db.all(
             "SELECT name, columns FROM metrics WHERE run_id = ? GROUP BY name ORDER BY MIN(seq)", run_id
         )
@@ -99,7 +99,7 @@ class MetricStore:
         ]
 
     def full(self, run_id: str, name: str, container: str) -> MetricFull | None:
-        """One metric with all its points, or None if the run has none of that name."""
+        """Return one metric with all its points, or None if the run has none of that name."""
         rows = self._db.all(
             "SELECT columns, properties, point FROM metrics WHERE run_id = ? AND name = ? ORDER BY seq", run_id, name
         )
@@ -117,7 +117,7 @@ class MetricStore:
         )
 
     def scalars(self, run_id: str, name: str) -> list[float]:
-        """The numbers logged as scalar ``name``, in order."""
+        """Return the numbers logged as scalar ``name``, in order."""
         found = self.full(run_id, name, "")
         values = (point.data.get(name) for point in found.value) if found else ()
         return [float(value) for value in values if isinstance(value, int | float)]

@@ -84,7 +84,7 @@ class ModelStore:
         return asset
 
     def asset(self, asset_id: str) -> Asset:
-        """The asset.
+        """Return the asset.
 
         Raises:
             ServiceError: 404.
@@ -112,7 +112,7 @@ class ModelStore:
             return model
 
     def get(self, model_id: str) -> Model:
-        """The model version ``name:version``.
+        """Return the model version ``name:version``.
 
         Raises:
             ServiceError: 404.
@@ -152,7 +152,7 @@ class ModelStore:
             self._db.execute("DELETE FROM models WHERE name = ? AND version = ?", model.name, model.version)
 
     def all(self) -> list[Model]:
-        """Every model version, newest first."""
+        """Return every model version, newest first."""
         rows = self._db.all("SELECT doc FROM models ORDER BY seq DESC")
         return [Model.model_validate_json(row["doc"]) for row in rows]
 

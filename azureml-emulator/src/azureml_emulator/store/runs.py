@@ -168,7 +168,7 @@ class RunStore:
     # Experiments
 
     def ensure_experiment(self, name: str) -> Experiment:
-        """The experiment of that name, created if it is new."""
+        """Return the experiment of that name, created if it is new."""
         with self._db.transaction():
             found = self.find_experiment(name)
             if found is not None:
@@ -180,12 +180,12 @@ class RunStore:
             return made
 
     def find_experiment(self, name: str) -> Experiment | None:
-        """The experiment of that name, if there is one."""
+        """Return the experiment of that name, if there is one."""
         row = self._db.one("SELECT doc FROM experiments WHERE name = ?", name)
         return Experiment.model_validate_json(row["doc"]) if row else None
 
     def experiment(self, name: str) -> Experiment:
-        """The experiment of that name.
+        """Return the experiment of that name.
 
         Raises:
             ServiceError: 404.
@@ -196,7 +196,7 @@ class RunStore:
         return found
 
     def experiment_by_id(self, experiment_id: str) -> Experiment:
-        """The experiment with that id.
+        """Return the experiment with that id.
 
         Raises:
             ServiceError: 404.
@@ -207,7 +207,7 @@ class RunStore:
         return Experiment.model_validate_json(row["doc"])
 
     def experiments(self) -> list[Experiment]:
-        """Every experiment, by name."""
+        """Return every experiment, by name."""
         rows = self._db.all("SELECT doc FROM experiments ORDER BY name")
         return [Experiment.model_validate_json(row["doc"]) for row in rows]
 
@@ -233,12 +233,12 @@ class RunStore:
             return numbered
 
     def find(self, run_id: str) -> Run | None:
-        """The run, if there is one."""
+        """Return the run, if there is one."""
         row = self._db.one("SELECT doc FROM runs WHERE run_id = ?", run_id)
         return Run.model_validate_json(row["doc"]) if row else None
 
     def get(self, run_id: str) -> Run:
-        """The run.
+        """Return the run.
 
         Raises:
             ServiceError: 404.
@@ -288,12 +288,12 @@ class RunStore:
         self.update(run_id, lambda run: run.warnings.append(Warn(source=source, message=message)))
 
     def of_experiment(self, experiment_id: str) -> list[Run]:
-        """Every run of an experiment, newest first."""
+        """Return every run of an experiment, newest first."""
         rows = self._db.all("SELECT doc FROM runs WHERE experiment_id = ? ORDER BY number DESC", experiment_id)
         return [Run.model_validate_json(row["doc"]) for row in rows]
 
     def children(self, run_id: str) -> list[Run]:
-        """The run's children, newest first."""
+        """Return the run's children, newest first."""
         rows = self._db.all("SELECT doc FROM runs WHERE parent_run_id = ? ORDER BY number DESC", run_id)
         return [Run.model_validate_json(row["doc"]) for row in rows]
 

@@ -87,7 +87,7 @@ MAX_BYTES = 300 << 20
 
 
 def tree_files(node: TreeNode, prefix: str = "") -> Iterator[str]:
-    """Relative paths of the files below a directory node."""
+    """Yield the relative paths of the files below a directory node."""
     for name, child in node.children.items():
         path = f"{prefix}{name}"
         if child.type == "Directory":
@@ -164,11 +164,11 @@ class SnapshotStore:
         return snapshot_id
 
     def exists(self, snapshot_id: str) -> bool:
-        """Whether there is such a snapshot."""
+        """Tell whether there is such a snapshot."""
         return self._db.one("SELECT 1 FROM snapshots WHERE id = ?", snapshot_id) is not None
 
     def files(self, snapshot_id: str) -> dict[str, str]:
-        """Blob key by path.
+        """Return the blob key of each path.
 
         Raises:
             ServiceError: 404.

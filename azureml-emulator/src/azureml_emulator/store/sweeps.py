@@ -92,11 +92,11 @@ class SweepStore:
         )
 
     def find(self, run_id: str) -> Sweep | None:
-        """The sweep of a parent run, if there is one."""
+        """Return the sweep of a parent run, if there is one."""
         row = self._db.one("SELECT doc FROM sweeps WHERE run_id = ?", run_id)
         return Sweep.model_validate_json(row["doc"]) if row else None
 
     def active(self) -> list[Sweep]:
-        """Sweeps that have not ended."""
+        """Return the sweeps that have not ended."""
         rows = self._db.all("SELECT doc FROM sweeps WHERE active = 1")
         return [Sweep.model_validate_json(row["doc"]) for row in rows]

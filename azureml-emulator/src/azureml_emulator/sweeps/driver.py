@@ -98,7 +98,7 @@ def cancel_sweep(service: Service, run_id: str) -> None:
 
 
 class SweepDriver:
-    """Moves sweeps on, a step a tick."""
+    """Moves sweeps on, one step per tick."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -193,7 +193,7 @@ class SweepDriver:
 
 
 def _tags(document: dict[str, Any]) -> dict[str, str]:
-    """The tags from which the SDK rebuilds a HyperDriveRun."""
+    """Return the tags from which the SDK rebuilds a HyperDriveRun."""
     names = (
         "generator_config",
         "primary_metric_config",

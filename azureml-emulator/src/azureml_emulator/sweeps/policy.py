@@ -42,7 +42,7 @@ class Bandit:
         self._amount = slack_amount
 
     def stops(self, values: list[float], others: list[list[float]]) -> bool:
-        """Whether a run is to be stopped.
+        """Tell whether a run is to be stopped.
 
         Args:
             values: What it has logged so far.
@@ -62,7 +62,7 @@ class Bandit:
 
 
 def make_policy(name: str, properties: dict[str, Any], goal: str) -> Bandit | None:
-    """The policy of a sweep; None for the default, which stops nothing.
+    """Return the policy of a sweep; None for the default, which stops nothing.
 
     Raises:
         ServiceError: 400, a policy that is not emulated.

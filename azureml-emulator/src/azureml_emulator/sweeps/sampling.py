@@ -17,7 +17,7 @@ MAX_SAMPLES = 10_000
 
 
 def draw(space: dict[str, list[Any]], method: str, count: int, seed: int | str) -> list[dict[str, Any]]:
-    """Up to ``count`` samples of a space; a grid may have fewer.
+    """Draw up to ``count`` samples of a space; a grid may have fewer.
 
     Args:
         space: Distribution by parameter name.

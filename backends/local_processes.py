@@ -14,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE
+from trainer.runtime.layout import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
     import psutil
+
+    from trainer.runfolder import RunFolder
 
 GRACE_SECONDS = 5.0
 # <linux/prctl.h>
@@ -30,23 +32,22 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def start(command: Sequence[str], directory: Path, log: Path, run_dir: Path) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], directory: Path, folder: RunFolder) -> subprocess.Popen[bytes]:
     """Start the job in a session of its own, with no input and its output in the log.
 
     Args:
         command: The command line.
         directory: Its working directory.
-        log: Takes standard output and standard error.
-        run_dir: The run's folder, in which the runtime reports metrics and progress.
+        folder: The run. Its log takes standard output and standard error.
 
     Raises:
         OSError: It can't be started.
     """
-    with log.open("ab") as stream:
+    with folder.log_path.open("ab") as stream:
         return subprocess.Popen(
             command,
             cwd=directory,
-            env=_job_environment(run_dir),
+            env=folder.job_environment(),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -54,17 +55,6 @@ def start(command: Sequence[str], directory: Path, log: Path, run_dir: Path) -> 
             # A job that nobody supervises would know no cap and no cancel. Safe here: there are no threads.
             preexec_fn=_die_with_parent,
         )
-
-
-def _job_environment(run_dir: Path) -> dict[str, str]:
-    environment = os.environ | {
-        RUN_DIR_VARIABLE: str(run_dir),
-        RUN_ID_VARIABLE: run_dir.name,
-        "PYTHONUNBUFFERED": "1",
-    }
-    # Started from inside an Azure ML run, this job must not report as that one.
-    environment.pop(AZURE_RUN_ID_VARIABLE, None)
-    return environment
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:

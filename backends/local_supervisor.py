@@ -28,11 +28,11 @@ from trainer.failures import reason
 from trainer.finish import Outcome, finish
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
+from trainer.runtime.layout import OUTPUTS_DIR
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself prints: nothing, or a traceback.
 SUPERVISOR_LOG = "supervisor_log.txt"
-OUTPUTS = "outputs"
 _POLL_SECONDS = 0.2
 _MINUTE = 60.0
 
@@ -92,7 +92,7 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
     work = make_workdir(folder)
     if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
-    process = processes.start(job.command(sys.executable), work, folder.log_path, folder.path)
+    process = processes.start(job.command(sys.executable), work, folder)
     detail = {"host": host, "supervisor_pid": os.getpid(), "pid": process.pid}
     folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
@@ -126,9 +126,9 @@ def make_workdir(folder: RunFolder) -> Path:
     """
     work = working_directory(folder)
     shutil.copytree(folder.snapshot, work)
-    (work / OUTPUTS).mkdir()
+    (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
-    folder.outputs.symlink_to(Path(work.name) / OUTPUTS)
+    folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
     return work
 
 
@@ -139,7 +139,7 @@ def collect_outputs(folder: RunFolder) -> None:
         OSError: It can't be written.
     """
     work, outputs = working_directory(folder), folder.outputs
-    made = work / OUTPUTS
+    made = work / OUTPUTS_DIR
     if made.is_dir() and not made.is_symlink():
         _keep_link_targets(made, work)
     if outputs.is_symlink():
@@ -150,7 +150,7 @@ def collect_outputs(folder: RunFolder) -> None:
         if made.is_dir():
             shutil.copytree(made, outputs, symlinks=True, dirs_exist_ok=True)
         elif made.is_file():
-            shutil.copy2(made, outputs / OUTPUTS)
+            shutil.copy2(made, outputs / OUTPUTS_DIR)
     elif made.is_dir():
         made.replace(outputs)
     outputs.mkdir(exist_ok=True)

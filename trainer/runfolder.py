@@ -27,7 +27,14 @@ from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR, PROGRESS_FILE
+from trainer.runtime.layout import (
+    AZURE_RUN_ID_VARIABLE,
+    METRICS_FILE,
+    OUTPUTS_DIR,
+    PROGRESS_FILE,
+    RUN_DIR_VARIABLE,
+    RUN_ID_VARIABLE,
+)
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 _T = TypeVar("_T")
@@ -176,6 +183,17 @@ class RunFolder:
 
     def _lock_path(self, name: str) -> Path:
         return self.path / f".{name}.lock"
+
+    def job_environment(self) -> dict[str, str]:
+        """Return the environment for a job on this machine: this process's, with where the job reports to."""
+        environment = os.environ | {
+            RUN_DIR_VARIABLE: str(self.path),
+            RUN_ID_VARIABLE: self.run_id,
+            "PYTHONUNBUFFERED": "1",
+        }
+        # Started from inside an Azure ML run, this job must not report as that one.
+        environment.pop(AZURE_RUN_ID_VARIABLE, None)
+        return environment
 
     def metrics(self) -> list[Metric]:
         """Every metric logged so far. A last line still being written is left out."""

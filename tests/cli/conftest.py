@@ -31,7 +31,7 @@ class Project:
     """A directory with a pyproject.toml, and ``trainer`` run in it."""
 
     def __init__(self, path: Path, data: Path, home: Path) -> None:
-        self.path, self.data = path, data
+        self.path, self.data, self.command = path, data, COMMAND
         self.environment = clean_environment(home)
         path.mkdir(exist_ok=True)
         (path / "pyproject.toml").touch()
@@ -43,7 +43,7 @@ class Project:
     def trainer(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         environment = self.environment | options.pop("env", {})
         return subprocess.run(
-            [*options.pop("command", COMMAND), *words],
+            [*options.pop("command", self.command), *words],
             cwd=self.path,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -57,7 +57,7 @@ class Project:
     def start(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
         environment = self.environment | options.pop("env", {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
-        return subprocess.Popen([*COMMAND, *words], cwd=self.path, env=environment, text=True, **pipes)
+        return subprocess.Popen([*self.command, *words], cwd=self.path, env=environment, text=True, **pipes)
 
     def train(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         return self.trainer(

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from trainer.runtime import npz
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.checkpoint import save_npz
 
 DTYPES = st.one_of(
     hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.floating_dtypes(), hnp.boolean_dtypes(), st.just("U7")
@@ -67,7 +68,7 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory: pytest.TempPathFact
 
 def test_loads_as_chainer_saves(tmp_path: Path, make_model: Any) -> None:
     model = make_model().predictor
-    npz.save(tmp_path / "ours.npz", model)
+    save_npz(tmp_path / "ours.npz", model)
     chainer.serializers.save_npz(str(tmp_path / "theirs.npz"), model)
     ours, theirs = npz.read(tmp_path / "ours.npz"), npz.read(tmp_path / "theirs.npz")
     assert set(ours) == set(theirs) == {f"l{i}/{name}" for i in (1, 2, 3) for name in "Wb"}

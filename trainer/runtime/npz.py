@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -30,9 +30,6 @@ from numpy.typing import NDArray
 
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.faults import RuntimeFault
-
-if TYPE_CHECKING:
-    import chainer
 
 _CHUNK = 1 << 20
 _NAME_MAX = 300
@@ -125,19 +122,6 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], *, compress: bool = Tr
         raise RuntimeFault(
             f"cannot write {path}: {error.strerror or error}", "free some space there, or choose another --output_dir"
         ) from error
-
-
-def save(path: Path, link: chainer.Link) -> None:
-    """Write a link's parameters under the keys of ``chainer.serializers.save_npz(path, link)``.
-
-    Raises:
-        RuntimeFault: The file can't be written.
-    """
-    from chainer.serializers import DictionarySerializer
-
-    serializer = DictionarySerializer()
-    serializer.save(link)
-    write(path, serializer.target)
 
 
 def read(path: Path, limits: Limits | None = None) -> dict[str, NDArray[Any]]:

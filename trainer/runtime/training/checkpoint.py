@@ -85,7 +85,9 @@ def save_npz(path: str | Path, link: chainer.Link) -> None:
     Raises:
         RuntimeFault: The file can't be written.
     """
-    npz.save(Path(path), link)
+    serializer = DictionarySerializer()
+    serializer.save(link)
+    npz.write(Path(path), serializer.target)
 
 
 def resume(path: str | Path, trainer: Trainer) -> None:

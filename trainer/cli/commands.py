@@ -112,7 +112,7 @@ def overview() -> str:
     lines += [
         "",
         "Options:",
-        f"  {'-h, --help':{width}}  Show this; 'trainer COMMAND --help' shows a command's options.",
+        f"  {'-h, --help':{width}}  Show this help; 'trainer COMMAND --help' shows a command's options.",
         f"  {'--version':{width}}  Print the version.",
         "",
         "First steps:  trainer run    trainer models    trainer doctor",

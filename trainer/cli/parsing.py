@@ -24,7 +24,7 @@ class Help(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30)
 
     def _format_usage(self, usage: str | None, actions: Iterable[argparse.Action], *_: object) -> str:
-        # Twenty-five options in brackets say less than this.
+        # argparse lists every option in brackets: a screenful for `trainer run`.
         words = [f"usage: {usage or self._prog}"]
         words += [self._format_args(action, action.dest.upper()) for action in actions if not action.option_strings]
         return " ".join([words[0], "[OPTIONS]", *words[1:]]) + "\n\n"
@@ -48,15 +48,15 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, summary: str = "", **options: Any) -> None:
         options.setdefault("description", summary or None)
         super().__init__(prog=prog, formatter_class=Help, allow_abbrev=False, add_help=False, **options)
-        self.add_argument("-h", "--help", action="help", help="Show this.")
+        self.add_argument("-h", "--help", action="help", help="Show this help.")
         self._passes_on = False
         self._registry_only: bool | None = None
         self._added: set[str] = set()
 
     def pass_on_rest(self) -> None:
-        """Let everything after ``--`` be the script's."""
+        """Pass everything after ``--`` to the script."""
         self._passes_on = True
-        self.epilog = "-- SCRIPT ARGS: everything after two dashes is passed to the script as it is."
+        self.epilog = "-- SCRIPT ARGS: everything after two dashes is passed to the script unchanged."
 
     def take_backend_options(self, *, registry: bool) -> None:
         """Take the options that backends declare.

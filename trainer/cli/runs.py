@@ -98,7 +98,7 @@ def add_attach(parser: Parser) -> None:
     shown = "Show the script's output (default: only for a --script of your own)."
     logs.add_argument("--logs", action="store_true", default=None, help=shown)
     logs.add_argument("--no-logs", dest="logs", action="store_false", help="Hide the script's output.")
-    add_json(parser, "End with the object of 'trainer run --json'.")
+    add_json(parser, "Print the object of 'trainer run --json' at the end.")
 
 
 def attach_command(*, reference: str, logs: bool | None, as_json: bool) -> int:

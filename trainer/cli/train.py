@@ -171,10 +171,10 @@ def _add_job(parser: Parser) -> None:
 
 def _add_following(parser: Parser) -> None:
     how = parser.add_argument_group("how it is run")
-    how.add_argument("--detach", action="store_true", help="Return as soon as the run is under way.")
-    how.add_argument("--dry-run", action="store_true", help="Show what would be done; do nothing, touch no network.")
+    how.add_argument("--detach", action="store_true", help="Return as soon as the run has been started.")
+    how.add_argument("--dry-run", action="store_true", help="Show what would be done; start nothing, use no network.")
     logs = how.add_mutually_exclusive_group()
-    shown = "Show what the script prints, too (default: for a --script of your own)."
+    shown = "Show the script's output (default: only for a --script of your own)."
     logs.add_argument("--logs", action="store_true", default=None, help=shown)
-    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Hide what the script prints.")
-    add_json(how, "End with one JSON object on standard output, and nothing else there.")
+    logs.add_argument("--no-logs", dest="logs", action="store_false", help="Hide the script's output.")
+    add_json(how, "Print one JSON object at the end, and nothing else, on standard output.")

@@ -18,8 +18,9 @@ the 28x28 field." (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, TypeVar
 
 import msgspec
 import numpy as np
@@ -85,12 +86,16 @@ def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
     ]
 
 
-def read_digit(path: Path, size: int = 28) -> NDArray[np.uint8]:
+def read_digit(
+    source: Path | IO[bytes], size: int = 28, *, name: str = "", pixels_max: int = PIXELS_MAX
+) -> NDArray[np.uint8]:
     """Read a picture of one digit.
 
     Args:
-        path: A PNG or JPEG file of any size.
+        source: A PNG or JPEG file of any size.
         size: Rows and columns to make of it.
+        name: What to call it in messages; needed where ``source`` is no path.
+        pixels_max: Most pixels that it may have.
 
     Returns:
         uint8 (size, size); 255 is ink.
@@ -99,40 +104,74 @@ def read_digit(path: Path, size: int = 28) -> NDArray[np.uint8]:
         NotFoundError: There is no such file.
         UsageError: It is not a readable PNG or JPEG image, is too large, or shows nothing.
     """
-    grey = _read(path)
+    name = name or str(source)
+    grey = _read(source, name, pixels_max, _grey)
     if not np.ptp(grey):
-        raise _blank(path)
+        raise _blank(name)
     if grey.shape == (size, size) and np.median(_frame(grey)) <= _CONTRAST_MIN:
         return grey.astype(np.uint8)
-    return _centred(_cut(_ink(grey, path)), size)
+    return _centred(_cut(_ink(grey, name)), size)
 
 
-def _read(path: Path) -> NDArray[np.float32]:
-    """Grey levels, float32 (rows, columns), 0 to 255."""
-    if not path.is_file():
-        raise NotFoundError(f"There is no file {path}.", "Check the path.")
+def read_colours(
+    source: Path | IO[bytes], size: tuple[int, int], *, name: str = "", pixels_max: int = PIXELS_MAX
+) -> NDArray[np.uint8]:
+    """Read a picture and scale it.
+
+    Args:
+        source: A PNG or JPEG file of any size.
+        size: Rows and columns to make of it.
+        name: What to call it in messages; needed where ``source`` is no path.
+        pixels_max: Most pixels that it may have.
+
+    Returns:
+        uint8 (rows, columns, 3): red, green and blue. What is transparent becomes white.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: It is not a readable PNG or JPEG image, or is too large.
+    """
+    rows, columns = size
+
+    def convert(image: Image.Image) -> NDArray[np.uint8]:
+        picture = image.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        flat = Image.alpha_composite(ground, picture).convert("RGB")
+        return np.asarray(flat.resize((columns, rows), Image.Resampling.LANCZOS))
+
+    return _read(source, name or str(source), pixels_max, convert)
+
+
+_Pixels = TypeVar("_Pixels", NDArray[np.float32], NDArray[np.uint8])
+
+
+def _read(source: Path | IO[bytes], name: str, pixels_max: int, convert: Callable[[Image.Image], _Pixels]) -> _Pixels:
+    """Decode a picture, within bounds, and turn it as its EXIF orientation says."""
+    if isinstance(source, Path) and not source.is_file():
+        raise NotFoundError(f"There is no file {name}.", "Check the path.")
     try:
         with warnings.catch_warnings():
             # Its own limit is higher than ours, and only warns.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > PIXELS_MAX:
-                    raise _too_large(path)
+            with Image.open(source, formats=FORMATS) as image:
+                if image.width * image.height > pixels_max:
+                    raise _too_large(name, pixels_max)
                 image.load()
-                return _grey(ImageOps.exif_transpose(image))
+                return convert(ImageOps.exif_transpose(image))
     except UsageError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
+        raise _too_large(name, pixels_max) from error
     except UnidentifiedImageError as error:
-        raise UsageError(f"{path} is not a PNG or JPEG image.", "Convert it to one.") from error
+        raise UsageError(f"{name} is not a PNG or JPEG image.", "Convert it to one.") from error
     except PermissionError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
+        raise UsageError(f"{name} can't be read: {error.strerror}.", "Check its permissions.") from error
     except Exception as error:  # Pillow's decoders raise whatever they run into
-        raise UsageError(f"{path} is a damaged image: {error}.", "Save it again.") from error
+        raise UsageError(f"{name} is a damaged image: {error}.", "Save it again.") from error
 
 
 def _grey(image: Image.Image) -> NDArray[np.float32]:
+    """Grey levels, float32 (rows, columns), 0 to 255."""
     if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits a pixel
         return np.asarray(image, dtype=np.float32) / np.float32(257)
     if "A" not in image.getbands() and "transparency" not in image.info:
@@ -151,14 +190,14 @@ def _frame(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def _ink(grey: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+def _ink(grey: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     """How much ink there is, 0 to 1 at the strongest, whatever the colours of ink and paper."""
     paper = float(np.median(_frame(grey)))
     difference = grey - paper if grey.max() - paper >= paper - grey.min() else paper - grey
     ink = np.clip(difference, 0, None)
     strongest = float(ink.max())
     if strongest < _CONTRAST_MIN:
-        raise _blank(path)
+        raise _blank(name)
     return np.asarray(ink / np.float32(strongest))
 
 
@@ -187,9 +226,9 @@ def _centred(ink: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     return field
 
 
-def _blank(path: Path) -> UsageError:
-    return UsageError(f"{path} shows nothing: it is of one colour.", "Give a picture of one digit.")
+def _blank(name: str) -> UsageError:
+    return UsageError(f"{name} shows nothing: it is of one colour.", "Give a picture of one digit.")
 
 
-def _too_large(path: Path) -> UsageError:
-    return UsageError(f"{path} has more than {PIXELS_MAX:,} pixels.", "Scale it down first.")
+def _too_large(name: str, pixels_max: int) -> UsageError:
+    return UsageError(f"{name} has more than {pixels_max:,} pixels.", "Scale it down first.")

@@ -1,7 +1,7 @@
 """The same score scripts under Azure's own inference server and under ``trainer serve``.
 
-Azure's server can't share an environment with this package (its pins exclude ours), so it gets one of its own, made with
-uv; without uv, or where the package index and uv's cache have nothing, these tests are skipped.
+Azure's server can't share an environment with this package (its pins exclude ours), so it gets one of its own, made
+with uv; without uv, or where the package index and uv's cache have nothing, these tests are skipped.
 """
 
 import json
@@ -30,7 +30,9 @@ SCRIPTS = HERE / "scores"
 AZURE_SERVER = "azureml-inference-server-http==1.5.1"
 # The cache that this user's uv has, not the empty one that tests are given.
 _CACHE = os.environ.get("UV_CACHE_DIR") or str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv")
-_START = "import sys; from azureml_inference_server_http import amlserver_linux as s; s.run('127.0.0.1', sys.argv[1], 1)"
+_START = (
+    "import sys; from azureml_inference_server_http import amlserver_linux as s; s.run('127.0.0.1', sys.argv[1], 1)"
+)
 _TIMEOUT_MS = "1500"
 
 
@@ -152,6 +154,15 @@ def comparable(headers: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model") / "model.npz")
+
+
+def packages_of(python: Path, folder: Path, *names: str) -> str:
+    """A folder with some of an environment's packages, for another's PYTHONPATH."""
+    [installed] = python.parents[1].glob("lib/python*/site-packages")
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(installed / name)
+    return str(folder)
 
 
 def start_both(azure_python: Path, top: Path, script: str, model: Path, **environment: str) -> Both:
@@ -291,6 +302,27 @@ def test_the_api_is_described_in_the_same_versions(answers: Both, version: str) 
         assert azure.json["paths"].keys() <= ours.json["paths"].keys()
     else:
         assert ours.body == azure.body
+
+
+def test_a_run_that_is_decorated_with_its_schema(azure_python: Path, tmp_path: Path, model: Path) -> None:
+    names = ("inference_schema", "wrapt", "dateutil", "pytz", "six.py")
+    both = start_both(
+        azure_python, tmp_path, "schema.py", model, PYTHONPATH=packages_of(azure_python, tmp_path / "packages", *names)
+    )
+    try:
+        both.azure.wait()
+        assert both.score({"data": [1, 2]}).json == [3, 6]
+        assert both.score({"data": [1, 2], "factor": 5, "more": 1}).json == [5, 10]
+        assert both.same("GET", "/score?data=[4]&factor=2").json == [8]
+        for body in (b"", b"[1]", b"{", b"{}", b'{"factor": 2}'):
+            assert both.score(body).status == 400
+        assert both.score({"data": [1]}, Content_Type="text/plain").status == 415
+        azure, ours = both.ask("GET", "/swagger.json")
+        for name in ("ServiceInput", "ServiceOutput"):
+            assert ours.json["definitions"][name] == azure.json["definitions"][name]
+    finally:
+        both.azure.close()
+        both.ours.close()
 
 
 @pytest.mark.parametrize("script", ["failing_init.py", "no_run.py"])

@@ -46,9 +46,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
-        self.ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
@@ -101,9 +99,8 @@ class Browser:
         self.mouse("mouseReleased", *points[-1])
 
     def click(self, selector: str) -> None:
-        x, y = self.value(
-            f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector({selector!r}).getBoundingClientRect())"
-        )
+        middle = "b => [b.x + b.width / 2, b.y + b.height / 2]"
+        x, y = self.value(f"({middle})(document.querySelector({selector!r}).getBoundingClientRect())")
         self.drag((x, y))
 
     def type(self, text: str) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -86,11 +87,12 @@ class Served:
     def ask(
         self, method: str = "GET", path: str = "/", body: bytes | None = None, *, key: str = "", **headers: str
     ) -> Answered:
-        """Send the key, unless it is None."""
+        """Ask with the key, where there is one."""
+        url = self.url  # it has started
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.key_file.exists():
             named.setdefault("Authorization", f"Bearer {key or self.key}")
-        return request(self.url, method, path, body, named)
+        return request(url, method, path, body, named)
 
     def score(self, body: bytes, kind: str = "application/json", **headers: str) -> Answered:
         return self.ask("POST", "/score", body, Content_Type=kind, **headers)
@@ -115,7 +117,7 @@ def write_model(path: Path, seed: int = 0, units: int = 20) -> Path:
     random = np.random.default_rng(seed)
     sizes = (784, units, units, 10)
     arrays = {}
-    for number, (given, made) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
+    for number, (given, made) in enumerate(pairwise(sizes), 1):
         arrays[f"l{number}/W"] = random.normal(0, 0.1, (made, given)).astype(np.float32)
         arrays[f"l{number}/b"] = random.normal(0, 0.1, made).astype(np.float32)
     np.savez(path, **arrays)

@@ -124,7 +124,10 @@ class Reader:
         return f"Send {', or '.join(texts)}."
 
     def _rows(self, body: bytes, start: bytes) -> Array:
-        found = self._decoded(body, start)
+        try:
+            found = self._decoded(body, start)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise _not_json(error) from None
         if isinstance(found, _Rows):
             if (found.data is None) == (found.images is None):
                 raise InputError(400, f'Give either "data" or "images". {self.wanted}')
@@ -136,6 +139,8 @@ class Reader:
             rows = found
         if not rows:
             raise InputError(400, f"There is no input in the body. {self.wanted}")
+        if len(rows) == math.isqrt(self.numbers) and all(len(row) ** 2 == self.numbers for row in rows):
+            rows = [[number for row in rows for number in row]]  # one square image
         for number, row in enumerate(rows):
             if len(row) != self.numbers:
                 raise InputError(
@@ -153,8 +158,6 @@ class Reader:
                 return _LIST.decode(body)
             except msgspec.ValidationError as error:
                 first = error
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                raise _not_json(error) from None
             try:
                 return [_FLAT.decode(body)]
             except msgspec.ValidationError:
@@ -163,8 +166,6 @@ class Reader:
             return _ROWS.decode(body)
         except msgspec.ValidationError as error:
             first = error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise _not_json(error) from None
         try:
             return [_ROW.decode(body).data]
         except msgspec.ValidationError:
@@ -176,8 +177,6 @@ class Reader:
             value = decode(body)
         except msgspec.ValidationError:
             raise InputError(400, f"{first}. {self.wanted}") from None
-        except RecursionError as error:
-            raise _not_json(error) from None
         nested = _array(value)
         if nested is None or nested.ndim < 2 or nested.size % self.numbers:
             raise InputError(400, f"{first}. {self.wanted}")

@@ -106,7 +106,7 @@ class Keys:
     def _current(self, path: Path) -> tuple[bytes, ...]:
         try:
             found = path.stat()
-            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            seen = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
             if seen != self._seen:
                 self._accepted = tuple(key.encode() for key in read_keys(path))
                 self._seen = seen

@@ -17,6 +17,7 @@ import msgspec
 
 from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError
+from trainer.host import elsewhere
 from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
@@ -104,11 +105,14 @@ class LocalBackend(Backend):
             raise ConfigError(f"The run's supervisor could not be started: {last[0]}.", f"Look into {log}.")
 
     def refresh(self, folder: RunFolder) -> RunInfo:
-        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
+        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here.
+
+        One on another machine is only read: neither its locks nor its processes can be seen from here.
+        """
         from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
         info = folder.info()
-        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
+        if info.status.terminal or elsewhere(info) or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
@@ -121,7 +125,7 @@ class LocalBackend(Backend):
             return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
     def cancel(self, folder: RunFolder) -> None:
-        """See :meth:`trainer.backend.Backend.cancel`. The supervisor ends the job within seconds.
+        """See :meth:`trainer.backend.Backend.cancel`. The supervisor, on whatever machine, ends the job within seconds.
 
         Raises:
             ConfigError: The run's folder can't be written.

@@ -13,6 +13,7 @@ that the lock's new holder finds belongs to a process that died, and is removed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -34,7 +35,9 @@ from trainer.artifacts import (
     model_output,
 )
 from trainer.errors import ConfigError, DamagedRecordError, IntegrityError, NotFoundError
+from trainer.home import Home
 from trainer.locks import locked
+from trainer.repair import Damage, moved
 from trainer.runfolder import RunFolder
 from trainer.runtime.atomic import make_directory, sync_directory
 from trainer.runtime.layout import MODEL_FILE
@@ -200,6 +203,45 @@ class LocalStore(ArtifactStore):
         if version.name != directory.name or version.version != number:
             raise DamagedRecordError(path, f"it describes {version.reference[:100]}", hint)
         return version
+
+
+def find_damage(home: Home) -> Iterator[Damage]:
+    """Find versions whose record or file is not what was registered; their contents are not read."""
+    store = LocalStore(home.models)
+    for name in store._names():
+        directory = home.models / name
+        for number in _numbers(directory):
+            problem = _problem(store, directory, number)
+            if problem:
+                yield Damage(
+                    f"{name}:{number}", problem, functools.partial(_set_version_aside, store, home, directory, number)
+                )
+
+
+def _problem(store: LocalStore, directory: Path, number: int) -> str:
+    path = directory / str(number)
+    try:
+        version = store._read(directory, number)
+    except DamagedRecordError as error:
+        return error.message
+    if version is None:
+        return f"{path} is no version: it has no {VERSION_FILE}."
+    try:
+        status = (path / MODEL_FILE).lstat()
+    except OSError as error:
+        return f"{path / MODEL_FILE} can't be read: {error.strerror}."
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path / MODEL_FILE} is {recordfile.kind_of(status.st_mode)}, not a file."
+    if status.st_size != version.size:
+        return f"{path / MODEL_FILE} has {status.st_size:,} bytes; {version.size:,} were registered."
+    return ""
+
+
+def _set_version_aside(store: LocalStore, home: Home, directory: Path, number: int) -> str:
+    with store._changing(directory):
+        # Before it goes: its number must not be used again.
+        (directory / f".deleted-{number}").mkdir(exist_ok=True)
+        return moved(home, directory / str(number))
 
 
 def _numbers(directory: Path) -> list[int]:

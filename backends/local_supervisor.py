@@ -13,12 +13,14 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from backends import local_processes as processes
 from backends.local_store import LocalStore
 from backends.local_workdir import collect_outputs, make_workdir, release_reserve
 from trainer.artifacts import ArtifactStore
+from trainer.errors import TrainerError
 from trainer.failures import reason
 from trainer.finish import Outcome, finish
 from trainer.records import RunFailure, RunInfo, RunStatus
@@ -95,6 +97,8 @@ def _run_job(folder: RunFolder, minute: float) -> Outcome:
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
     while (exit_code := processes.wait(process, _POLL_SECONDS)) is None:
         processes.reap_adopted(process)
+        with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
+            folder.mend()
         if _stop_requested(folder):
             processes.stop_children()
             return Outcome(RunStatus.CANCELED)

@@ -83,7 +83,7 @@ def decode(data: bytes, decoder: msgspec.json.Decoder[_T], path: str | Path) -> 
     try:
         return decoder.decode(data)
     except (ValueError, RecursionError, OverflowError, MemoryError, msgspec.MsgspecError) as error:
-        raise DamagedRecordError(path, explain(error)) from error
+        raise DamagedRecordError(path, explain(error, data)) from error
 
 
 def read(path: str | Path, decoder: msgspec.json.Decoder[_T], limit: int = LARGEST_RECORD) -> _T:
@@ -118,12 +118,15 @@ def set_aside(home: Path, path: Path) -> Path | None:
     return target
 
 
-def explain(error: Exception) -> str:
-    """Say in a few words why bytes are no record."""
+def explain(error: Exception, data: bytes) -> str:
+    """Say in a few words why ``data`` is no record."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
+        try:
+            data.decode()
+        except UnicodeDecodeError as whole:  # the decoder's own counts from the beginning of a string
+            return f"byte {whole.start} is not UTF-8"
     return str(error).rstrip(".") or type(error).__name__
 
 

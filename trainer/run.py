@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import NotFoundError
+from trainer.errors import DamagedRecordError, NotFoundError
 from trainer.host import elsewhere
 from trainer.runfolder import LogReader
 from trainer.trees import walk
@@ -46,9 +47,11 @@ class Run:
         A run on another machine that shares the folder is only read: whether its processes live is known there alone.
         """
         if not self.backend.remote:
-            info = self.folder.info()
-            if elsewhere(info):
-                return info
+            # Of a damaged record the backend may know more.
+            with suppress(DamagedRecordError):
+                info = self.folder.info()
+                if elsewhere(info):
+                    return info
         return self.backend.refresh(self.folder)
 
     def status(self) -> RunStatus:

@@ -76,6 +76,7 @@ class RunFolder:
         self.snapshot = path / "snapshot"
         self.outputs = path / OUTPUTS_DIR
         self._known: RunInfo | None = None
+        self._known_job: TrainingJob | None = None
 
     @classmethod
     def create(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> RunFolder:
@@ -135,9 +136,19 @@ class RunFolder:
 
         Raises:
             NotFoundError: There is no such run.
-            DamagedRecordError: ``job.json`` is damaged.
+            DamagedRecordError: ``job.json`` is damaged, and this object has not read it before.
         """
-        return self._read(JOB_FILE, _JOB)
+        try:
+            self._known_job = self._read(JOB_FILE, _JOB)
+        except DamagedRecordError:
+            if self._known_job is None:
+                raise
+        return self._known_job
+
+    @property
+    def last_read(self) -> RunInfo | None:
+        """The record as this object last read or wrote it; None before."""
+        return self._known
 
     def info(self) -> RunInfo:
         """The record as it stands on disk.
@@ -176,6 +187,18 @@ class RunFolder:
             self._known = new
             return new
 
+    def mend(self) -> None:
+        """Write the record anew if it was damaged since this object read it; see :meth:`update`.
+
+        Raises:
+            OSError: It can't be written.
+            NotFoundError: The folder is gone.
+        """
+        try:
+            self.info()
+        except DamagedRecordError:
+            self.update()
+
     def _read_again(self) -> tuple[RunInfo | None, RunInfo]:
         """Return the record on the disk, None if it is damaged, and what to go on from. The lock is held."""
         known = self._known
@@ -185,6 +208,8 @@ class RunFolder:
             if known is None:
                 raise
             aside = recordfile.set_aside(self.path.parent.parent, self.path / STATUS_FILE)
+            if self._known_job is not None and not (self.path / JOB_FILE).is_file():
+                write_bytes(self.path / JOB_FILE, _encode(self._known_job))
             what = f"{STATUS_FILE} was damaged while the run went on ({error.why}) and was written anew"
             text = f"{what}; the damaged one is {aside}." if aside else f"{what}."
             return None, msgspec.structs.replace(known, warnings=(*known.warnings, text))
@@ -252,13 +277,14 @@ class RunFolder:
         problems: list[str] = []
         damaged = 0
         for number, line in enumerate(data.split(b"\n")[:-1], 1):
-            try:
-                found.append(_METRIC.decode(line))
-            except (ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
-                # The script owns this file; a line that it spoiled must not hide the others.
-                damaged += 1
-                if damaged <= _MOST_PROBLEMS:
-                    problems.append(f"Line {number} of {path} is damaged and left out: {recordfile.explain(error)}.")
+            metric = _metric(line)
+            if isinstance(metric, Metric):
+                found.append(metric)
+                continue
+            # The script owns this file; a line that it spoiled must not hide the others.
+            damaged += 1
+            if damaged <= _MOST_PROBLEMS:
+                problems.append(f"Line {number} of {path} is damaged and left out: {recordfile.explain(metric, line)}.")
         if damaged > _MOST_PROBLEMS:
             problems.append(f"{damaged - _MOST_PROBLEMS:,} more lines of {path} are damaged and left out.")
         return found, problems
@@ -363,6 +389,18 @@ _METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
 _INFO = msgspec.json.Decoder(RunInfo)
 _JOB = msgspec.json.Decoder(TrainingJob)
+
+
+def metric_lines(data: bytes) -> list[bytes]:
+    """Return the lines of ``metrics.jsonl`` that hold a metric."""
+    return [line for line in data.split(b"\n")[:-1] if isinstance(_metric(line), Metric)]
+
+
+def _metric(line: bytes) -> Metric | Exception:
+    try:
+        return _METRIC.decode(line)
+    except (ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        return error
 
 
 def _encode(record: msgspec.Struct) -> bytes:

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import environment
+from trainer.runtime import azureml_stand_in, environment
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
 from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
@@ -123,9 +123,8 @@ def install() -> None:
         return
     _installed = True
     if not on_azure():
-        from trainer.runtime import azureml_stand_in
-
         azureml_stand_in.install()
+    azureml_stand_in.install_open_datasets()
     if _is_main():
         environment.begin(Path.cwd() / OUTPUTS_DIR)
         atexit.register(_end)

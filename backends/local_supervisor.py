@@ -28,6 +28,7 @@ from trainer.failures import reason
 from trainer.finish import Outcome, finish
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
+from trainer.runtime import leftovers
 from trainer.runtime.layout import OUTPUTS_DIR
 
 SUPERVISOR_LOCK = "supervisor"
@@ -132,13 +133,18 @@ def make_workdir(folder: RunFolder) -> Path:
     return work
 
 
-def collect_outputs(folder: RunFolder) -> None:
+def collect_outputs(folder: RunFolder) -> tuple[str, ...]:
     """Move the outputs into the run's folder and remove the rest. Again after a kill: it goes on where it was.
+
+    Returns:
+        What was not kept, one sentence for each.
 
     Raises:
         OSError: It can't be written.
     """
     work, outputs = working_directory(folder), folder.outputs
+    # copytree() has kept the times of the snapshot's files.
+    lost = leftovers.sentence(leftovers.state_of(folder.snapshot), leftovers.state_of(work))
     made = work / OUTPUTS_DIR
     if made.is_dir() and not made.is_symlink():
         _keep_link_targets(made, work)
@@ -155,6 +161,7 @@ def collect_outputs(folder: RunFolder) -> None:
         made.replace(outputs)
     outputs.mkdir(exist_ok=True)
     _remove_workdir(folder)
+    return (lost,) if lost else ()
 
 
 def _remove_workdir(folder: RunFolder) -> None:

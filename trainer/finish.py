@@ -7,12 +7,13 @@ A backend whose job has ended says how, and :func:`finish` does the rest::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
+from trainer import divergence
 from trainer.artifacts import ArtifactStore
 from trainer.errors import RefusedError, TrainerError
 from trainer.failures import LINES, failure, reason
@@ -73,7 +74,7 @@ def finish(
     store: Callable[[], ArtifactStore],
     outcome: Outcome,
     *,
-    collect: Callable[[], None] | None = None,
+    collect: Callable[[], Sequence[str] | None] | None = None,
     retry_on: tuple[type[Exception], ...] = (),
 ) -> RunInfo:
     """Close the record of a run whose job has ended.
@@ -81,7 +82,8 @@ def finish(
     In this order: a run that succeeded becomes Finalizing; ``collect`` is called; if the run succeeded, its job has a
     model name and there is an ``outputs/model.npz``, that file is registered; the record takes the outcome's status,
     with the registered model. A run that succeeded becomes Failed if its outputs can't be collected or its model
-    can't be registered. It stays Completed, with a warning, if the script left no model or the backend has no registry.
+    can't be registered. It stays Completed, with a warning, if the script left no model or one that
+    holds NaN, or if the backend has no registry.
 
     What must hold before: the job's processes have ended, so that nothing writes to the outputs any more; the log is
     in ``folder.log_path``; the outputs are in ``folder.outputs``, or ``collect`` brings them there.
@@ -95,7 +97,8 @@ def finish(
         store: Gives the model registry; a backend passes its own ``store`` method. Called only if there is a model to
             register. ``RefusedError`` from it means that the backend has no registry.
         outcome: How the job ended.
-        collect: Brings the outputs into ``folder.outputs``. Called whatever the outcome, and again after a kill.
+        collect: Brings the outputs into ``folder.outputs``, and returns what was lost, one sentence for each.
+            Called whatever the outcome, and again after a kill.
         retry_on: Errors of ``collect`` and of the registration that may pass. They are raised and the record stays
             open, for a backend that calls this again later. Any other ``OSError`` or ``TrainerError`` ends the run.
 
@@ -111,20 +114,22 @@ def finish(
         if info.status.terminal:
             return info
         model: ModelRef | None = None
-        warnings: tuple[str, ...] = ()
+        warnings: list[str] = []
         if outcome.status is RunStatus.COMPLETED:
             with suppress(OSError):  # on a full disk; collecting may make room
                 folder.update(status=RunStatus.FINALIZING)
         try:
             if collect is not None:
-                collect()
+                warnings.extend(collect() or ())
         except retry_on:
             raise
         except (OSError, TrainerError) as error:
             outcome = _lost(folder, outcome, "outputs could not be kept", error)
         if outcome.status is RunStatus.COMPLETED:
+            warnings.extend(divergence.in_metrics(folder.metrics()))
             try:
-                model, warnings = _register(folder, store)
+                model, more = _register(folder, store)
+                warnings.extend(more)
             except retry_on:
                 raise
             except (OSError, TrainerError) as error:
@@ -152,6 +157,9 @@ def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[Mo
         return None, ()
     if not (folder.outputs / MODEL_FILE).is_file():
         return None, (f"The script left no outputs/{MODEL_FILE}, so no model was registered.",)
+    spoiled = divergence.in_model(folder.outputs / MODEL_FILE)
+    if spoiled:
+        return None, (spoiled,)
     try:
         registry = store()
     except RefusedError:

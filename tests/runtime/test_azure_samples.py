@@ -2,7 +2,7 @@
 
     TRAINER_AZURE_SAMPLES=FOLDER pytest tests/runtime/test_azure_samples.py
 
-FOLDER has one folder per version with ``chainer_mnist.py`` and its neighbours, of the repository MachineLearningNotebooks.
+FOLDER has one folder per version, with ``chainer_mnist.py`` and its neighbours in MachineLearningNotebooks.
 The scripts declare ``--gpu_id`` without a type and use GPU 0 by default, so where there is no GPU a file beside them
 supplies the type, and nothing else.
 """

@@ -5,9 +5,9 @@ whoever asks for it; NumPy and Chainer do, too. The layers import what they need
 :func:`standard_library_first`. Afterwards the script finds a neighbour that it imports, as under ``python SCRIPT``. One
 that it does not import, it has beside it by accident: libraries go on with the standard library's.
 
-This module is imported while a script's folder may be on the search path: it needs nothing that start-up does not load.
+This module is imported while a script's folder may be on the search path: it needs only what start-up loads.
 """
-# ruff: noqa: PTH100, PTH110, PTH112, PTH118, PTH120, PTH123, PTH208  # pathlib imports a dozen modules that may be hidden
+# ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH123, PTH208  # pathlib imports a dozen modules that may be hidden
 
 from __future__ import annotations
 
@@ -34,10 +34,19 @@ _USED_BY_LIBRARIES = (
         "multiprocessing.pool",
         "numbers",
     ),
-    *("opcode", "operator", "pickle", "pkgutil", "platform", "pprint", "queue", "random", "re", "secrets", "select"),
-    *("selectors", "shutil", "signal", "socket", "stat", "statistics", "string", "struct", "subprocess", "tempfile"),
-    *("textwrap", "threading", "time", "timeit", "token", "tokenize", "traceback", "types", "typing", "unittest"),
-    *("unittest.mock", "urllib.parse", "urllib.request", "uuid", "warnings", "weakref", "xml.etree.ElementTree"),
+    *("numbers", "opcode", "operator", "pickle", "pkgutil", "platform", "pprint", "queue", "random", "re", "secrets"),
+    *("select", "selectors", "shutil", "signal", "socket", "stat", "statistics", "string", "struct", "subprocess"),
+    *("tempfile", "textwrap", "threading", "time", "timeit", "token", "tokenize", "traceback", "types", "typing"),
+    *(
+        "unittest",
+        "unittest.mock",
+        "urllib.parse",
+        "urllib.request",
+        "uuid",
+        "warnings",
+        "weakref",
+        "xml.etree.ElementTree",
+    ),
     *("zipfile", "zlib"),
 )
 _LARGEST_SOURCE = 4 << 20

@@ -1,8 +1,8 @@
 """Names that NumPy has removed, for a script's own modules and for nobody else.
 
 Scripts of Chainer's time say ``np.int``, ``np.float`` or ``np.product``. NumPy asks its module-level ``__getattr__``
-for names that it does not have (PEP 562); here that function first looks who asks. A module of the script's gets what the
-name meant; to a library the name is absent, so what it finds out about NumPy stays true. Where NumPy
+for names that it does not have (PEP 562); here that function first looks who asks. A module of the script's gets what
+the name meant; to a library the name is absent, so what it finds out about NumPy stays true. Where NumPy
 has the name, as ``np.bool`` again since 2.0, nothing changes.
 """
 

@@ -4,7 +4,7 @@ Python imports a module of this name at start-up. Every Python process below a j
 them without any use for Chainer, so nothing is imported until the module that needs a layer is.
 """
 # pathlib would be most of this file's cost.
-# ruff: noqa: ARG002, PTH100, PTH120
+# ruff: noqa: PTH100, PTH120
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ import importlib
 import os
 import sys
 
+TYPE_CHECKING = False  # typing need not be loaded for it
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # .../<root>/trainer/runtime/site
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
 
-# Python puts the folder of a script in front only after this file has run. pathlib and types are not loaded yet, either.
+# Python puts the folder of a script in front only after this file has run.
 _PATH = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
 _LOADED = frozenset(sys.modules)
 
@@ -31,14 +37,16 @@ _LAYERS = {
 class _Trigger:
     """A finder that finds nothing: it only notices which modules are asked for."""
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         layer = _LAYERS.pop(fullname, None)
         if layer is None:
             return None
         _activate(*layer)
         # The layer's own finder is in front of this one now: too late for this import, if it went on from here.
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)  # type: ignore[arg-type]
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
             if spec is not None:
                 return spec
         return None

@@ -24,6 +24,7 @@ from pathlib import Path
 from backends import local_processes as processes
 from backends.local_store import LocalStore
 from trainer.artifacts import ArtifactStore
+from trainer.copying import copy_file
 from trainer.failures import reason
 from trainer.finish import Outcome, finish
 from trainer.records import RunFailure, RunInfo, RunStatus
@@ -126,7 +127,7 @@ def make_workdir(folder: RunFolder) -> Path:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work)
+    shutil.copytree(folder.snapshot, work, copy_function=copy_file)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)

@@ -21,7 +21,7 @@ from trainer.modelfile import check_npz
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
-from trainer.runfolder import SUBMISSION_LOCK, RunFolder
+from trainer.runfolder import RunFolder
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
@@ -161,12 +161,18 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
     backend.check(prepared.job)
-    folder = RunFolder.create(home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest)
+    # Locked, so that whoever looks meanwhile doesn't take a run that nobody supervises yet for a dead one.
+    with RunFolder.submitting(
+        home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest
+    ) as folder:
+        _hand_over(prepared, backend, folder)
+    return Run(folder, backend)
+
+
+def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
     try:
-        # Held so that whoever looks meanwhile doesn't take a run that nobody supervises yet for a dead one.
-        with folder.locked(SUBMISSION_LOCK):
-            prepared.snapshot.stage(folder.snapshot)
-            backend.submit(folder)
+        prepared.snapshot.stage(folder.snapshot)
+        backend.submit(folder)
     except KeyboardInterrupt:
         with suppress(TrainerError):
             backend.cancel(folder)
@@ -178,7 +184,6 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
         with suppress(OSError):
             folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
         raise
-    return Run(folder, backend)
 
 
 def _canceled(info: RunInfo) -> RunInfo:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,13 +24,14 @@ from backends.azure.errors import (
     retry,
     status_of,
 )
-from trainer.errors import ConfigError, IntegrityError, RefusedError
+from backends.azure.outputs import download_outputs
+from trainer.errors import ConfigError, RefusedError
 from trainer.failures import LINES, failure
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
 from trainer.runtime import leftovers
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ _SCRIPT_LOGS = (
 )
 # Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
 _METRICS_ARTIFACT = f"{LOGS_DIR}/{METRICS_FILE}"
-_OUTPUTS = f"{OUTPUTS_DIR}/"
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
@@ -143,8 +142,8 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) ->
     def collect() -> tuple[str, ...]:
         with explained(f"collect the outputs of run {folder.run_id}"):
             _download_other_logs(folder, logs)
-            _download_outputs(run, folder)
-        return _not_kept(folder)
+            problems = download_outputs(run, folder)
+        return (*problems, *_not_kept(folder))
 
     return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
 
@@ -311,35 +310,6 @@ def _not_kept(folder: RunFolder) -> tuple[str, ...]:
             said = facts.get(leftovers.FACT) if isinstance(facts, dict) else None
             return (said[:_LONGEST_SENTENCE],) if isinstance(said, str) else ()
     return ()
-
-
-def _download_outputs(run: Run, folder: RunFolder) -> None:
-    """Download ``outputs/``; the folder's is either the empty one it began with or complete."""
-    names = sorted({name for name in retry(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
-    temporary = Path(tempfile.mkdtemp(prefix=".outputs.", dir=folder.path))
-    try:
-        for name in names:
-            target = temporary.joinpath(*_checked_parts(name.removeprefix(_OUTPUTS)))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            retry(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
-        temporary.chmod(0o755)
-        if any(folder.outputs.iterdir()):
-            shutil.rmtree(folder.outputs)
-        temporary.replace(folder.outputs)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _checked_parts(name: str) -> tuple[str, ...]:
-    """Split the path of a file below the outputs; refuse one that could lead out of them.
-
-    Raises:
-        IntegrityError: It could.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
-        raise IntegrityError(f"The run has an output named {name[:100]!r}.", "It was not downloaded; rename it there.")
-    return parts
 
 
 def _seconds(text: object) -> float | None:

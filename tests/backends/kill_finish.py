@@ -11,7 +11,7 @@ import numpy as np
 
 from backends import local_supervisor as supervisor
 from backends.local import LocalBackend
-from backends.local_supervisor import make_workdir, working_directory
+from backends.local_workdir import make_workdir, working_directory
 from tests.artifacts.kill_everywhere import survives
 from trainer.finish import Outcome
 from trainer.home import Home

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from backends.local import LocalBackend
-from backends.local_supervisor import collect_outputs, make_workdir, working_directory
+from backends.local_workdir import collect_outputs, make_workdir, working_directory
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from tests.contract.backend_contract import arrays
 from trainer.home import Home
@@ -71,10 +70,6 @@ class TestDeaths:
     def test_a_submission_killed_before_its_supervisor_started_fails(self, home: Home) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
         backend = LocalBackend(home, {})
-        assert (
-            backend.refresh(folder).status is RunStatus.NOT_STARTED
-        )  # so young that its client may be about to lock it
-        folder.update(created=time.time() - 60)
         with folder.locked(SUBMISSION_LOCK):
             assert backend.refresh(folder).status is RunStatus.NOT_STARTED
         assert backend.refresh(folder).status is RunStatus.FAILED

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import azureml_stand_in, environment, leftovers
+from trainer.runtime import azureml_stand_in, environment, leftovers, output_names
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
 from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
@@ -150,6 +150,8 @@ def _end() -> None:
     if os.environ.get(_MAIN, "").partition(":")[0] == str(os.getpid()):
         try:
             environment.write()
+            if on_azure():
+                output_names.rename_unsendable(Path.cwd() / OUTPUTS_DIR)
         except RuntimeFault as fault:
             sys.stderr.write(f"warning: {fault.message}\n")
 

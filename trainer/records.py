@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from trainer.redaction import redact
+
 
 class RunStatus(StrEnum):
     """Azure ML's own words, on every backend.
@@ -42,6 +44,9 @@ class RunFailure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     log_tail: tuple[str, ...] = ()
     exit_code: int | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "message", redact(self.message))
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,12 +1,13 @@
-"""Write the reference of all commands and settings into docs/, from the parsers and tables themselves.
+"""Write what docs/ says of every command, setting and module, from the parsers, tables and docstrings themselves.
 
-uv run scripts/cli_reference.py            rewrite docs/cli.md and docs/configuration.md
+uv run scripts/cli_reference.py            rewrite docs/cli.md, configuration.md and architecture.md
 uv run scripts/cli_reference.py --check    exit 1 if it is out of date
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,13 @@ from trainer.config import JOB
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PACKAGES = (
+    (ROOT, "trainer"),
+    (ROOT, "backends"),
+    (ROOT / "azureml-emulator" / "src", "azureml_emulator"),
+)
 MARK = "<!-- What follows is written by scripts/cli_reference.py. -->\n"
 END = "<!-- The end of what scripts/cli_reference.py writes. -->\n"
 
@@ -40,9 +47,28 @@ def settings() -> str:
     return "\n\n".join(tables) + "\n\n"
 
 
+def rooms() -> str:
+    """The Markdown of every module, with the first line of its docstring."""
+    lines = []
+    for top, package in PACKAGES:
+        for folder in sorted({path.parent for path in (top / package).rglob("*.py")}):
+            modules = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+            lines += [f"### {'.'.join(folder.relative_to(top).parts)}", ""]
+            lines += [_first_line(folder / "__init__.py"), ""] if (folder / "__init__.py").is_file() else []
+            lines += ["| | |", "| --- | --- |", *(f"| `{path.stem}` | {_first_line(path)} |" for path in modules), ""]
+    lines += ["### Beside them", "", "| | |", "| --- | --- |"]
+    lines += [f"| `{path.name}` | {_first_line(path)} |" for path in sorted(ROOT.glob("*.py"))]
+    return "\n".join([*lines, "", ""])
+
+
+def _first_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0].replace("|", "\\|")
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page, with its text renewed."""
-    for name, text in (("cli.md", reference()), ("configuration.md", settings())):
+    for name, text in (("cli.md", reference()), ("configuration.md", settings()), ("architecture.md", rooms())):
         path = DOCS / name
         head, mark, rest = path.read_text(encoding="utf-8").partition(MARK)
         _, end, tail = rest.partition(END)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from trainer import divergence
 from trainer.artifacts import ArtifactStore, environment_problems
 from trainer.errors import RefusedError
 from trainer.failures import LINES, failure, reason
@@ -86,8 +87,8 @@ def finish(
     In this order: a run that succeeded becomes Finalizing; ``collect`` is called; if the run succeeded, its job has a
     model name and there is an ``outputs/model.npz``, that file is registered; the record takes the outcome's status,
     with the registered model. A run that succeeded becomes Failed if its outputs can't be collected or its model
-    can't be registered. It stays Completed, with a warning, if the script left no model, if single outputs were lost,
-    if records that the script wrote are damaged, or if the backend has no registry.
+    can't be registered. It stays Completed, with a warning, if the script left no model or one that holds NaN, if
+    single outputs were lost, if records that the script wrote are damaged, or if the backend has no registry.
 
     What must hold before: the job's processes have ended, so that nothing writes to the outputs any more; the log is
     in ``folder.log_path``; the outputs are in ``folder.outputs``, or ``collect`` brings them there.
@@ -135,6 +136,7 @@ def finish(
         except Exception as error:  # outputs are anyone's: whatever is met there, the run must end
             outcome = _lost(folder, outcome, "outputs could not be kept", error)
         if outcome.status is RunStatus.COMPLETED:
+            warnings.extend(divergence.in_metrics(folder.metrics()))
             try:
                 model, more = _register(folder, store)
                 warnings.extend(more)
@@ -181,6 +183,9 @@ def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[Mo
     if what != "a file":
         left = f"left {what} as" if what else "left no"
         return None, (f"The script {left} outputs/{MODEL_FILE}, so no model was registered.",)
+    spoiled = divergence.in_model(folder.outputs / MODEL_FILE)
+    if spoiled:
+        return None, (spoiled,)
     try:
         registry = store()
     except RefusedError:

@@ -109,12 +109,16 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None."""
+    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None.
+
+    ``text`` is what was logged where it is no finite number: ``nan``, or a string of the script's.
+    """
 
     name: str
     value: float | None
     step: float | None = None
     time: float = 0.0
+    text: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

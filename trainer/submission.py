@@ -200,7 +200,11 @@ def _dataset(
 
 # What a script asks for data with, and the data set that answers it.
 _MENTIONS = (
-    (rb"\bget_mnist\b|\btrainer\.runtime import [^#\n]*\bdatasets\b", "auto"),
+    (
+        rb"\bget_mnist\b|\bazureml\.opendatasets import [^#\n]*\bMNIST\b"
+        rb"|\btrainer\.runtime import [^#\n]*\bdatasets\b",
+        "auto",
+    ),
     (rb"\bget_fashion_mnist\b", "fashion-mnist"),
 )
 

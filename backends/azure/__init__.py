@@ -9,7 +9,8 @@
     errors        the SDK's errors in this project's words
     cluster       the AmlCompute cluster, reused or created
     submit        the estimator, submitted so that a job can't run twice
-    sync          a run's status, log, metrics and outputs, brought into its folder
+    sync          a run's status, log and metrics, brought into its folder
+    outputs       its outputs, each downloaded by itself
     sdk           what is used of the SDK, as types
     store         the workspace's model registry
 

@@ -40,6 +40,8 @@ OUTPUTS_DIR = "outputs"
 MODEL_FILE = "model.npz"
 CHECKPOINT_FILE = "checkpoint.npz"
 ENVIRONMENT_FILE = "environment.json"
+RENAMED_OUTPUTS = "renamed_outputs"
+"""The key in the environment file with the outputs that a node had to rename: old name, new name, reason."""
 LOGS_DIR = "logs"
 """What a job on Azure ML writes here is streamed while it runs."""
 

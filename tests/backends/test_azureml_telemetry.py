@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).parent / "programs" / "flipped_telemetry.py"
 JOB = """
 import azureml.telemetry
-print(*azureml.telemetry.get_diagnostics_collection_info(), type(azureml.telemetry.get_telemetry_log_handler()).__name__)
+handler = azureml.telemetry.get_telemetry_log_handler()
+print(*azureml.telemetry.get_diagnostics_collection_info(), type(handler).__name__)
 """
 
 

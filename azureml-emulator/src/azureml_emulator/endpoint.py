@@ -154,8 +154,6 @@ class Endpoint:
             "CURL_CA_BUNDLE": str(self.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
-            # Keeps azureml.telemetry, which sends if a file in site-packages says so, from looking up its host.
-            "HBI_WORKSPACE_JOB": "true",
         }
         if isolate_home:
             variables["HOME"] = str(self._state.client_home)

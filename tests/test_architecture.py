@@ -39,7 +39,7 @@ EXCEPTIONS = {
 # Third-party packages that the travelling runtime may name: a node has nothing else for certain.
 RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 # Named there only behind a guard, because a node may or may not have them.
-RUNTIME_GUARDED = {"azureml", "threadpoolctl", "mpi4py", "sitecustomize"}
+RUNTIME_GUARDED = {"azureml", "threadpoolctl", "mpi4py", "pandas", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
 HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend"}
 
@@ -75,6 +75,10 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
     ("trainer.runtime.site.sitecustomize", "importlib.import_module(module)"): (
         {"trainer.runtime.compat", "trainer.runtime.reporting"},
         "a layer, once the script imports Chainer",
+    ),
+    ("trainer.runtime.shadowing", "__import__(name)"): (
+        set(),
+        "the standard library's modules, before a script's neighbours of their names can be found",
     ),
     ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
 }

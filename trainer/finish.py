@@ -8,7 +8,7 @@ A backend whose job has ended says how, and :func:`finish` does the rest::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def finish(
     store: Callable[[], ArtifactStore],
     outcome: Outcome,
     *,
-    collect: Callable[[], Sequence[str] | None] | None = None,
+    collect: Callable[[], object] | None = None,
     retry_on: tuple[type[Exception], ...] = (),
 ) -> RunInfo:
     """Close the record of a run whose job has ended.
@@ -102,8 +102,8 @@ def finish(
         store: Gives the model registry; a backend passes its own ``store`` method. Called only if there is a model to
             register. ``RefusedError`` from it means that the backend has no registry.
         outcome: How the job ended.
-        collect: Brings the outputs into ``folder.outputs``, and returns what was lost of them, one sentence for each.
-            Called whatever the outcome, and again after a kill.
+        collect: Brings the outputs into ``folder.outputs``. A list that it returns says what was lost of them, one
+            sentence for each. Called whatever the outcome, and again after a kill.
         retry_on: Errors of ``collect`` and of the registration that may pass. They are raised and the record stays
             open, for a backend that calls this again later. Any other exception ends the run.
 
@@ -128,7 +128,9 @@ def finish(
                 folder.update(failure=outcome.failure)
         try:
             if collect is not None:
-                warnings.extend(collect() or ())
+                lost = collect()
+                if isinstance(lost, list):
+                    warnings.extend(map(str, lost))
         except retry_on:
             raise
         except Exception as error:  # outputs are anyone's: whatever is met there, the run must end

@@ -7,6 +7,7 @@ same from an earlier run. :func:`submit` gives the result a folder and a backend
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
+from trainer.errors import IntegrityError, NotFoundError, RefusedError, SignInError, TrainerError, UsageError
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
 from trainer.records import RunFailure, RunInfo, RunStatus
@@ -155,7 +156,7 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """Give a prepared job a folder and start it.
 
     Raises:
-        RefusedError: The backend will not take it. Where its limits or its check say so, nothing has been written.
+        RefusedError, SignInError: The backend will not take it; no run is left.
         TrainerError: It could not be started. The run's folder says why, with the status Failed.
     """
     if backend.limits is not None:
@@ -180,6 +181,10 @@ def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
         raise
     except Exception as error:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, RefusedError | SignInError) and folder.info().status is RunStatus.NOT_STARTED:
+            # Nothing was sent, and whoever asked is told: there is no run of which to keep a record.
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
         # On a full disk the record stays NotStarted, and the next refresh ends a run that nobody submits any more.
         with suppress(OSError):
             folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))

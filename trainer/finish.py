@@ -129,7 +129,7 @@ def finish(
         try:
             if collect is not None:
                 lost = collect()
-                if isinstance(lost, list):
+                if isinstance(lost, list | tuple):
                     warnings.extend(map(str, lost))
         except retry_on:
             raise

@@ -98,7 +98,7 @@ def list_infos(
                 else:
                     info = backend.refresh(RunFolder(home.runs / run_id))
             except NoLocksError as error:
-                text = f"{error.message} Runs that have not ended are shown as last seen."
+                text = f"The file system of {home.runs} has no locks ({error.why}): unfinished runs are shown as last seen."
                 if text not in problems:  # once, however many there are
                     problems.append(text)
             except (TrainerError, OSError) as error:

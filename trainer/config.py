@@ -291,7 +291,7 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
     try:
         content: Any = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.", "Correct it.") from error
+        raise ConfigError(f"{path} is not TOML: {error}.", f"Edit {path}.") from error
     for name in table:
         content = content.get(name, {}) if isinstance(content, dict) else {}
     if not isinstance(content, dict):

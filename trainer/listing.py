@@ -87,7 +87,7 @@ def list_infos(
                     backends[info.backend] = load(info.backend, home)
                 info = backends[info.backend].refresh(RunFolder(home.runs / run_id))
             except TrainerError as error:
-                problems.append(f"{info.run_id} is shown as last seen: {error.message}")
+                problems.append(f"{info.run_id}: showing the last known status; {error.message}")
         infos.append(info)
     return Listing(tuple(infos), tuple(problems), len(known) - len(known[:limit]))
 

@@ -197,6 +197,8 @@ def _make_sample(folder: Path) -> None:
 
 def _directory(where: str, cache: Cache) -> ResolvedDataset:
     directory = expanded(Path(where))
+    if directory.is_file():
+        raise UsageError(f"{where} is a file.", f"Give the directory that holds the four IDX files: {directory.parent}")
     if not directory.is_dir():
         near = difflib.get_close_matches(where, CATALOGUE, 1)
         raise UsageError(

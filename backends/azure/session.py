@@ -25,6 +25,7 @@ from backends.azure.emulator import running_emulator
 from backends.azure.errors import explained, retry
 from trainer.console.output import warn
 from trainer.errors import ConfigError, MissingExtraError
+from trainer.home import expanded
 from trainer.redaction import redact
 from trainer.runtime.layout import NO_TELEMETRY_VARIABLE
 
@@ -110,7 +111,7 @@ def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
 
 def find_config(start: Path) -> Path | None:
     """Find the ``config.json`` that ``Workspace.from_config(start)`` would use; None if there is none."""
-    start = start.expanduser().resolve()
+    start = expanded(start).resolve()
     if start.is_file():
         return start
     for directory in _CONFIG_DIRS:

@@ -31,10 +31,11 @@ class _UnusableError(Exception):
     """One output can't be brought here; its text says why."""
 
 
-def download_outputs(run: Run, folder: RunFolder) -> None:
+def download_outputs(run: Run, folder: RunFolder) -> list[str]:
     """Download ``outputs/``; the folder's is either the empty one it began with or complete.
 
-    What could not be brought is named in the record's warnings, and so is what the node had to rename.
+    Returns:
+        What could not be brought, and what the node had to rename, one sentence for each.
 
     Raises:
         OSError: The disk is full, or the folder can't be written.
@@ -56,12 +57,7 @@ def download_outputs(run: Run, folder: RunFolder) -> None:
         temporary.replace(folder.outputs)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if warnings:
-        folder.update(
-            lambda info: msgspec.structs.replace(
-                info, warnings=(*info.warnings, *(text for text in warnings if text not in info.warnings))
-            )
-        )
+    return warnings
 
 
 def _download(run: Run, name: str, root: Path) -> None:

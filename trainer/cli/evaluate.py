@@ -11,7 +11,7 @@ from trainer.cli.completers import model_files
 from trainer.cli.context import store_of
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 from trainer.console.download import DownloadProgress
-from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table
+from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table, warn
 from trainer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def predict_command(*, model: str, images: list[str], as_json: bool, **flags: An
     """Classify images."""
     paths = [_image(name) for name in images]
     found = modeluse.predict(modeluse.open_model(model, lambda: store_of(flags)), paths)
+    for item in found:
+        for text in item.notes:
+            warn(f"{item.path}: {text}")
     if as_json:
         print_json(found)
     else:

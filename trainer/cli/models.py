@@ -27,6 +27,8 @@ def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
     name, wanted = (name, None) if name is None else parse_model_reference(name)
     store = store_of(flags)
     versions = store.versions(name)
+    for problem in store.damaged():
+        note(f"{problem} To set it aside: trainer doctor --repair")
     if name is not None and not versions:
         raise NotFoundError(f"There is no model {name!r} in the {store.name} registry.", "See: trainer models")
     if wanted is not None:

@@ -98,7 +98,8 @@ def list_infos(
                 else:
                     info = backend.refresh(RunFolder(home.runs / run_id))
             except NoLocksError as error:
-                text = f"The file system of {home.runs} has no locks ({error.why}): unfinished runs are shown as last seen."
+                where = f"The file system of {home.runs} has no locks ({error.why})"
+                text = f"{where}: runs that have not ended are shown as last seen."
                 if text not in problems:  # once, however many there are
                     problems.append(text)
             except (TrainerError, OSError) as error:

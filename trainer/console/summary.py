@@ -28,6 +28,7 @@ from trainer.console.output import (
     number,
     paint,
 )
+from trainer.host import elsewhere
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -113,6 +114,8 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Experiment", info.experiment
         yield "Command", shlex.join([job.script, *job.arguments])
         yield "Created", moment(info.created)
+        if info.host:
+            yield "Host", inline(info.host.name) + (" (another machine: shown as last seen)" if elsewhere(info) else "")
         if info.resumed_from:
             yield "Resumed from", info.resumed_from
         if job.tags:

@@ -429,6 +429,9 @@ def _draft(runs: Path) -> Iterator[RunFolder]:
                 stack.enter_context(draft.locked(SUBMISSION_LOCK, blocking=False))
             except (BlockingIOError, FileNotFoundError, NotFoundError):
                 continue  # between its making and its locking another process took it for a leftover
+            except Exception:  # there are no locks
+                remove_tree(draft.path)
+                raise
             if not draft.path.exists():
                 continue
             try:

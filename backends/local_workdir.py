@@ -16,6 +16,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from trainer.copying import copy_file
 from trainer.failures import reason
 from trainer.recordfile import kind_of
 from trainer.runfolder import RunFolder
@@ -45,7 +46,7 @@ def make_workdir(folder: RunFolder) -> Path:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work)
+    shutil.copytree(folder.snapshot, work, copy_function=copy_file)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)

@@ -83,7 +83,7 @@ def _last_line(lines: Sequence[str]) -> str | None:
 
 def _signal_name(number: int) -> str:
     if number == signal.SIGKILL:
-        return "SIGKILL; the kernel sends it too when memory runs out"
+        return "SIGKILL, possibly out of memory"
     try:
         return signal.Signals(number).name
     except ValueError:

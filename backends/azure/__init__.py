@@ -4,6 +4,7 @@
     vm_sizes      Azure's VM sizes: GPUs, retirements, successors, CUDA versions
     image         the pins of what is installed here, and the Dockerfile made of them
     signin        credentials
+    deadline      the limit on how long signing in may wait
     session       the SDK's import, and a workspace
     emulator      a loopback service instead of Azure
     errors        the SDK's errors in this project's words

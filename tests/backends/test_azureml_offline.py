@@ -502,8 +502,10 @@ class TestPlan:
         assert "numpy==" in details["pins"]
         assert "openmpi" in details["image"]
         assert details["time cap"] == "30 minutes"
-        assert "Standard_NC4as_T4_v3" in details["VM size"]
-        assert any("2023-08-31" in warning for warning in found["warnings"])
+        size, why = details["VM size"]
+        assert "Standard_NC4as_T4_v3" in size
+        assert "2023-08-31" in why
+        assert not any("2023-08-31" in warning for warning in found["warnings"])
 
     def test_a_cpu_size_plans_a_cpu_image(self, home: Home) -> None:
         plan = AzureMLBackend(home, {"vm_size": "Standard_DS3_v2"}).plan(_job(), _snapshot())

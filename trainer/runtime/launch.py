@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> None:
 
     folder = Path.cwd() if as_module else Path(target).resolve().parent
     _import_layers(folder)
-    _arrange_path(folder)
     _trim_tracebacks()
+    _arrange_path(folder)
 
     from trainer.runtime.faults import RuntimeFault
 
@@ -154,12 +154,17 @@ def _run_script(path: str) -> None:
 
 
 def _trim_tracebacks() -> None:
+    from trainer.runtime.hints import hint_on
+
     previous = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         frame = _below_launcher(traceback)
         # None: the script never started (a syntax error, say); Python shows no frames then either.
         previous(kind, error.with_traceback(frame), frame)
+        hint = hint_on(f"{kind.__name__}: {error}")
+        if hint:
+            sys.stderr.write(f"hint: {hint}\n")
 
     sys.excepthook = excepthook
 

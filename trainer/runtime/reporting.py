@@ -24,7 +24,7 @@ from typing import Any
 
 from trainer.runtime import azureml_stand_in, environment, leftovers, output_names
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, NO_TELEMETRY_VARIABLE, OUTPUTS_DIR, RUN_DIR_VARIABLE
 from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
 
 _MAIN = "TRAINER_REPORTING_MAIN"
@@ -122,6 +122,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
+    os.environ[NO_TELEMETRY_VARIABLE] = "true"
     if not on_azure():
         azureml_stand_in.install()
     azureml_stand_in.install_open_datasets()

@@ -18,6 +18,7 @@ from azureml_emulator.store.artifacts import ArtifactStore, StoredArtifact
 from azureml_emulator.store.blobs import BlobStore
 from azureml_emulator.store.compute import ComputeStore
 from azureml_emulator.store.database import Database
+from azureml_emulator.store.environments import EnvironmentStore
 from azureml_emulator.store.jobs import JobStore
 from azureml_emulator.store.metrics import MetricStore
 from azureml_emulator.store.models import ModelStore
@@ -98,6 +99,7 @@ class Service:
         self.snapshots = SnapshotStore(self.database, self.blobs)
         self.models = ModelStore(self.database)
         self.computes = ComputeStore(self.database)
+        self.environments = EnvironmentStore(self.database)
         self.jobs = JobStore(self.database)
         self.sweeps = SweepStore(self.database)
         # The SDK caches its latest snapshot by workspace id. A new state needs a new one, or the SDK would build on

@@ -70,10 +70,14 @@ def release() -> None:
 
     A failed upload does not fail the run: the emulator picks up from the working directory what did not arrive.
     """
+    from azureml.exceptions import AzureMLException
     from azureml.history._tracking import execute_job_release
 
     try:
         execute_job_release()
+    except AzureMLException as error:
+        # Such as a file that the script has uploaded itself, under the name that it has in ./outputs.
+        sys.stderr.write(f"Uploading ./outputs: {error.message}\n")
     except Exception:
         traceback.print_exc()
 

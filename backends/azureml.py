@@ -255,8 +255,8 @@ class AzureMLBackend(Backend):
 
     def _refresh_missing(self, folder: RunFolder, info: RunInfo) -> RunInfo:
         """Refresh a run that the service doesn't have, yet or at all."""
-        # Not before it was sent either, as after a clock was set back: it would be on its way for ever.
-        on_its_way = 0 <= time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
+        # abs: one that was sent while the clock was ahead would be on its way until the clock has caught up.
+        on_its_way = abs(time.time() - float(info.detail.get(sync.SENT, 0.0))) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
         if info.detail.get(sync.CANCEL_ASKED):

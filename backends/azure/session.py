@@ -134,7 +134,7 @@ def read_config(path: Path) -> WorkspaceRef:
         if len(scope) >= 9:  # the form of old SDKs: one ARM id
             found = {"subscription_id": scope[2], "resource_group": scope[4], "workspace_name": scope[8]}
         return msgspec.convert(found, WorkspaceRef)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not a workspace's config.json: {error}.",
             "It holds subscription_id, resource_group and workspace_name; download it again from https://ml.azure.com.",

@@ -14,6 +14,7 @@ from trainer.console.output import duration, moment, note, print_json, print_log
 from trainer.console.summary import as_object, curves_of, kept_path, print_summary, relative
 from trainer.errors import UsageError
 from trainer.home import find_home
+from trainer.host import elsewhere
 from trainer.listing import list_infos
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def cancel_command(*, reference: str, as_json: bool) -> None:
     elif before.status.terminal:
         note(f"Run {run.run_id} has already ended ({before.status}).")
     else:
-        note(f"Run {run.run_id}: {info.status if info.status.terminal else 'stopping'}.")
+        where = f" on {host}" if (host := elsewhere(info)) else ""
+        note(f"Run {run.run_id}: {info.status if info.status.terminal else f'stopping{where}'}.")
 
 
 def _row(info: RunInfo) -> tuple[str, ...]:

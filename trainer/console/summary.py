@@ -29,6 +29,7 @@ from trainer.console.output import (
     paint,
 )
 from trainer.errors import TrainerError
+from trainer.host import elsewhere
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -125,6 +126,12 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Experiment", info.experiment
         yield "Command", shlex.join([job.script, *job.arguments])
         yield "Created", moment(info.created)
+        if info.host:
+            yield (
+                "Host",
+                inline(info.host.name)
+                + (" (another machine: the last known status is shown)" if elsewhere(info) else ""),
+            )
         if info.resumed_from:
             yield "Resumed from", info.resumed_from
         if job.tags:

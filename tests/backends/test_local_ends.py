@@ -4,18 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from backends.local import LocalBackend
-from backends.local_supervisor import collect_outputs, make_workdir, working_directory
+from backends.local_workdir import collect_outputs, make_workdir, working_directory
+from tests.backends.kill_finish import SCENES
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from tests.contract.backend_contract import arrays
 from trainer.home import Home
 from trainer.job import TrainingJob
+from trainer.listing import list_infos
 from trainer.records import RunStatus
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.submission import JobRequest, prepare, resume, submit
@@ -71,10 +72,6 @@ class TestDeaths:
     def test_a_submission_killed_before_its_supervisor_started_fails(self, home: Home) -> None:
         folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
         backend = LocalBackend(home, {})
-        assert (
-            backend.refresh(folder).status is RunStatus.NOT_STARTED
-        )  # so young that its client may be about to lock it
-        folder.update(created=time.time() - 60)
         with folder.locked(SUBMISSION_LOCK):
             assert backend.refresh(folder).status is RunStatus.NOT_STARTED
         assert backend.refresh(folder).status is RunStatus.FAILED
@@ -130,6 +127,21 @@ class TestCancel:
         subprocess.run([sys.executable, "-c", code, str(home.path)], check=True)
         assert run.wait(SECONDS).status is RunStatus.CANCELED
 
+    @pytest.mark.parametrize("then", [0.0, 253402300799.0])
+    def test_whatever_the_clock_said_when_it_was_submitted(self, home: Home, tmp_path: Path, then: float) -> None:
+        run = start(home, tmp_path / "job", SLEEP)
+        worker(run)
+        run.folder.update(created=then, started=then)
+        assert [info.status for info in list_infos(home).infos] == [RunStatus.RUNNING]
+        run.cancel()
+        assert run.wait(SECONDS).status is RunStatus.CANCELED
+
+    @pytest.mark.parametrize("then", [0.0, 253402300799.0])
+    def test_a_submission_that_died_while_the_clock_was_wrong(self, home: Home, then: float) -> None:
+        folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
+        folder.update(created=then)
+        assert [info.status for info in list_infos(home).infos] == [RunStatus.FAILED]
+
     def test_what_was_written_before_is_kept(self, home: Home, tmp_path: Path) -> None:
         run = start(home, tmp_path / "job", FAMILY, "600")
         family(run)
@@ -144,14 +156,15 @@ class TestCancel:
         assert run.wait(SECONDS).status is RunStatus.CANCELED
 
 
-def test_killed_at_every_file_operation_of_a_runs_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_killed_at_every_file_operation_of_a_runs_end(tmp_path: Path, scene: str) -> None:
     harness = Path(__file__).with_name("kill_finish.py")
     done = subprocess.run(
-        [sys.executable, harness, tmp_path],
+        [sys.executable, harness, tmp_path, scene],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(harness.parents[2])},
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 30
+    assert int(done.stdout) > 15

@@ -10,8 +10,8 @@ from trainer import modeluse
 from trainer.cli.context import local_only, open_run
 from trainer.cli.parsing import Parser, add_json, add_reference
 from trainer.console.follow import follow_to_the_end
-from trainer.console.output import duration, moment, note, print_json, print_log, say, table
-from trainer.console.summary import as_object, curves_of, print_summary, relative
+from trainer.console.output import duration, moment, note, print_json, print_log, say, table, warn
+from trainer.console.summary import as_object, curves_of, kept_path, print_summary, relative
 from trainer.errors import UsageError
 from trainer.home import find_home
 from trainer.listing import list_infos
@@ -86,7 +86,7 @@ def logs_command(*, reference: str, follow: bool, as_json: bool) -> None:
         if as_json:
             print_json({"line": line})
         else:
-            print_log(line, sys.stdout)
+            print_log(kept_path(line, run), sys.stdout)
         if follow:
             sys.stdout.flush()
 
@@ -103,7 +103,10 @@ def add_attach(parser: Parser) -> None:
 
 def attach_command(*, reference: str, logs: bool | None, as_json: bool) -> int:
     """Follow a run to its end."""
-    return follow_to_the_end(open_run(reference), logs=logs, as_json=as_json)
+    run = open_run(reference)
+    if run.job.dataset_note:
+        warn(run.job.dataset_note)
+    return follow_to_the_end(run, logs=logs, as_json=as_json)
 
 
 def add_cancel(parser: Parser) -> None:

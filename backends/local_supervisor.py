@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from backends import local_processes as processes
@@ -28,7 +29,7 @@ from trainer.failures import reason
 from trainer.finish import Outcome, finish
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
-from trainer.runtime.layout import OUTPUTS_DIR
+from trainer.runtime.layout import JOB_DIR, OUTPUTS_DIR
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself prints: nothing, or a traceback.
@@ -121,15 +122,38 @@ def working_directory(folder: RunFolder) -> Path:
 def make_workdir(folder: RunFolder) -> Path:
     """Copy the snapshot and show its outputs in the run's folder.
 
+    The trials of a study share one snapshot; of that, what is ours (the runtime and the data set) is linked.
+
     Raises:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work)
+    if folder.snapshot.is_symlink():
+        copy_linked(folder.snapshot, work)
+    else:
+        shutil.copytree(folder.snapshot, work)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
     return work
+
+
+def copy_linked(snapshot: Path, work: Path) -> None:
+    """Copy a snapshot with hard links for the files that no script has a reason to write to.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    shared = os.path.join(snapshot, JOB_DIR, "")  # noqa: PTH118  # compared with what copytree passes, a text
+
+    def copy(source: str, target: str) -> str:
+        if source.startswith(shared):
+            with suppress(OSError):  # a file system without links
+                os.link(source, target)
+                return target
+        return str(shutil.copy2(source, target))
+
+    shutil.copytree(snapshot, work, copy_function=copy)
 
 
 def collect_outputs(folder: RunFolder) -> None:

@@ -52,6 +52,22 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a trial of a study was stopped before its end.
+
+    Attributes:
+        by: The policy: ``bandit``, ``median``, ``truncation`` or ``asha``.
+        step: The interval at which it was judged: the number of values of the metric.
+        value: What it was judged by; None for NaN.
+        bound: What that value is worse than, or None where the policy tells none.
+    """
+
+    by: str
+    step: int
+    value: float | None
+    bound: float | None = None
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a run. Stored as ``status.json``; times are seconds since the epoch, UTC.
 
@@ -70,6 +86,9 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         resumed_from: The run whose checkpoint it continued, or None.
         warnings: What the user should know though the run went on.
         detail: The backend's own notes, such as a process id; secrets never.
+        study: The study that it is a trial of, or None.
+        trial: Its number there.
+        stopped: What stopped the trial, where it was not the user.
     """
 
     run_id: str
@@ -86,6 +105,9 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     resumed_from: str | None = None
     warnings: tuple[str, ...] = ()
     detail: dict[str, Any] = {}
+    study: str | None = None
+    trial: int | None = None
+    stopped: Stopped | None = None
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,7 +132,8 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
         files, added = _all_outputs(run, extra_args), []
     arguments = (*_without_resume(job.arguments), *extra_args, *added)
     return Prepared(
-        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id), snapshot.with_resume(files)
+        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id, study=None, trial=None),
+        snapshot.with_resume(files),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with, tag
 from trainer.console.download import DownloadProgress
-from trainer.console.output import moment, note, number, print_json, table, warn
+from trainer.console.output import moment, note, number, print_error, print_json, table, warn
 from trainer.console.study import make_view, print_plan, print_study, study_object
 from trainer.console.summary import FLAGS, relative
 from trainer.errors import MissingExtraError, TrainerError, UsageError
@@ -153,10 +153,13 @@ def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any
     )
     try:
         driver.run()
-    except TrainerError:
-        if as_json:
-            print_json(study_object(study, home))
-        raise
+    except TrainerError as error:
+        view.close()
+        if not as_json:
+            raise
+        print_error(error.message, error.hint)
+        print_json(study_object(study, home))
+        return error.exit_code
     finally:
         view.close()
     if as_json:

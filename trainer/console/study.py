@@ -214,8 +214,9 @@ def ended_text(trial: Trial, metric: str) -> str:
 
 def stopped_text(stopped: Stopped, metric: str) -> str:
     """Return by what a trial was stopped, when, and against which bound."""
-    against = "" if stopped.bound is None else f", bound {number(stopped.bound)}"
-    return f"stopped by {stopped.by} at step {stopped.step}: {metric} {number(stopped.value)}{against}"
+    value, bound = ("-" if each is None else f"{each:.6g}" for each in (stopped.value, stopped.bound))
+    against = "" if stopped.bound is None else f", bound {bound}"
+    return f"stopped by {stopped.by} at step {stopped.step}: {metric} {value}{against}"
 
 
 def spark(curve: Sequence[float | None], width: int = 12) -> str:

@@ -110,8 +110,8 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     if info.failure:
         yield "Failure", info.failure.message
     if info.stopped:
-        against = "" if info.stopped.bound is None else f", bound {number(info.stopped.bound)}"
-        yield "Stopped", f"by {info.stopped.by} at step {info.stopped.step}: {number(info.stopped.value)}{against}"
+        value, bound = ("-" if each is None else f"{each:.6g}" for each in (info.stopped.value, info.stopped.bound))
+        yield "Stopped", f"by {info.stopped.by} at step {info.stopped.step}: {value}, bound {bound}"
     if detailed and info.study:
         yield "Study", f"{info.study}, trial {info.trial}"
     if detailed:

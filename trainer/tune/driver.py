@@ -20,6 +20,7 @@ from trainer.home import Home
 from trainer.records import ModelRef, RunInfo, RunStatus, Stopped
 from trainer.runfolder import RunFolder, new_run_id
 from trainer.runtime.layout import METRICS_FILE
+from trainer.snapshot import DEFAULT_SCRIPT
 from trainer.tune import trials as runs
 from trainer.tune.proposals import Proposals, check_warm_start, make_optuna
 from trainer.tune.stopping import intervals, judge
@@ -178,7 +179,7 @@ class Driver:
         if optuna is not None:
             for running in self.running.values():
                 optuna.ask(running.trial.number, running.trial.values)
-        if not self.definition.isolated:
+        if not self.definition.isolated and not self.backend.remote:
             why = self.backend.warm_up(self.study.path)
             if why:
                 self._view.note(f"Each trial is a fresh process: {why}.")
@@ -416,6 +417,12 @@ class Driver:
         return outcome
 
     def _register(self, best: Trial, name: str) -> ModelRef | None:
+        own = self.definition.job.script != DEFAULT_SCRIPT
+        if own and self.definition.best == "any" and best.step != len(self.curves.get(best.number, ())):
+            self._view.note(
+                f"warning: trial {best.number} was best at step {best.step}, and the model.npz that its script left is "
+                "registered; it is of that step if the script uses trainer.runtime.Metrics. See docs/tuning.md."
+            )
         try:
             return register(RunFolder(self.home.runs / best.run_id), self.backend, name)
         except NotFoundError as error:

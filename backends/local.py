@@ -11,26 +11,32 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from trainer.backend import Backend, Plan
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DamagedRecordError
+from trainer.host import elsewhere
 from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from backends.local_store import LocalStore
     from trainer.job import TrainingJob
+    from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.runtime.devices import Selected
     from trainer.snapshot import Snapshot
 
 _START_SECONDS = 60.0
+_MENDING_SECONDS = 5.0
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 
 
@@ -149,11 +155,14 @@ class LocalBackend(Backend):
         return folder.info().status is not RunStatus.NOT_STARTED
 
     def refresh(self, folder: RunFolder) -> RunInfo:
-        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here."""
+        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here.
+
+        One on another machine is only read: neither its locks nor its processes can be seen from here.
+        """
         from backends.local_supervisor import SUPERVISOR_LOCK, take_over
 
-        info = folder.info()
-        if info.status.terminal or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
+        info = _record(folder)
+        if info.status.terminal or elsewhere(info) or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
@@ -166,7 +175,7 @@ class LocalBackend(Backend):
             return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)
 
     def cancel(self, folder: RunFolder) -> None:
-        """See :meth:`trainer.backend.Backend.cancel`. The supervisor ends the job within seconds.
+        """See :meth:`trainer.backend.Backend.cancel`. The supervisor, on whatever machine, ends the job within seconds.
 
         Raises:
             ConfigError: The run's folder can't be written.
@@ -182,6 +191,12 @@ class LocalBackend(Backend):
                 f"Can't ask run {folder.run_id} to stop: {error.strerror}.", f"Make {folder.path} writable."
             ) from error
 
+    def damage(self) -> Iterable[Damage]:
+        """See :meth:`trainer.backend.Backend.damage`: versions of models."""
+        from backends.local_store import find_damage
+
+        return find_damage(self.home)
+
     def store(self) -> LocalStore:
         """Return the registry in the home's ``models/``."""
         from backends.local_store import LocalStore
@@ -196,6 +211,22 @@ def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
     environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
     return environment
+
+
+def _record(folder: RunFolder) -> RunInfo:
+    """Read the record. One that was damaged since we read it is mended by the supervisor, which looks all the time.
+
+    Raises:
+        DamagedRecordError: It is not.
+    """
+    deadline = time.monotonic() + _MENDING_SECONDS
+    while True:
+        try:
+            return folder.info()
+        except DamagedRecordError:
+            if folder.last_read is None or time.monotonic() > deadline:
+                raise
+            time.sleep(_MENDING_SECONDS / 50)
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:

@@ -26,7 +26,8 @@ from typing import Any
 
 from backends import local_processes as processes
 from backends.local_store import LocalStore
-from backends.local_supervisor import SUPERVISOR_LOCK, cancel_flag, copy_linked, supervise
+from backends.local_supervisor import SUPERVISOR_LOCK, cancel_flag, supervise
+from backends.local_workdir import copy_linked
 from trainer.locks import is_locked, locked
 from trainer.records import RunStatus
 from trainer.runfolder import RUN_ID, RunFolder, new_run_id

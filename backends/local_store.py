@@ -13,17 +13,20 @@ that the lock's new holder finds belongs to a process that died, and is removed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
+from trainer import recordfile
 from trainer.artifacts import (
     ArtifactStore,
     ModelVersion,
@@ -31,11 +34,14 @@ from trainer.artifacts import (
     describe_model,
     model_output,
 )
-from trainer.errors import ConfigError, IntegrityError, NotFoundError
+from trainer.errors import ConfigError, DamagedRecordError, IntegrityError, NotFoundError
+from trainer.home import Home
 from trainer.locks import locked
+from trainer.repair import Damage, moved
 from trainer.runfolder import RunFolder
-from trainer.runtime.atomic import sync_directory
+from trainer.runtime.atomic import make_directory, sync_directory
 from trainer.runtime.layout import MODEL_FILE
+from trainer.trees import remove_tree
 
 VERSION_FILE = "version.json"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -56,6 +62,7 @@ class LocalStore(ArtifactStore):
 
     def __init__(self, models: Path) -> None:
         self.models = models
+        self._damaged: dict[Path, str] = {}
 
     def register(self, folder: RunFolder, model_name: str) -> ModelVersion:
         """See :meth:`trainer.artifacts.ArtifactStore.register`.
@@ -66,24 +73,19 @@ class LocalStore(ArtifactStore):
         directory = self.models / check_model_name(model_name)
         source = model_output(folder)
         with _explained(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             with self._changing(directory):
                 known = self._version_of_run(directory, folder.run_id)
                 return known or self._commit(directory, folder, source)
 
     def versions(self, model_name: str | None = None) -> list[ModelVersion]:
-        """See :meth:`trainer.artifacts.ArtifactStore.versions`.
-
-        Raises:
-            ConfigError: A version's record is damaged.
-        """
+        """See :meth:`trainer.artifacts.ArtifactStore.versions`."""
         names = self._names() if model_name is None else [check_model_name(model_name)]
-        return [
-            version
-            for name in names
-            for number in _numbers(self.models / name)
-            if (version := self._read(self.models / name, number))
-        ]
+        return [version for name in names for version in self._readable(self.models / name)]
+
+    def damaged(self) -> list[str]:
+        """See :meth:`trainer.artifacts.ArtifactStore.damaged`."""
+        return [self._damaged[path] for path in sorted(self._damaged)]
 
     def get(self, model_name: str, version: int | None = None) -> ModelVersion:
         """See :meth:`trainer.artifacts.ArtifactStore.get`.
@@ -105,11 +107,18 @@ class LocalStore(ArtifactStore):
         """
         source = self.models / check_model_name(model.name) / str(model.version) / MODEL_FILE
         try:
-            stream = source.open("rb")
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             raise _no_such_version(model.name, model.version) from error
-        with stream:
-            _copy(stream.fileno(), target)
+        except OSError as error:
+            raise DamagedRecordError(source, f"it can't be read ({error.strerror})") from error
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise DamagedRecordError(source, f"it is {recordfile.kind_of(mode)}, not a file")
+            _copy(descriptor, target)
+        finally:
+            os.close(descriptor)
 
     def delete(self, model_name: str, version: int) -> None:
         """See :meth:`trainer.artifacts.ArtifactStore.delete`.
@@ -141,15 +150,21 @@ class LocalStore(ArtifactStore):
             _clean(directory)
             yield
 
-    def _version_of_run(self, directory: Path, run_id: str) -> ModelVersion | None:
-        for number in reversed(_numbers(directory)):
+    def _readable(self, directory: Path) -> Iterator[ModelVersion]:
+        """Yield the versions of a model, rising, but those whose record is damaged; what is wrong is noted."""
+        for number in _numbers(directory):
+            path = directory / str(number) / VERSION_FILE
             try:
                 version = self._read(directory, number)
-            except ConfigError:
-                continue  # a damaged record of another version must not stop this one
-            if version and version.run_id == run_id:
-                return version
-        return None
+            except DamagedRecordError as error:
+                self._damaged[path] = error.message
+            else:
+                self._damaged.pop(path, None)
+                if version:
+                    yield version
+
+    def _version_of_run(self, directory: Path, run_id: str) -> ModelVersion | None:
+        return next((version for version in self._readable(directory) if version.run_id == run_id), None)
 
     def _commit(self, directory: Path, folder: RunFolder, source: Path) -> ModelVersion:
         """Stage a complete version and give it the next number. The lock is held."""
@@ -171,27 +186,62 @@ class LocalStore(ArtifactStore):
         return version
 
     def _read(self, directory: Path, number: int) -> ModelVersion | None:
-        """Read the record of a version; None where there is none."""
-        path = directory / str(number) / VERSION_FILE
+        """Read the record of a version; None where there is none.
+
+        Raises:
+            DamagedRecordError: It is no record of this version.
+        """
+        # Not a Path: a registry may hold ten thousand of these.
+        path = f"{directory}/{number}/{VERSION_FILE}"
+        hint = f", or remove the version: trainer delete {directory.name}:{number}"
         try:
-            # Path.read_bytes takes twice as long, and a registry may hold ten thousand of these.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
+            version = recordfile.read(path, _DECODER)
+        except FileNotFoundError:
             return None
-        try:
-            data = os.read(descriptor, _CHUNK)
-        finally:
-            os.close(descriptor)
-        try:
-            version = _DECODER.decode(data)
-            if version.name != directory.name or version.version != number:
-                raise msgspec.ValidationError(f"it describes {version.reference}")
-        except msgspec.DecodeError as error:
-            raise ConfigError(
-                f"{path} is damaged: {error}.",
-                f"Restore it from a copy, or remove the version: trainer delete {directory.name}:{number}",
-            ) from error
+        except DamagedRecordError as error:
+            raise DamagedRecordError(path, error.why, hint) from error
+        if version.name != directory.name or version.version != number:
+            raise DamagedRecordError(path, f"it describes {version.reference[:100]}", hint)
         return version
+
+
+def find_damage(home: Home) -> Iterator[Damage]:
+    """Find versions whose record or file is not what was registered; their contents are not read."""
+    store = LocalStore(home.models)
+    for name in store._names():
+        directory = home.models / name
+        for number in _numbers(directory):
+            problem = _problem(store, directory, number)
+            if problem:
+                yield Damage(
+                    f"{name}:{number}", problem, functools.partial(_set_version_aside, store, home, directory, number)
+                )
+
+
+def _problem(store: LocalStore, directory: Path, number: int) -> str:
+    path = directory / str(number)
+    try:
+        version = store._read(directory, number)
+    except DamagedRecordError as error:
+        return error.message
+    if version is None:
+        return f"{path} is no version: it has no {VERSION_FILE}."
+    try:
+        status = (path / MODEL_FILE).lstat()
+    except OSError as error:
+        return f"{path / MODEL_FILE} can't be read: {error.strerror}."
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path / MODEL_FILE} is {recordfile.kind_of(status.st_mode)}, not a file."
+    if status.st_size != version.size:
+        return f"{path / MODEL_FILE} has {status.st_size:,} bytes; {version.size:,} were registered."
+    return ""
+
+
+def _set_version_aside(store: LocalStore, home: Home, directory: Path, number: int) -> str:
+    with store._changing(directory):
+        # Before it goes: its number must not be used again.
+        (directory / f".deleted-{number}").mkdir(exist_ok=True)
+        return moved(home, directory / str(number))
 
 
 def _numbers(directory: Path) -> list[int]:
@@ -216,14 +266,20 @@ def _clean(directory: Path) -> None:
     """Remove what killed processes left, and the contents of deleted versions. The lock is held."""
     with os.scandir(directory) as entries:
         abandoned = [entry.path for entry in entries if entry.name.startswith(_STAGING)]
-    for path in abandoned:
-        shutil.rmtree(path, ignore_errors=True)
+    for path in map(Path, abandoned):
+        with suppress(OSError):
+            remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     highest = _next_number(directory) - 1
     for number, tombstone in _tombstones(directory).items():
-        for entry in tombstone.iterdir():
-            entry.unlink()
-        if number < highest:  # a higher number says as well that this one is spent
-            tombstone.rmdir()
+        # Whatever it is, and whatever somebody has put into it: nothing here may stop a registration.
+        with suppress(OSError):
+            if tombstone.is_symlink() or not tombstone.is_dir():
+                tombstone.unlink()
+                tombstone.mkdir()
+            for entry in list(tombstone.iterdir()):
+                remove_tree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            if number < highest:  # a higher number says as well that this one is spent
+                tombstone.rmdir()
 
 
 def _copy(source: int, target: Path) -> tuple[str, int]:

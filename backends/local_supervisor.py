@@ -4,19 +4,13 @@ It detaches from the client that submitted the run and holds the run's ``supervi
 kernel frees that lock when it dies, however it dies, so a run that is under way and whose lock is free has
 lost its supervisor. The client that notices takes the lock and ends the run with :func:`take_over`.
 
-The job works on a copy of the snapshot, in the run's folder:
-
-    work/            a copy of snapshot/, the job's working directory while it runs
-    work/outputs/    a real directory, so that scripts may remove and make it
-    outputs          meanwhile a link to it; afterwards the directory itself
+The job works on a copy of the snapshot, in the run's folder: :mod:`backends.local_workdir`.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -25,12 +19,13 @@ from typing import Any, Protocol
 
 from backends import local_processes as processes
 from backends.local_store import LocalStore
+from backends.local_workdir import collect_outputs, make_workdir, release_reserve
 from trainer.artifacts import ArtifactStore
+from trainer.errors import TrainerError
 from trainer.failures import reason
 from trainer.finish import Outcome, finish
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
-from trainer.runtime.layout import JOB_DIR, OUTPUTS_DIR
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself prints: nothing, or a traceback.
@@ -73,7 +68,7 @@ def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUT
         return
     try:
         outcome = _run_job(folder, minute, jobs)
-    except OSError as error:
+    except Exception as error:  # job.json may be damaged, the snapshot unreadable, the disk full: the run must end
         jobs.stop_children()
         outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {reason(error)}"))
     _finish(folder, store, outcome)
@@ -91,32 +86,37 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
     processes.stop(processes.find_processes(folder.path))
     if info.status is RunStatus.FINALIZING:
         outcome = Outcome(RunStatus.COMPLETED)
+    elif info.failure is not None:
+        # The supervisor knew how the script had ended, and died while it collected the outputs.
+        outcome = Outcome(RunStatus.FAILED, info.failure)
     elif cancel_flag(folder).exists():
         outcome = Outcome(RunStatus.CANCELED)
     else:
         message = "The process that supervised the run died: it was killed, or this machine was restarted."
-        outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
+        outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail(), lost=True))
     return _finish(folder, store, outcome)
 
 
 def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInfo:
-    # Collecting removes the working directory, which makes room for the record on a disk that the job has filled.
+    # Collecting removes the working directory, which makes more room for the record on a disk that the job has filled.
+    release_reserve(folder)
     return finish(folder, lambda: store, outcome, collect=lambda: collect_outputs(folder))
 
 
 def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
     job = folder.job()
-    host = socket.gethostname()
-    folder.update(status=RunStatus.PREPARING, detail={"host": host, "supervisor_pid": os.getpid()})
+    folder.update(status=RunStatus.PREPARING, detail={"supervisor_pid": os.getpid()})
     work = make_workdir(folder)
     if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
     process = jobs.start(job.command(sys.executable), work, folder)
-    detail = {"host": host, "supervisor_pid": os.getpid(), "pid": process.pid}
+    detail = {"supervisor_pid": os.getpid(), "pid": process.pid}
     folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
     while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
         jobs.reap_adopted(process)
+        with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
+            folder.mend()
         if _stop_requested(folder):
             jobs.stop_children()
             return Outcome(RunStatus.CANCELED)
@@ -130,99 +130,6 @@ def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
 
 def _stop_requested(folder: RunFolder) -> bool:
     return cancel_flag(folder).exists() or not folder.path.is_dir()
-
-
-def working_directory(folder: RunFolder) -> Path:
-    """Return the directory in which the run's job works."""
-    return folder.path / "work"
-
-
-def make_workdir(folder: RunFolder) -> Path:
-    """Copy the snapshot and show its outputs in the run's folder.
-
-    The trials of a study share one snapshot; of that, what is ours (the runtime and the data set) is linked.
-
-    Raises:
-        OSError: It can't be written.
-    """
-    work = working_directory(folder)
-    if folder.snapshot.is_symlink():
-        copy_linked(folder.snapshot, work)
-    else:
-        shutil.copytree(folder.snapshot, work)
-    (work / OUTPUTS_DIR).mkdir()
-    folder.outputs.rmdir()
-    folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
-    return work
-
-
-def copy_linked(snapshot: Path, work: Path) -> None:
-    """Copy a snapshot with hard links for the files that no script has a reason to write to.
-
-    Raises:
-        OSError: It can't be written.
-    """
-    shared = os.path.join(snapshot, JOB_DIR, "")  # noqa: PTH118  # compared with what copytree passes, a text
-
-    def copy(source: str, target: str) -> str:
-        if source.startswith(shared):
-            with suppress(OSError):  # a file system without links
-                os.link(source, target)
-                return target
-        return str(shutil.copy2(source, target))
-
-    shutil.copytree(snapshot, work, copy_function=copy)
-
-
-def collect_outputs(folder: RunFolder) -> None:
-    """Move the outputs into the run's folder and remove the rest. Again after a kill: it goes on where it was.
-
-    Raises:
-        OSError: It can't be written.
-    """
-    work, outputs = working_directory(folder), folder.outputs
-    made = work / OUTPUTS_DIR
-    if made.is_dir() and not made.is_symlink():
-        _keep_link_targets(made, work)
-    if outputs.is_symlink():
-        outputs.unlink()
-    if made.is_symlink() or made.is_file():
-        # The script put something else in the directory's place.
-        outputs.mkdir(exist_ok=True)
-        if made.is_dir():
-            shutil.copytree(made, outputs, symlinks=True, dirs_exist_ok=True)
-        elif made.is_file():
-            shutil.copy2(made, outputs / OUTPUTS_DIR)
-    elif made.is_dir():
-        made.replace(outputs)
-    outputs.mkdir(exist_ok=True)
-    _remove_workdir(folder)
-
-
-def _remove_workdir(folder: RunFolder) -> None:
-    """Remove the working directory, also where the script took away its own permissions."""
-    work = working_directory(folder)
-    if not work.exists():
-        return
-    for directory, _, _ in os.walk(work):
-        Path(directory).chmod(0o700)
-    shutil.rmtree(work)
-
-
-def _keep_link_targets(outputs: Path, work: Path) -> None:
-    """Make links among the outputs survive the move; a file outside them that one points to is copied."""
-    root = outputs.resolve()
-    for path in sorted(outputs.rglob("*")):
-        if not path.is_symlink():
-            continue
-        target = path.resolve()
-        if target.is_relative_to(root):
-            if path.readlink().is_absolute():
-                path.unlink()
-                path.symlink_to(os.path.relpath(target, path.parent.resolve()))
-        elif target.is_file() and target.is_relative_to(work.resolve()):
-            path.unlink()
-            shutil.copy2(target, path)
 
 
 def main(run_dir: str, models: str) -> None:

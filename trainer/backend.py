@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.records import RunInfo
+    from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.snapshot import Limits, Snapshot
 
@@ -112,12 +113,14 @@ class Backend(ABC):
         )
 
     def check(self, job: TrainingJob) -> None:  # noqa: B027  # a default, not an omission
-        """Refuse what is already known not to work, before anything is written. Touches no network.
+        """Refuse what can be known not to work, before data is looked for and a run's folder is made.
 
-        Called more than once: the first time the job's data set is not known yet. By default refuses nothing.
+        A backend with a service signs in and asks it. Called more than once: the first time the job's data set is not
+        known yet. By default refuses nothing.
 
         Raises:
             RefusedError: The backend would not take the job.
+            SignInError: The backend does not accept who we are.
             ConfigError: Something that it needs is missing.
         """
 
@@ -154,6 +157,10 @@ class Backend(ABC):
             An empty text, or why each trial is a fresh process, which is the default.
         """
         return f"the {self.name} backend starts a fresh process per trial"
+
+    def damage(self) -> Iterable[Damage]:
+        """Find what is damaged in the backend's own files on this machine; by default nothing."""
+        return ()
 
     def store(self) -> ArtifactStore:
         """Return the backend's model registry.

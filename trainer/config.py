@@ -314,6 +314,8 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
         content: Any = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}.", "Correct it.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} can't be read: it is nested too deeply.", "Correct it.") from error
     for name in table:
         content = content.get(name, {}) if isinstance(content, dict) else {}
     if not isinstance(content, dict):

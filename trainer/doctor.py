@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from trainer.errors import MissingExtraError, TrainerError
+from trainer.failures import reason
 from trainer.home import HOME_VARIABLE
 from trainer.interpreter import TOP
 from trainer.runtime.layout import THREADS_VARIABLE
@@ -79,11 +80,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, Any]
 
 
-def examine(home: Home) -> Report:
+def examine(home: Home, *, repair: bool = False) -> Report:
     """Look at everything. Raises nothing for a fault that it finds.
 
     Args:
         home: Where runs of this project are kept.
+        repair: Set damaged records aside.
     """
     from trainer.runtime.devices import probe
 
@@ -96,6 +98,7 @@ def examine(home: Home) -> Report:
         lambda: _disk(home),
         _extras,
         lambda: _configuration(home),
+        lambda: _records(home, repair=repair),
     )
     findings = tuple(finding for check in checks for finding in check())
     works = all(finding.state != "fault" for finding in findings)
@@ -228,6 +231,24 @@ def _configuration(home: Home) -> Iterator[Finding]:
             return
     files = [str(path) for path, _ in config_files(home) if path.exists()]
     yield Finding(area="configuration", name="settings", state="ok", found=", ".join(files) or "no file")
+
+
+def _records(home: Home, *, repair: bool) -> Iterator[Finding]:
+    from trainer import repair as repairs
+
+    whole = True
+    try:
+        for damage in repairs.find(home):
+            whole = False
+            found, fix = damage.found, "trainer doctor --repair"
+            if repair:
+                found, fix = f"{found} {repairs.repair(damage)}", ""
+            yield Finding(area="records", name=damage.name, state="note", found=found, fix=fix)
+    except (OSError, TrainerError) as error:
+        whole = False
+        yield Finding(area="records", name="records", state="note", found=reason(error), fix="Make it readable.")
+    if whole:
+        yield Finding(area="records", name="runs and models", state="ok", found="every record can be read")
 
 
 def _unwritable(directory: Path) -> str:

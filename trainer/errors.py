@@ -6,15 +6,22 @@
     ├── UsageError          2    the command's own words are off
     ├── ConfigError         3    configuration is missing or wrong
     │   ├── MissingExtraError    an optional dependency is not installed
+    │   ├── DamagedRecordError   a file that trainer keeps is not what it wrote
+    │   ├── NoLocksError         a file system without locks
     │   └── SignInError          the backend's sign-in failed
     ├── RefusedError        4    the backend refused: quota, VM size, limits
     ├── NotFoundError       5    no such run, model, version or file
     └── InterruptedRunError 130  Ctrl-C
 
-``message`` is one line that says what happened, ``hint`` one line that says what to do.
+``message`` is one line that says what happened, ``hint`` one line that says what to do. Secrets that another's words
+bring along are taken out here: see :mod:`trainer.redaction`.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.redaction import redact
 
 
 def must_be(what: str, expected: str, value: object) -> str:
@@ -39,9 +46,8 @@ class TrainerError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = redact(message), redact(hint)
+        super().__init__(self.message)
 
 
 class RunFailedError(TrainerError):
@@ -94,6 +100,37 @@ def _pip_install(extra: str) -> str:
         return f"pip install -e '.[{extra}]'"
     wanted = [name.strip() for name, _, marker in marked if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
     return " ".join(["pip install", *(f"'{name}'" for name in wanted)])
+
+
+class DamagedRecordError(ConfigError):
+    """A file that trainer keeps can't be read, or is not what it wrote.
+
+    Args:
+        path: The file.
+        why: What is wrong with it, without a full stop.
+        hint: What else to do about it.
+    """
+
+    def __init__(self, path: str | Path, why: str, hint: str = "") -> None:
+        remedy = "Restore it from a copy, or have it set aside: trainer doctor --repair"
+        super().__init__(f"{path} is damaged: {why}.", remedy + hint)
+        self.path = Path(path)
+        self.why = why
+
+
+class NoLocksError(ConfigError):
+    """The file system has no locks, so nothing can tell whether a run's processes are alive.
+
+    Args:
+        path: What should be locked.
+        why: The system's own words.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"The file system of {path.parent} has no locks ({why}).",
+            "Keep runs and models on another one: set TRAINER_HOME to a directory on a local disk.",
+        )
 
 
 class SignInError(ConfigError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from collections.abc import Sequence
@@ -12,8 +13,12 @@ from trainer.records import RunFailure
 _TRACEBACK = "Traceback (most recent call last):"
 # "ValueError: text", "package.module.Error: text", "KeyboardInterrupt"
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?")
+# "prog: error: text", "error: text", "SyntaxError: text"; not "train error: 0.3"
+_ERROR = re.compile(r"^\s*(?:\S+: )?error: |(?:^|\s)\w+Error: ")
 _LONGEST = 500
 _KEPT_LINES = 20
+# An error and its hint, and what an exit handler may say after them.
+_ERROR_LINES = 5
 # How far back a traceback may begin.
 LINES = 200
 
@@ -28,11 +33,14 @@ def failure(exit_code: int | None, log: Sequence[str]) -> RunFailure:
     return RunFailure(message=_script_reason(exit_code, log), log_tail=tuple(log[-_KEPT_LINES:]), exit_code=exit_code)
 
 
-def reason(error: OSError | TrainerError) -> str:
+def reason(error: Exception) -> str:
     """Describe an error in one sentence."""
     if isinstance(error, TrainerError):
         return error.message
-    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
+    if isinstance(error, OSError):
+        text = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
+        return f"the disk is full: {text}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else text
+    return f"{type(error).__name__}: {error}".rstrip(": .")[:_LONGEST] + "."
 
 
 def _script_reason(exit_code: int | None, log: Sequence[str]) -> str:
@@ -42,6 +50,9 @@ def _script_reason(exit_code: int | None, log: Sequence[str]) -> str:
     line = _last_exception(log) or _last_error(log)
     if line:
         return line[:_LONGEST]
+    if exit_code == 1 and (said := _last_line(log)):
+        # sys.exit("no data found") prints that, and ends with 1.
+        return f"{said[:_LONGEST]} (exit status 1)"
     return "The script failed." if exit_code is None else f"The script ended with exit status {exit_code}."
 
 
@@ -56,8 +67,16 @@ def _last_exception(lines: Sequence[str]) -> str | None:
 
 
 def _last_error(lines: Sequence[str]) -> str | None:
-    """What argparse, the launcher and a syntax error leave: ``prog: error: text``, ``error: text``."""
-    return next((line for line in reversed(lines) if re.search(r"(?:^|\s)(?:error|\w+Error): ", line)), None)
+    """What argparse, the launcher and a syntax error leave at the end: ``prog: error: text``, ``error: text``."""
+    last = [line for line in lines if line.strip()][-_ERROR_LINES:]
+    return next((line for line in reversed(last) if _ERROR.search(line)), None)
+
+
+def _last_line(lines: Sequence[str]) -> str | None:
+    # Of one that was written over by carriage returns, as progress bars do, what it ended as.
+    if any(line.strip() == _TRACEBACK for line in lines):
+        return None
+    return next((line.rstrip("\r").rpartition("\r")[2].strip() for line in reversed(lines) if line.strip()), None)
 
 
 def _signal_name(number: int) -> str:

@@ -7,20 +7,26 @@ A backend whose job has ended says how, and :func:`finish` does the rest::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
-from trainer.artifacts import ArtifactStore
-from trainer.errors import RefusedError, TrainerError
+from trainer import divergence
+from trainer.artifacts import ArtifactStore, environment_problems
+from trainer.errors import RefusedError
 from trainer.failures import LINES, failure, reason
+from trainer.recordfile import kind_of
 from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
 from trainer.runtime.layout import MODEL_FILE
 
 _LOCK = "finish"
+_MOST_WARNINGS = 50
+_LONGEST_WARNING = 1000
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def finish(
     store: Callable[[], ArtifactStore],
     outcome: Outcome,
     *,
-    collect: Callable[[], None] | None = None,
+    collect: Callable[[], object] | None = None,
     retry_on: tuple[type[Exception], ...] = (),
 ) -> RunInfo:
     """Close the record of a run whose job has ended.
@@ -81,23 +87,25 @@ def finish(
     In this order: a run that succeeded becomes Finalizing; ``collect`` is called; if the run succeeded, its job has a
     model name and there is an ``outputs/model.npz``, that file is registered; the record takes the outcome's status,
     with the registered model. A run that succeeded becomes Failed if its outputs can't be collected or its model
-    can't be registered. It stays Completed, with a warning, if the script left no model or the backend has no registry.
+    can't be registered. It stays Completed, with a warning, if the script left no model or one that holds NaN, if
+    single outputs were lost, if records that the script wrote are damaged, or if the backend has no registry.
 
     What must hold before: the job's processes have ended, so that nothing writes to the outputs any more; the log is
     in ``folder.log_path``; the outputs are in ``folder.outputs``, or ``collect`` brings them there.
 
     It may be called again after it was killed at any point, and by several processes at once: the model is registered
     once, and a run whose record is closed is left as it is. After a kill, a run that is found Finalizing has succeeded:
-    call this with Completed.
+    call this with Completed. One that is found with a failure in its record has failed for that reason.
 
     Args:
         folder: The run.
         store: Gives the model registry; a backend passes its own ``store`` method. Called only if there is a model to
             register. ``RefusedError`` from it means that the backend has no registry.
         outcome: How the job ended.
-        collect: Brings the outputs into ``folder.outputs``. Called whatever the outcome, and again after a kill.
+        collect: Brings the outputs into ``folder.outputs``. A list that it returns says what was lost of them, one
+            sentence for each. Called whatever the outcome, and again after a kill.
         retry_on: Errors of ``collect`` and of the registration that may pass. They are raised and the record stays
-            open, for a backend that calls this again later. Any other ``OSError`` or ``TrainerError`` ends the run.
+            open, for a backend that calls this again later. Any other exception ends the run.
 
     Returns:
         The run's record, terminal.
@@ -105,30 +113,38 @@ def finish(
     Raises:
         OSError: The record can't be written. So are the errors of ``retry_on``.
         NotFoundError: The run's folder is gone.
+        DamagedRecordError: The record is damaged, and this ``folder`` has not read it before.
     """
     with folder.locked(_LOCK):
-        info = folder.info()
+        info = folder.update()
         if info.status.terminal:
             return info
         model: ModelRef | None = None
-        warnings: tuple[str, ...] = ()
-        if outcome.status is RunStatus.COMPLETED:
-            with suppress(OSError):  # on a full disk; collecting may make room
+        warnings: list[str] = []
+        with suppress(OSError):  # on a full disk; collecting may make room
+            if outcome.status is RunStatus.COMPLETED:
                 folder.update(status=RunStatus.FINALIZING)
+            elif outcome.failure is not None:
+                folder.update(failure=outcome.failure)
         try:
             if collect is not None:
-                collect()
+                lost = collect()
+                if isinstance(lost, list):
+                    warnings.extend(map(str, lost))
         except retry_on:
             raise
-        except (OSError, TrainerError) as error:
+        except Exception as error:  # outputs are anyone's: whatever is met there, the run must end
             outcome = _lost(folder, outcome, "outputs could not be kept", error)
         if outcome.status is RunStatus.COMPLETED:
+            warnings.extend(divergence.in_metrics(folder.metrics()))
             try:
-                model, warnings = _register(folder, store)
+                model, more = _register(folder, store)
+                warnings.extend(more)
             except retry_on:
                 raise
-            except (OSError, TrainerError) as error:
+            except Exception as error:
                 outcome = _lost(folder, outcome, "model could not be registered", error)
+        warnings.extend(_damaged_records(folder))
         return folder.update(
             lambda now: msgspec.structs.replace(
                 now,
@@ -136,9 +152,22 @@ def finish(
                 failure=outcome.failure,
                 ended=outcome.ended,
                 model=model,
-                warnings=(*now.warnings, *warnings),
+                warnings=_bounded([*now.warnings, *warnings]),
             )
         )
+
+
+def _damaged_records(folder: RunFolder) -> list[str]:
+    """What of the records that the script wrote can't be read, one sentence for each."""
+    _, problems = folder.read_metrics()
+    return [*problems, *environment_problems(folder)]
+
+
+def _bounded(warnings: list[str]) -> tuple[str, ...]:
+    different = list(dict.fromkeys(text[:_LONGEST_WARNING] for text in warnings))
+    if len(different) > _MOST_WARNINGS:
+        different[_MOST_WARNINGS:] = [f"{len(different) - _MOST_WARNINGS:,} more warnings are not kept."]
+    return tuple(different)
 
 
 def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[ModelRef | None, tuple[str, ...]]:
@@ -150,8 +179,13 @@ def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[Mo
     name = folder.job().model_name
     if name is None:
         return None, ()
-    if not (folder.outputs / MODEL_FILE).is_file():
-        return None, (f"The script left no outputs/{MODEL_FILE}, so no model was registered.",)
+    what = _what_is(folder.outputs / MODEL_FILE)
+    if what != "a file":
+        left = f"left {what} as" if what else "left no"
+        return None, (f"The script {left} outputs/{MODEL_FILE}, so no model was registered.",)
+    spoiled = divergence.in_model(folder.outputs / MODEL_FILE)
+    if spoiled:
+        return None, (spoiled,)
     try:
         registry = store()
     except RefusedError:
@@ -161,7 +195,15 @@ def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[Mo
     return ModelRef(name=model.name, version=model.version, sha256=model.sha256), ()
 
 
-def _lost(folder: RunFolder, outcome: Outcome, what: str, error: OSError | TrainerError) -> Outcome:
+def _what_is(path: Path) -> str:
+    """Say what is at a path, links followed: ``a file``, ``a directory``, ...; empty for nothing."""
+    try:
+        return kind_of(path.stat().st_mode)
+    except OSError:
+        return "a link that leads nowhere" if os.path.lexists(path) else ""
+
+
+def _lost(folder: RunFolder, outcome: Outcome, what: str, error: Exception) -> Outcome:
     """The failure of a run that lost something at its end; the job's own failure is the better reason."""
     but = "The job succeeded, but its" if outcome.status is RunStatus.COMPLETED else "The run's"
     lost = RunFailure(message=f"{but} {what}: {reason(error)}", log_tail=folder.log_tail())

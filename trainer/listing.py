@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import msgspec
 
+from trainer import recordfile
 from trainer.backend import Backend, load_backend
 from trainer.config import load_config
-from trainer.errors import TrainerError
+from trainer.errors import DamagedRecordError, NoLocksError, TrainerError
+from trainer.failures import reason
 from trainer.home import Home
+from trainer.host import elsewhere
 from trainer.records import RunInfo
 from trainer.run import Run
-from trainer.runfolder import RunFolder, find_run, run_ids
+from trainer.runfolder import STATUS_FILE, RunFolder, check_info, find_run, run_ids
 
 _DECODER = msgspec.json.Decoder(RunInfo)
 
@@ -77,27 +79,37 @@ def list_infos(
     known = [run_id for run_id in run_ids(home.runs) if run_id not in without]
     for run_id in known[:limit]:
         try:
-            info = _read(f"{home.runs}/{run_id}/status.json")
+            info = _read(f"{home.runs}/{run_id}/{STATUS_FILE}")
         except FileNotFoundError:
-            continue  # being made, or being removed
-        except (OSError, msgspec.DecodeError) as error:
-            problems.append(f"{home.runs / run_id / 'status.json'} can't be read: {error}")
+            if (home.runs / run_id).is_dir():  # else it was removed meanwhile
+                problems.append(
+                    f"Run {run_id} has no {STATUS_FILE}: its submission was killed. To set it aside: "
+                    "trainer doctor --repair"
+                )
+            continue
+        except DamagedRecordError as error:
+            problems.append(f"{error.message} To set it aside: trainer doctor --repair")
             continue
         if refresh and not info.status.terminal:
             try:
                 if info.backend not in backends:
                     backends[info.backend] = load(info.backend, home)
-                info = backends[info.backend].refresh(RunFolder(home.runs / run_id))
-            except TrainerError as error:
-                problems.append(f"{info.run_id} is shown as last seen: {error.message}")
+                backend = backends[info.backend]
+                if (host := elsewhere(info)) and not backend.remote:
+                    problems.append(f"{run_id} runs on {host}; it is shown as last seen.")
+                else:
+                    info = backend.refresh(RunFolder(home.runs / run_id))
+            except NoLocksError as error:
+                text = f"{error.message} Runs that have not ended are shown as last seen."
+                if text not in problems:  # once, however many there are
+                    problems.append(text)
+            except (TrainerError, OSError) as error:
+                problems.append(f"{info.run_id} is shown as last seen: {reason(error)}")
         infos.append(info)
     return Listing(tuple(infos), tuple(problems), len(known) - len(known[:limit]))
 
 
 def _read(path: str) -> RunInfo:
-    # Not Path.read_bytes: with ten thousand runs its layers cost as much as the reading.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return _DECODER.decode(os.read(descriptor, 1 << 20))
-    finally:
-        os.close(descriptor)
+    info = recordfile.read(path, _DECODER)
+    check_info(info, path)
+    return info

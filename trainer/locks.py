@@ -1,17 +1,23 @@
 """Locks between processes, which the kernel frees when their holder dies, however it dies.
 
 They are advisory ``flock(2)`` locks on a file or a directory. Every call opens the path anew, so the threads of one
-process exclude each other as well. Processes on two hosts that share a folder do so only where its file system
-carries the locks, as NFS on Linux does.
+process exclude each other as well. Nothing here tells a living holder on another machine from a dead one: a run
+belongs to one machine (:mod:`trainer.host`).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from trainer.errors import NoLocksError
+
+# What file systems answer that have no locks, or whose lock service is away.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
@@ -25,29 +31,44 @@ def locked(path: Path, *, blocking: bool = True, create: bool = True) -> Iterato
 
     Raises:
         BlockingIOError: It is held, and ``blocking`` is false.
+        NoLocksError: The file system has no locks.
         OSError: The file can't be opened or made.
     """
     # Writable, for file systems that allow no exclusive lock on a file that is open for reading alone.
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        _flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB), path)
         yield
     finally:
         os.close(descriptor)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds a lock. A path that doesn't exist is not locked."""
+    """Whether a living process on this machine holds a lock. A path that doesn't exist is not locked.
+
+    Raises:
+        NoLocksError: The file system has no locks.
+        OSError: The file can't be opened.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:
         # Shared, so that two who look at once don't take each other for the holder.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
     except BlockingIOError:
         return True
     finally:
         os.close(descriptor)
     return False
+
+
+def _flock(descriptor: int, operation: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise NoLocksError(path, os.strerror(error.errno)) from error
+        raise

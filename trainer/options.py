@@ -203,7 +203,10 @@ def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, Path):
         return value
     if kind is Path and isinstance(value, str) and value and "\0" not in value:
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # "~nobody/x"
+            raise ValueError("not a path") from error
     raise ValueError("not a path")
 
 

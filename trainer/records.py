@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from trainer.redaction import redact
+
+# Years 1 to 9999: what a calendar can show.
+Time = Annotated[float, msgspec.Meta(ge=-62135596800, le=253402300799)]
+"""Seconds since the epoch, UTC."""
 
 
 class RunStatus(StrEnum):
@@ -37,11 +43,16 @@ class RunFailure(msgspec.Struct, frozen=True, kw_only=True):
         message: The reason in one line, for example the exception's last line.
         log_tail: The last lines of the log.
         exit_code: The process's exit status where there was one; negative for a signal.
+        lost: Whether the script itself may be without fault: whoever watched over it, or its machine, went down.
     """
 
     message: str
     log_tail: tuple[str, ...] = ()
     exit_code: int | None = None
+    lost: bool = False
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "message", redact(self.message))
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +79,20 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     bound: float | None = None
 
 
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """Which machine a run belongs to; see :mod:`trainer.host`.
+
+    Attributes:
+        name: Its host name, for people.
+        machine: Tells machines apart; empty where the system has nothing that does.
+        boot: Tells its starts apart; likewise.
+    """
+
+    name: str
+    machine: str = ""
+    boot: str = ""
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a run. Stored as ``status.json``; times are seconds since the epoch, UTC.
 
@@ -78,6 +103,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         experiment: The job's experiment.
         snapshot: SHA-256 digest of the files that travelled.
         dataset: Name of the data set that travelled, or None.
+        host: The machine that submitted it; None in records of earlier versions.
         created: When it was submitted.
         started: When the script started, or None.
         ended: When the status became terminal, or None.
@@ -97,9 +123,10 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     experiment: str
     snapshot: str
     dataset: str | None = None
-    created: float
-    started: float | None = None
-    ended: float | None = None
+    host: Host | None = None
+    created: Time
+    started: Time | None = None
+    ended: Time | None = None
     failure: RunFailure | None = None
     model: ModelRef | None = None
     resumed_from: str | None = None
@@ -111,12 +138,16 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None."""
+    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None.
+
+    ``text`` is what was logged where it is no finite number: ``nan``, or a string of the script's.
+    """
 
     name: str
     value: float | None
     step: float | None = None
     time: float = 0.0
+    text: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

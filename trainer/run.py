@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import NotFoundError
+from trainer.errors import DamagedRecordError, NotFoundError
+from trainer.host import elsewhere
 from trainer.runfolder import LogReader
+from trainer.trees import walk
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
@@ -38,7 +42,16 @@ class Run:
         return self.folder.job()
 
     def info(self) -> RunInfo:
-        """Bring the folder up to date with the backend and return the record."""
+        """Bring the folder up to date with the backend and return the record.
+
+        A run on another machine that shares the folder is only read: whether its processes live is known there alone.
+        """
+        if not self.backend.remote:
+            # Of a damaged record the backend may know more.
+            with suppress(DamagedRecordError):
+                info = self.folder.info()
+                if elsewhere(info):
+                    return info
         return self.backend.refresh(self.folder)
 
     def status(self) -> RunStatus:
@@ -68,9 +81,21 @@ class Run:
             time.sleep(poll_seconds)
 
     def files(self) -> list[str]:
-        """Paths of the run's outputs, relative to ``outputs/``."""
-        root = self.folder.outputs
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        """Paths of the run's outputs, relative to ``outputs/``.
+
+        Regular files, and links to such within the outputs; a link that leads out of them is none of them.
+        """
+        outputs = os.path.realpath(self.folder.outputs)
+        names = []
+        for entry in walk(Path(outputs)):
+            if entry.is_symlink():
+                inside = os.path.realpath(entry.path).startswith(outputs + os.sep)
+                if not (inside and os.path.isfile(entry.path)):  # noqa: PTH113
+                    continue
+            elif not entry.is_file():
+                continue
+            names.append(entry.path[len(outputs) + 1 :])
+        return sorted(names)
 
     def file(self, name: str) -> Path:
         """The path of one output.

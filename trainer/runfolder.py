@@ -1,5 +1,6 @@
 """A run on disk: plain files that can be read, copied and rsynced.
 
+.trainer/runs/.new-*/       a run that is being made, until its records are whole; its lock is held meanwhile
 .trainer/runs/<run id>/
     job.json        the frozen TrainingJob
     status.json     RunInfo, replaced whole at every change
@@ -14,19 +15,22 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from trainer.errors import ConfigError, NotFoundError, UsageError
+from trainer import recordfile
+from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, UsageError
+from trainer.host import elsewhere, this_host
 from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
-from trainer.runtime.atomic import write_bytes
+from trainer.runtime.atomic import make_directory, sync_directory, write_bytes
 from trainer.runtime.layout import (
     AZURE_RUN_ID_VARIABLE,
     METRICS_FILE,
@@ -35,15 +39,25 @@ from trainer.runtime.layout import (
     RUN_DIR_VARIABLE,
     RUN_ID_VARIABLE,
 )
+from trainer.trees import remove_tree
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
+JOB_FILE = "job.json"
+STATUS_FILE = "status.json"
+NEW_PREFIX = ".new-"
+"""Begins the name of a run's folder until its records are whole."""
 _T = TypeVar("_T")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 # Held while a run is being submitted; see RunFolder.locked.
 SUBMISSION_LOCK = "submission"
-# More than lies between making a run's folder and taking its submission lock.
-_FOLDER_TO_LOCK_SECONDS = 5.0
 _LOG_NAME = "std_log.txt"
+_TAIL_BYTES = 64 << 10
+# A line without an end may be hundreds of megabytes long.
+_LONGEST_TAIL_LINE = 2000
+_LARGEST_METRICS = 512 << 20
+_MOST_PROBLEMS = 3
+# Detail is the only part of a record without a fixed shape.
+_DEEPEST_DETAIL = 16
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -61,73 +75,109 @@ class RunFolder:
         self.logs = path / "logs"
         self.snapshot = path / "snapshot"
         self.outputs = path / OUTPUTS_DIR
+        self._known: RunInfo | None = None
+        self._known_job: TrainingJob | None = None
 
     @classmethod
     def create(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> RunFolder:
-        """Make a new run's folder with its job and its first record.
+        """Make a new run's folder, as :meth:`submitting` does, for a run that nobody is submitting."""
+        with cls.submitting(runs, job, backend=backend, snapshot=snapshot) as folder:
+            return folder
+
+    @classmethod
+    @contextmanager
+    def submitting(
+        cls,
+        runs: Path,
+        job: TrainingJob,
+        *,
+        backend: str,
+        snapshot: str,
+        run_id: str | None = None,
+        shared: Path | None = None,
+    ) -> Iterator[RunFolder]:
+        """Make a new run's folder with its job and its first record, and hold its submission lock for the block.
+
+        The folder gets its name when both are written and the lock is held, so that nobody sees a run without a
+        record, or takes one that is being submitted for a dead one. What a killed process left is removed.
 
         Args:
             runs: The directory of all runs; made if missing.
             job: What will run.
             backend: Name of the backend that will run it.
             snapshot: The snapshot's digest.
+            run_id: The run's id, which is unused; None for a new one.
+            shared: A staged snapshot that the run's ``snapshot`` is to be a link to; None for an empty directory.
 
         Raises:
-            ConfigError: The directory can't be written.
+            ConfigError: The directory can't be written, or has no locks.
         """
-        try:
-            folder, created = cls._new(runs)
-            for directory in (folder.logs, folder.snapshot, folder.outputs):
-                directory.mkdir()
-            write_bytes(folder.path / "job.json", _encode(job))
-            info = RunInfo(
-                run_id=folder.run_id,
-                backend=backend,
-                status=RunStatus.NOT_STARTED,
-                experiment=job.experiment,
-                snapshot=snapshot,
-                dataset=job.dataset,
-                created=created,
-                resumed_from=job.resumed_from,
-            )
-            write_bytes(folder.path / "status.json", _encode(info))
-        except OSError as error:
-            raise ConfigError(
-                f"Can't create a run folder in {runs}: {error.strerror}.",
-                "Make it writable with space to spare, or set TRAINER_HOME to a directory that is.",
-            ) from error
-        return folder
-
-    @classmethod
-    def _new(cls, runs: Path) -> tuple[RunFolder, float]:
-        while True:
-            created = time.time()
-            folder = cls(runs / new_run_id(created))
+        with ExitStack() as stack:
             try:
-                folder.path.mkdir(parents=True)
-            except FileExistsError:
-                if not runs.is_dir():
-                    raise
-                continue
-            return folder, created
+                make_directory(runs)
+                clean_new(runs)
+                draft = stack.enter_context(_draft(runs))
+                info = RunInfo(
+                    run_id=run_id or _unused_id(runs),
+                    backend=backend,
+                    status=RunStatus.NOT_STARTED,
+                    experiment=job.experiment,
+                    snapshot=snapshot,
+                    dataset=job.dataset,
+                    host=this_host(),
+                    created=time.time(),
+                    resumed_from=job.resumed_from,
+                    study=job.study,
+                    trial=job.trial,
+                )
+                for directory in (draft.logs, draft.outputs):
+                    directory.mkdir()
+                if shared is None:
+                    draft.snapshot.mkdir()
+                else:
+                    draft.snapshot.symlink_to(os.path.relpath(shared, runs / info.run_id))
+                write_bytes(draft.path / JOB_FILE, _encode(job))
+                write_bytes(draft.path / STATUS_FILE, _encode(info))
+                draft.path.chmod(0o755)
+                folder = cls(draft.path.rename(runs / info.run_id))
+                sync_directory(runs)
+            except OSError as error:
+                raise ConfigError(
+                    f"Can't create a run folder in {runs}: {error.strerror}.",
+                    "Make it writable with space to spare, or set TRAINER_HOME to a directory that is.",
+                ) from error
+            yield folder
 
     def job(self) -> TrainingJob:
         """The run's job.
 
         Raises:
             NotFoundError: There is no such run.
-            ConfigError: ``job.json`` is damaged.
+            DamagedRecordError: ``job.json`` is damaged, and this object has not read it before.
         """
-        return self._read("job.json", TrainingJob)
+        try:
+            self._known_job = self._read(JOB_FILE, _JOB)
+        except DamagedRecordError:
+            if self._known_job is None:
+                raise
+        return self._known_job
+
+    @property
+    def last_read(self) -> RunInfo | None:
+        """The record as this object last read or wrote it; None before."""
+        return self._known
 
     def info(self) -> RunInfo:
         """The record as it stands on disk.
 
         Raises:
             NotFoundError: There is no such run.
-            ConfigError: ``status.json`` is damaged.
+            DamagedRecordError: ``status.json`` is damaged.
         """
-        return self._read("status.json", RunInfo)
+        info = self._read(STATUS_FILE, _INFO)
+        check_info(info, self.path / STATUS_FILE)
+        self._known = info
+        return info
 
     def update(self, change: Callable[[RunInfo], RunInfo] | None = None, /, **fields: Any) -> RunInfo:
         """Replace the record under the run's lock.
@@ -135,20 +185,52 @@ class RunFolder:
         A terminal status is final: a later change of ``status`` is ignored, so whoever is second
         to notice the end (the process itself, an observer, a cancel) changes nothing.
 
+        A record that was damaged since this object read it, as by a script that writes to it, is set aside and
+        written anew, with a warning.
+
         Args:
             change: Takes the record now on disk and gives the new one.
             fields: Or simply the fields to set.
         """
         with self.locked():
-            old = self.info()
+            on_disk, old = self._read_again()
             new = change(old) if change is not None else msgspec.structs.replace(old, **fields)
             if old.status.terminal and new.status is not old.status:
-                return old
+                new = old
             if new.status.terminal and new.ended is None:
                 new = msgspec.structs.replace(new, ended=time.time())
-            if new != old:
-                write_bytes(self.path / "status.json", _encode(new))
+            if new != on_disk:
+                write_bytes(self.path / STATUS_FILE, _encode(new))
+            self._known = new
             return new
+
+    def mend(self) -> None:
+        """Write the record anew if it was damaged since this object read it; see :meth:`update`.
+
+        Raises:
+            OSError: It can't be written.
+            NotFoundError: The folder is gone.
+        """
+        try:
+            self.info()
+        except DamagedRecordError:
+            self.update()
+
+    def _read_again(self) -> tuple[RunInfo | None, RunInfo]:
+        """Return the record on the disk, None if it is damaged, and what to go on from. The lock is held."""
+        known = self._known
+        try:
+            info = self.info()
+        except DamagedRecordError as error:
+            if known is None:
+                raise
+            aside = recordfile.set_aside(self.path.parent.parent, self.path / STATUS_FILE)
+            if self._known_job is not None and not (self.path / JOB_FILE).is_file():
+                write_bytes(self.path / JOB_FILE, _encode(self._known_job))
+            what = f"{STATUS_FILE} was damaged while the run went on ({error.why}) and was written anew"
+            text = f"{what}; the damaged one is {aside}." if aside else f"{what}."
+            return None, msgspec.structs.replace(known, warnings=(*known.warnings, text))
+        return info, info
 
     @contextmanager
     def locked(self, name: str = "status", *, blocking: bool = True) -> Iterator[None]:
@@ -172,14 +254,14 @@ class RunFolder:
         return is_locked(self._lock_path(name))
 
     def being_submitted(self) -> bool:
-        """Whether a client may still be handing the run to its backend.
+        """Whether a client may still be handing the run to its backend: it holds the submission lock while it does.
 
-        It holds the submission lock while it does, and a moment passes between making the folder and taking the lock.
+        Of a run that another machine submits, its lock can't be seen, and it may be.
         """
         info = self.info()
         if info.status is not RunStatus.NOT_STARTED:
             return False
-        return self.is_locked(SUBMISSION_LOCK) or time.time() - info.created < _FOLDER_TO_LOCK_SECONDS
+        return bool(elsewhere(info)) or self.is_locked(SUBMISSION_LOCK)
 
     def _lock_path(self, name: str) -> Path:
         return self.path / f".{name}.lock"
@@ -196,24 +278,39 @@ class RunFolder:
         return environment
 
     def metrics(self) -> list[Metric]:
-        """Every metric logged so far. A last line still being written is left out."""
+        """Every metric logged so far. A last line still being written is left out, and so is a damaged one."""
+        return self.read_metrics()[0]
+
+    def read_metrics(self) -> tuple[list[Metric], list[str]]:
+        """Return every metric logged so far, and what is damaged in ``metrics.jsonl``, in a few sentences."""
+        path = self.path / METRICS_FILE
         try:
-            data = (self.path / METRICS_FILE).read_bytes()
+            data = recordfile.read_bytes(path, _LARGEST_METRICS)
         except FileNotFoundError:
-            return []
-        found = []
-        for line in data.split(b"\n")[:-1]:
-            try:
-                found.append(_METRIC.decode(line))
-            except msgspec.DecodeError:
-                continue  # the script owns this file; a line it spoiled must not hide the others
-        return found
+            return [], []
+        except DamagedRecordError as error:
+            return [], [error.message]
+        found: list[Metric] = []
+        problems: list[str] = []
+        damaged = 0
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):
+            metric = _metric(line)
+            if isinstance(metric, Metric):
+                found.append(metric)
+                continue
+            # The script owns this file; a line that it spoiled must not hide the others.
+            damaged += 1
+            if damaged <= _MOST_PROBLEMS:
+                problems.append(f"Line {number} of {path} is damaged and left out: {recordfile.explain(metric, line)}.")
+        if damaged > _MOST_PROBLEMS:
+            problems.append(f"{damaged - _MOST_PROBLEMS:,} more lines of {path} are damaged and left out.")
+        return found, problems
 
     def progress(self) -> Progress | None:
-        """The script's last word on how far it is."""
+        """The script's last word on how far it is; None also where that is damaged."""
         try:
-            return _PROGRESS.decode((self.path / PROGRESS_FILE).read_bytes())
-        except (FileNotFoundError, msgspec.DecodeError):
+            return recordfile.read(self.path / PROGRESS_FILE, _PROGRESS)
+        except (FileNotFoundError, DamagedRecordError):
             return None
 
     @property
@@ -224,32 +321,33 @@ class RunFolder:
     def read_log(self, offset: int = 0) -> bytes:
         """What the log holds from byte ``offset`` on."""
         try:
-            with self.log_path.open("rb") as stream:
+            # O_NONBLOCK: the script may have put a pipe in its place, whose writer would be waited for.
+            descriptor = os.open(self.log_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as stream:
                 stream.seek(offset)
-                return stream.read()
+                return stream.read() or b""
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise DamagedRecordError(self.log_path, f"it can't be read ({error.strerror or error})") from error
 
     def log_tail(self, lines: int = 20) -> tuple[str, ...]:
-        """The log's last lines."""
-        size = self.log_path.stat().st_size if self.log_path.exists() else 0
-        tail = self.read_log(max(0, size - 64 * 1024)).decode("utf-8", "replace")
-        return tuple(tail.splitlines()[-lines:])
+        """The log's last lines, each cut to 2,000 characters; none if the log can't be read."""
+        try:
+            size = self.log_path.stat().st_size
+            tail = self.read_log(max(0, size - _TAIL_BYTES)).decode("utf-8", "replace")
+        except (OSError, DamagedRecordError):
+            return ()
+        return tuple(line[-_LONGEST_TAIL_LINE:] for line in tail.splitlines()[-lines:])
 
-    def _read(self, name: str, kind: type[_T]) -> _T:
+    def _read(self, name: str, decoder: msgspec.json.Decoder[_T]) -> _T:
+        path = self.path / name
         try:
-            data = (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
+            return recordfile.read(path, decoder)
+        except FileNotFoundError as error:
+            if self.path.is_dir():
+                raise DamagedRecordError(path, "it is missing") from error
             raise _no_such_run(self.run_id) from error
-        except OSError as error:
-            raise ConfigError(f"{self.path / name} can't be read: {error.strerror}.", "Make it readable.") from error
-        try:
-            return msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError as error:
-            raise ConfigError(
-                f"{self.path / name} is damaged: {error}.",
-                f"Restore it from a copy, or remove the folder {self.path}.",
-            ) from error
 
 
 class LogReader:
@@ -279,12 +377,98 @@ class LogReader:
         return [line.decode("utf-8", "replace") for line in lines]
 
 
+def check_info(info: RunInfo, path: str | Path) -> None:
+    """Check of a record what its type does not say.
+
+    Args:
+        info: The record.
+        path: Its file, in the run's folder.
+
+    Raises:
+        DamagedRecordError: It is another run's, or no record of ours.
+    """
+    if info.run_id != os.path.basename(os.path.dirname(path)):  # noqa: PTH119, PTH120  # for ten thousand of them
+        raise DamagedRecordError(path, f"it describes the run {info.run_id[:60]!r}")
+    level: list[object] = list(info.detail.values())
+    for _ in range(_DEEPEST_DETAIL):
+        if not level:
+            return
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    raise DamagedRecordError(path, "it is nested too deeply")
+
+
 _METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
+_INFO = msgspec.json.Decoder(RunInfo)
+_JOB = msgspec.json.Decoder(TrainingJob)
+
+
+def metric_lines(data: bytes) -> list[bytes]:
+    """Return the lines of ``metrics.jsonl`` that hold a metric."""
+    return [line for line in data.split(b"\n")[:-1] if isinstance(_metric(line), Metric)]
+
+
+def _metric(line: bytes) -> Metric | Exception:
+    try:
+        return _METRIC.decode(line)
+    except (ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        return error
 
 
 def _encode(record: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    try:
+        data = msgspec.json.encode(record)
+    except UnicodeEncodeError:  # a file's name that is not UTF-8 (PEP 383)
+        data = msgspec.json.encode(_as_utf8(msgspec.to_builtins(record)))
+    return msgspec.json.format(data, indent=2) + b"\n"
+
+
+def _as_utf8(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
+    return [_as_utf8(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _draft(runs: Path) -> Iterator[RunFolder]:
+    """Make a folder that is no run yet, and hold its submission lock."""
+    while True:
+        draft = RunFolder(Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=runs)))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(draft.locked(SUBMISSION_LOCK, blocking=False))
+            except (BlockingIOError, FileNotFoundError, NotFoundError):
+                continue  # between its making and its locking another process took it for a leftover
+            if not draft.path.exists():
+                continue
+            try:
+                yield draft
+            except BaseException:
+                if draft.path.exists():  # not a run yet
+                    remove_tree(draft.path)
+                raise
+            return
+
+
+def _unused_id(runs: Path) -> str:
+    while True:
+        run_id = new_run_id(time.time())
+        if not os.path.lexists(runs / run_id):
+            return run_id
+
+
+def clean_new(runs: Path) -> None:
+    """Remove what processes left that were killed while they made a run's folder."""
+    for leftover in runs.glob(f"{NEW_PREFIX}*"):
+        with suppress(OSError, NotFoundError), RunFolder(leftover).locked(SUBMISSION_LOCK, blocking=False):
+            remove_tree(leftover)
 
 
 def _no_such_run(run_id: str) -> NotFoundError:

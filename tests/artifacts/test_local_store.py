@@ -16,7 +16,7 @@ from backends.local_store import LocalStore
 from tests.artifacts.local_runs import ENVIRONMENT, make_local_run
 from tests.contract.store_contract import MakeRun, RegisterCommand, StoreContract, npz_bytes
 from trainer.artifacts import ModelVersion
-from trainer.errors import ConfigError, IntegrityError, NotFoundError
+from trainer.errors import ConfigError, DamagedRecordError, IntegrityError, NotFoundError
 
 HERE = Path(__file__).parent
 ONES = npz_bytes(a=np.ones(3))
@@ -132,13 +132,47 @@ def test_a_damaged_record_is_named_and_can_be_deleted(store: LocalStore, make_ru
     record = store.models / "m" / "1" / "version.json"
     for damage in (b"", b"{}", record.read_bytes().replace(b'"version": 1', b'"version": 2')):
         record.write_bytes(damage)
-        for use in (store.versions, lambda: store.get("m")):
-            with pytest.raises(ConfigError, match=r"version\.json is damaged") as caught:
-                use()
-            assert "trainer delete m:1" in caught.value.hint
+        with pytest.raises(DamagedRecordError, match=r"version\.json is damaged") as caught:
+            store.get("m")
+        assert "trainer delete m:1" in caught.value.hint
+        assert store.versions() == []
+        assert store.damaged() == [caught.value.message]
     assert store.register(make_run(ONES), "m").version == 2, "one damaged record must not stop other registrations"
     store.delete("m", 1)
     assert [version.version for version in store.versions()] == [2]
+    store.models.joinpath("m", "1").mkdir()  # what remains has no record
+    assert [version.version for version in store.versions()] == [2]
+
+
+@pytest.mark.parametrize("place", ["1", ".deleted-1", ".deleted-7", ".staging-x", "", ".."])
+@pytest.mark.parametrize("what", ["directory", "file", "link"])
+def test_what_strays_into_a_registry_blocks_nothing(
+    store: LocalStore, make_run: MakeRun, place: str, what: str, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        store.register(make_run(ONES), "m")
+    store.delete("m", 2)
+    model = store.models / "m"
+    at = model / place
+    if place in (".deleted-7", ".staging-x"):
+        stray = at
+    else:
+        at.mkdir(exist_ok=True)
+        stray = at / ("stray" if place else "77")
+    if what == "directory":
+        (stray / "sub").mkdir(parents=True)
+        (stray / "sub" / "file").touch()
+    elif what == "file":
+        stray.touch()
+    else:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "outside" / "kept").touch()
+        stray.symlink_to(tmp_path / "outside")
+    store.delete("m", 1)
+    found = store.register(make_run(ONES), "m")
+    assert [version.version for version in store.versions("m")] == [3, found.version]
+    assert store.damaged() == []
+    assert what != "link" or (tmp_path / "outside" / "kept").exists()
 
 
 def test_a_registry_that_cannot_be_written_is_a_clear_error(tmp_path: Path, make_run: MakeRun) -> None:

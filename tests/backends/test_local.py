@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends.local import LocalBackend
-from backends.local_supervisor import working_directory
+from backends.local_workdir import working_directory
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from trainer.backend import load_backend
 from trainer.errors import ConfigError

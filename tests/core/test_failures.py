@@ -1,5 +1,6 @@
 """The one line that says why a script failed."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.failures import failure
+from trainer.failures import failure, reason
 
 CHAINED = """Traceback (most recent call last):
   File "a.py", line 1, in <module>
@@ -30,7 +31,9 @@ bye"""
         ("Traceback (most recent call last):\n  File x\nKeyboardInterrupt", "KeyboardInterrupt"),
         ("usage: x\nx.py: error: unrecognized arguments: --no", "x.py: error: unrecognized arguments: --no"),
         ("error: No data.\nhint: Get some.", "error: No data."),
-        ("all is well", "The script ended with exit status 1."),
+        ("loading\nno data found", "no data found (exit status 1)"),
+        ("train error: 0.3\n" * 9 + "no data found\n\n", "no data found (exit status 1)"),
+        ("10 %\r20 %\rno room", "no room (exit status 1)"),
         ("", "The script ended with exit status 1."),
         ("Traceback (most recent call last):", "The script ended with exit status 1."),
     ],
@@ -45,6 +48,18 @@ def test_pythons_own_last_line(source: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(tmp_path / "x.py")], stderr=subprocess.PIPE, text=True, check=False)
     lines = done.stderr.splitlines()
     assert failure(done.returncode, lines).message == lines[-1]
+
+
+def test_the_message_of_sys_exit(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("import sys\nprint('loading')\nsys.exit('no data found')\n")
+    done = subprocess.run([sys.executable, str(tmp_path / "x.py")], stderr=subprocess.PIPE, text=True, check=False)
+    assert failure(done.returncode, done.stderr.splitlines()).message == "no data found (exit status 1)"
+    # Any other exit status was chosen by the script, and says nothing about its last line.
+    assert failure(3, ["epoch 3"]).message == "The script ended with exit status 3."
+
+
+def test_a_full_disk_is_named() -> None:
+    assert reason(OSError(errno.ENOSPC, "No space left on device", "/x")).startswith("the disk is full: ")
 
 
 def test_a_deep_traceback_is_found_and_the_tail_stays_short(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
-from trainer.runfolder import RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, new_run_id, run_ids
+from trainer.runfolder import NEW_PREFIX, RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, new_run_id, run_ids
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)
 
@@ -120,12 +120,28 @@ class TestLogReader:
 
 
 class TestBeingSubmitted:
-    def test_while_the_lock_is_held_or_the_folder_is_new(self, folder: RunFolder) -> None:
-        assert folder.being_submitted()
-        folder.update(created=0.0)
+    @pytest.mark.parametrize("created", [0.0, 253402300799.0])
+    def test_while_the_lock_is_held_whatever_the_clock_says(self, folder: RunFolder, created: float) -> None:
+        folder.update(created=created)
         assert not folder.being_submitted()
         with folder.locked(SUBMISSION_LOCK):
             assert folder.being_submitted()
+
+    def test_a_run_is_never_seen_without_its_record_and_its_lock(self, home: Home) -> None:
+        with RunFolder.submitting(home.runs, JOB, backend="local", snapshot="0" * 64) as folder:
+            assert [path.name for path in home.runs.iterdir()] == [folder.run_id]
+            assert folder.being_submitted()
+            assert RunFolder.create(home.runs, JOB, backend="local", snapshot="0" * 64).path.is_dir()
+            assert folder.path.is_dir()
+        assert not folder.being_submitted()
+
+    def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(self, home: Home) -> None:
+        dead, living = (home.runs / f"{NEW_PREFIX}{name}" for name in ("dead", "living"))
+        for path in (dead, living):
+            (path / "logs").mkdir(parents=True)
+        with RunFolder(living).locked(SUBMISSION_LOCK):
+            RunFolder.create(home.runs, JOB, backend="local", snapshot="0" * 64)
+            assert (dead.exists(), living.exists()) == (False, True)
 
     def test_not_once_its_backend_has_taken_it(self, folder: RunFolder) -> None:
         folder.update(status=RunStatus.PREPARING)

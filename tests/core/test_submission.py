@@ -24,6 +24,8 @@ class Recorded:
     name = "recorded"
     limits: Limits | None = None
 
+    remote = False
+
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.submitted, self.canceled = error, [], []  # type: ignore[var-annotated]
         self.refusal: TrainerError | None = None

@@ -5,7 +5,7 @@ of a named model; any version can be fetched again. A store keeps versions; ever
 """
 
 from trainer.artifacts.fetching import RECORD_FILE, FetchedModel, fetch, file_sha256, read_record
-from trainer.artifacts.provenance import describe_model, environment_versions, model_output
+from trainer.artifacts.provenance import describe_model, environment_problems, environment_versions, model_output
 from trainer.artifacts.store import (
     ArtifactStore,
     ModelVersion,
@@ -21,6 +21,7 @@ __all__ = [
     "ModelVersion",
     "check_model_name",
     "describe_model",
+    "environment_problems",
     "environment_versions",
     "fetch",
     "file_sha256",

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import msgspec
 
+from trainer import recordfile
 from trainer.artifacts.store import ArtifactStore, ModelVersion, find_model
-from trainer.errors import ConfigError, IntegrityError, UsageError
+from trainer.errors import ConfigError, DamagedRecordError, IntegrityError, UsageError
 from trainer.locks import locked
-from trainer.runtime.atomic import sync_directory, write_bytes
+from trainer.runtime.atomic import make_directory, sync_directory, write_bytes
 from trainer.runtime.layout import MODEL_FILE
+from trainer.trees import remove_tree
 
 RECORD_FILE = "model.json"
 _FETCHING = ".fetching-"
+_RECORD = msgspec.json.Decoder(ModelVersion)
 
 
 class FetchedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,15 +61,17 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
     target, record = directory / MODEL_FILE, directory / RECORD_FILE
     try:
         _make_way(target, record, model, force=force)
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         _clean(directory)
-        written = not target.is_file() or file_sha256(target) != model.sha256
-        if written:
-            with _fetching(directory) as staging:
+        with _fetching(directory) as staging:
+            written = not target.is_file() or file_sha256(target) != model.sha256
+            if written:
                 _download(store, model, staging / MODEL_FILE)
                 _place(staging / MODEL_FILE, target, force=force)
-        if read_record(target) != model:
-            write_bytes(record, msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")
+            if read_record(target) != model:
+                write_bytes(staging / RECORD_FILE, msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")
+                (staging / RECORD_FILE).replace(record)
+                sync_directory(directory)
     except OSError as error:
         raise ConfigError(
             f"Can't write {directory}: {error.strerror}.", "Choose a writable directory with room: -o DIRECTORY"
@@ -76,13 +81,10 @@ def fetch(store: ArtifactStore, reference: str, directory: Path, *, force: bool 
 
 def read_record(path: Path) -> ModelVersion | None:
     """Return what ``model.json`` beside an npz file says of that very file, or None."""
-    record = path.with_name(RECORD_FILE)
     try:
-        if not record.is_file() or record.stat().st_size > 1 << 20:
-            return None
-        model = msgspec.json.decode(record.read_bytes(), type=ModelVersion)
+        model = recordfile.read(path.with_name(RECORD_FILE), _RECORD)
         return model if model.sha256 == file_sha256(path) else None
-    except (OSError, msgspec.DecodeError):
+    except (OSError, DamagedRecordError):
         return None
 
 
@@ -109,8 +111,8 @@ def _make_way(target: Path, record: Path, model: ModelVersion, *, force: bool) -
 
 def _is_record(path: Path) -> bool:
     try:
-        msgspec.json.decode(path.read_bytes(), type=ModelVersion)
-    except (OSError, msgspec.DecodeError):
+        recordfile.read(path, _RECORD)
+    except (OSError, DamagedRecordError):
         return False
     return True
 
@@ -124,7 +126,11 @@ def _clean(directory: Path) -> None:
     for leftover in directory.glob(f"{_FETCHING}*"):
         # Locked by its owner while that one lives; or gone already.
         with suppress(OSError), locked(leftover, blocking=False, create=False):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_tree(leftover)
+    # Those of earlier versions, which wrote the record in place; nothing does so any more.
+    for leftover in directory.glob(f".{RECORD_FILE}.????????.tmp"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 @contextmanager

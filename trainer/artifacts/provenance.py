@@ -11,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from trainer import recordfile
 from trainer.artifacts.store import ModelVersion
-from trainer.errors import IntegrityError, NotFoundError
+from trainer.errors import DamagedRecordError, IntegrityError, NotFoundError
 from trainer.runfolder import RunFolder
 from trainer.runtime.layout import ENVIRONMENT_FILE, MODEL_FILE
 
@@ -20,6 +21,7 @@ from trainer.runtime.layout import ENVIRONMENT_FILE, MODEL_FILE
 _ENVIRONMENT_MAX = 64 << 10
 _ENTRIES_MAX = 200
 _METRIC_NAME_MAX = 200
+_ENVIRONMENT = msgspec.json.Decoder(dict[str, object])
 
 
 def model_output(folder: RunFolder) -> Path:
@@ -80,15 +82,11 @@ def describe_model(folder: RunFolder, model_name: str, *, version: int, sha256: 
 def environment_versions(folder: RunFolder) -> dict[str, str]:
     """Versions that the job wrote to ``outputs/environment.json``; what isn't a plain version is left out.
 
-    The script owns the file, so nothing in it can make registration fail.
+    The script owns the file, so nothing in it can make registration fail; :func:`environment_problems` names it.
     """
-    path = folder.outputs / ENVIRONMENT_FILE
-    if not path.is_file():  # a pipe would be waited for
-        return {}
     try:
-        with path.open("rb") as stream:
-            found = msgspec.json.decode(stream.read(_ENVIRONMENT_MAX), type=dict[str, object])
-    except (OSError, msgspec.DecodeError, RecursionError):
+        found = recordfile.read(folder.outputs / ENVIRONMENT_FILE, _ENVIRONMENT, _ENVIRONMENT_MAX)
+    except (FileNotFoundError, DamagedRecordError):
         return {}
     plain = {
         key: value
@@ -98,3 +96,14 @@ def environment_versions(folder: RunFolder) -> dict[str, str]:
         and re.fullmatch(r"[A-Za-z0-9_.+!-]{1,64}", value)
     }
     return dict(list(plain.items())[:_ENTRIES_MAX])
+
+
+def environment_problems(folder: RunFolder) -> list[str]:
+    """Return what is damaged in ``outputs/environment.json``, in a sentence; nothing if it is missing or whole."""
+    try:
+        recordfile.read(folder.outputs / ENVIRONMENT_FILE, _ENVIRONMENT, _ENVIRONMENT_MAX)
+    except FileNotFoundError:
+        return []
+    except DamagedRecordError as error:
+        return [error.message]
+    return []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import msgspec
 
 from trainer.errors import NotFoundError, UsageError
+from trainer.records import Time
 
 if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
@@ -45,7 +46,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str | None = None
     metrics: dict[str, float | None] = {}
     versions: dict[str, str] = {}
-    created: float
+    created: Time
     tags: dict[str, str] = {}
 
     @property
@@ -77,8 +78,15 @@ class ArtifactStore(Protocol):
         ...
 
     def versions(self, model_name: str | None = None) -> list[ModelVersion]:
-        """Return all versions, of one model or of all, by name and then rising version."""
+        """Return all versions, of one model or of all, by name and then rising version.
+
+        One whose record is damaged is left out; :meth:`damaged` then names it.
+        """
         ...
+
+    def damaged(self) -> list[str]:
+        """Return what the reads so far found unreadable and left out, one sentence for each; by default nothing."""
+        return []
 
     def get(self, model_name: str, version: int | None = None) -> ModelVersion:
         """Return one version, or the latest.

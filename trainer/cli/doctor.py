@@ -15,12 +15,14 @@ _MARKS = {"ok": ("ok", GREEN), "note": ("note", YELLOW), "fault": ("FAULT", RED)
 def add_doctor(parser: Parser) -> None:
     """Declare ``trainer doctor``."""
     parser.epilog = "The exit code is 0 if training works here, else 3."
+    help_text = "Move damaged records of runs and models to damaged/ in TRAINER_HOME (.trainer/); nothing is deleted."
+    parser.add_argument("--repair", action="store_true", help=help_text)
     add_json(parser)
 
 
-def doctor_command(*, as_json: bool) -> int:
+def doctor_command(*, repair: bool, as_json: bool) -> int:
     """Examine this machine."""
-    report = examine(find_home())
+    report = examine(find_home(), repair=repair)
     if as_json:
         print_json(report)
     else:

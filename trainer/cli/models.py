@@ -26,6 +26,8 @@ def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
     """List models, or the versions of one."""
     store = store_of(flags)
     versions = store.versions(name)
+    for problem in store.damaged():
+        note(f"{problem} To set it aside: trainer doctor --repair")
     if name is not None and not versions:
         raise NotFoundError(f"There is no model {name!r} in the {store.name} registry.", "See: trainer models")
     if as_json:

@@ -16,7 +16,7 @@ from trainer.cli.parsing import (
 )
 from trainer.console.download import DownloadProgress
 from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
-from trainer.console.output import warn
+from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
 from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
@@ -115,9 +115,13 @@ def _start(
 ) -> int:
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
+    for text in prepared.warnings:
+        warn(text)
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
         return 0
+    for text in prepared.snapshot.notes:
+        note(text)
     run = submit(prepared, backend, home)
     remember_flags(run, registry_flags)
     if detach:

@@ -49,6 +49,20 @@ def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = True) -
         stream.write(data)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that are missing, durably: their names are on the disk afterwards.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

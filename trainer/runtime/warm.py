@@ -91,11 +91,26 @@ def _prepare() -> str:
             importlib.import_module(name)
         except ImportError:
             continue
+    shadowed = _shadowed(Path(_ROOT).parent)
+    if shadowed:
+        return f"{shadowed} has the name of a module that is imported already"
     if cuda_is_initialized():
         return "importing Chainer initializes CUDA here"
     gc.collect()
     # Pages that the collector never writes to stay shared between all forked processes.
     gc.freeze()
+    return ""
+
+
+def _shadowed(snapshot: Path) -> str:
+    """Return a file of the script's own that ``import`` would no longer find, or an empty text."""
+    for folder, folders, files in os.walk(snapshot):
+        if Path(folder) == snapshot and Path(_ROOT).name in folders:
+            folders.remove(Path(_ROOT).name)
+        for name in (*folders, *(file.removesuffix(".py") for file in files if file.endswith(".py"))):
+            # "trainer" has a way of its own; see launch.give_way.
+            if name in sys.modules and name not in ("__main__", "trainer"):
+                return str(Path(folder).relative_to(snapshot) / name)
     return ""
 
 

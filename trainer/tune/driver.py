@@ -15,11 +15,20 @@ from typing import Protocol
 import msgspec
 
 from trainer.backend import Backend
-from trainer.errors import InterruptedRunError, NotFoundError, RunFailedError, TrainerError, UsageError
+from trainer.divergence import in_model
+from trainer.errors import (
+    IntegrityError,
+    InterruptedRunError,
+    NotFoundError,
+    RefusedError,
+    RunFailedError,
+    TrainerError,
+    UsageError,
+)
 from trainer.home import Home
 from trainer.records import ModelRef, RunInfo, RunStatus, Stopped
 from trainer.runfolder import RunFolder, new_run_id
-from trainer.runtime.layout import METRICS_FILE
+from trainer.runtime.layout import METRICS_FILE, MODEL_FILE
 from trainer.snapshot import DEFAULT_SCRIPT
 from trainer.tune import trials as runs
 from trainer.tune.proposals import Proposals, check_warm_start, make_optuna
@@ -118,6 +127,7 @@ class Driver:
         self._submitted = submitted
         self._judged: dict[int, int] = {}
         self._failures: list[Trial] = []
+        self._lost: set[int] = set()
         self._succeeded = False
 
     @property
@@ -197,16 +207,16 @@ class Driver:
         for trial in list(self.trials.values()):
             if trial.state is not TrialState.RUNNING:
                 continue
-            folder = runs.make_run(self.home, self.study, self.definition, trial)
-            was = folder.info().status
-            if was is RunStatus.NOT_STARTED and not folder.being_submitted():
-                self._submit(trial, folder)
+            folder = RunFolder(self.home.runs / trial.run_id)
+            if not folder.path.is_dir() or (
+                folder.info().status is RunStatus.NOT_STARTED and not folder.being_submitted()
+            ):
+                self._submit(trial)
                 continue
             info = self.backend.refresh(folder)
-            lost = not was.terminal and info.status is RunStatus.FAILED
-            if lost and info.failure is not None and info.failure.exit_code is None:
+            if info.failure is not None and info.failure.lost:
                 # Nobody watched over it any more: the machine went down, not the script.
-                self._record(trial, TrialState.INTERRUPTED, reason=info.failure.message)
+                self._record(trial, TrialState.INTERRUPTED, reason=info.failure.message, info=info)
                 continue
             self.running[trial.number] = Running(trial, folder)
 
@@ -220,6 +230,7 @@ class Driver:
             ended = [number for number, running in self.running.items() if self._look(running)]
             for number in ended:
                 self._close(self.running.pop(number))
+                more = more or self._proposals.has_again
             if len(self._failures) >= _FAILURES and not self._succeeded:
                 raise self._all_fail()
             self._view.tick(self)
@@ -243,16 +254,12 @@ class Driver:
         trial = Trial(number=number, run_id=new_run_id(), values=values, started=time.time())
         self.study.append(trial)
         self.trials[number] = trial
-        self._submit(trial, runs.make_run(self.home, self.study, self.definition, trial))
+        self._submit(trial)
         return True
 
-    def _submit(self, trial: Trial, folder: RunFolder) -> None:
+    def _submit(self, trial: Trial) -> None:
+        folder = runs.start(self.home, self.study, self.definition, trial, self.backend)
         self.running[trial.number] = Running(trial, folder)
-        try:
-            runs.submit(folder, self.backend)
-        except TrainerError as error:
-            folder.update(status=RunStatus.FAILED, failure=runs.submission_failure(error))
-            raise
         self._submitted(folder)
         self._view.started(trial)
 
@@ -311,6 +318,13 @@ class Driver:
         self._judge(trial.number, running.curve)
         value, step = runs.objective(self.definition, running.curve)
         reason = info.failure.message if info.failure is not None else ""
+        if info.failure is not None and info.failure.lost and trial.number not in self._lost:
+            # Once more: it was not the script that failed.
+            self._lost.add(trial.number)
+            trial = self._record(trial, TrialState.INTERRUPTED, reason=reason, info=info)
+            self._proposals.again(trial)
+            self._view.note(f"trial {trial.number} runs again: {reason}")
+            return
         trial = self._record(trial, state, value=value, step=step, stopped=stopped, reason=reason, info=info)
         self.ended_here += 1
         if self._optuna is not None:
@@ -425,7 +439,7 @@ class Driver:
             )
         try:
             return register(RunFolder(self.home.runs / best.run_id), self.backend, name)
-        except NotFoundError as error:
+        except (NotFoundError, IntegrityError, RefusedError) as error:
             self._view.note(f"warning: no model was registered: {error.message}")
             return None
 
@@ -436,11 +450,15 @@ def register(folder: RunFolder, backend: Backend, name: str) -> ModelRef:
     Raises:
         UsageError: The run isn't complete.
         NotFoundError: It has no model.
+        IntegrityError: Its model holds NaN, or is no sound file.
         RefusedError: Its backend has no registry.
     """
     info = folder.info()
     if info.status is not RunStatus.COMPLETED:
         raise UsageError(f"Run {folder.run_id} is {info.status}.", "Only the model of a completed run is registered.")
+    spoiled = in_model(folder.outputs / MODEL_FILE) if (folder.outputs / MODEL_FILE).is_file() else None
+    if spoiled:
+        raise IntegrityError(spoiled, f"See: trainer show {folder.run_id}")
     model = backend.store().register(folder, name)
     reference = ModelRef(name=model.name, version=model.version, sha256=model.sha256)
     folder.update(model=reference)

@@ -75,6 +75,8 @@ class OptunaStudy:
             self._study.sampler = self._optuna.samplers.TPESampler(
                 seed=seed_of("tpe", self._definition.seed, number), constant_liar=self._definition.parallel > 1
             )
+        if number in self._trials:  # it was lost, and runs again
+            self._study.tell(self._trials[number], state=self._optuna.trial.TrialState.FAIL)
         self._trials[number] = trial = self._study.ask(self._distributions)
         return dict(values) if values is not None else _values(space, trial.params)
 

@@ -61,6 +61,15 @@ class Proposals:
             return number, self._told(number, grid_point(definition.space, self._grid[index]))
         return number, self._told(number, point(definition.sampler, definition.space, definition.seed, index))
 
+    def again(self, trial: Trial) -> None:
+        """Run a trial once more."""
+        self._again.append(trial)
+
+    @property
+    def has_again(self) -> bool:
+        """Whether a trial waits to run once more."""
+        return bool(self._again)
+
     def _told(self, number: int, values: dict[str, Value]) -> dict[str, Value]:
         if self._optuna is not None:
             self._optuna.ask(number, values)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
-from pathlib import Path
-
 import msgspec
 
 from trainer.backend import Backend
-from trainer.errors import ConfigError, TrainerError
+from trainer.errors import TrainerError
 from trainer.home import Home
 from trainer.job import TrainingJob
-from trainer.records import Metric, RunFailure, RunInfo, RunStatus
+from trainer.records import Metric, RunFailure, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
-from trainer.runtime.atomic import write_bytes
 from trainer.tune.space import Value, arguments, plain
 from trainer.tune.study import StudyDefinition, StudyFolder, Trial
 
@@ -42,65 +35,40 @@ def trial_job(definition: StudyDefinition, number: int, values: dict[str, Value]
     )
 
 
-def make_run(home: Home, study: StudyFolder, definition: StudyDefinition, trial: Trial) -> RunFolder:
-    """Make the folder of a trial's run, all at once, unless it is there.
+def start(home: Home, study: StudyFolder, definition: StudyDefinition, trial: Trial, backend: Backend) -> RunFolder:
+    """Make a trial's run, unless it is there, and hand it to its backend, unless that has it.
 
-    Its ``snapshot`` is a link to the study's.
+    The run's ``snapshot`` is a link to the study's.
 
     Raises:
-        ConfigError: It can't be written.
+        ConfigError: The run's folder can't be written.
+        TrainerError: The backend doesn't take it. The run's record says why, with the status Failed.
     """
     folder = RunFolder(home.runs / trial.run_id)
     if folder.path.is_dir():
+        with folder.locked(SUBMISSION_LOCK):
+            if folder.info().status is RunStatus.NOT_STARTED:
+                _hand_over(folder, backend)
         return folder
     job = trial_job(definition, trial.number, trial.values)
-    info = RunInfo(
-        run_id=trial.run_id,
+    with RunFolder.submitting(
+        home.runs,
+        job,
         backend=definition.backend,
-        status=RunStatus.NOT_STARTED,
-        experiment=job.experiment,
         snapshot=definition.snapshot,
-        dataset=job.dataset,
-        created=time.time(),
-        study=definition.study,
-        trial=trial.number,
-    )
-    try:
-        home.runs.mkdir(parents=True, exist_ok=True)
-        making = RunFolder(Path(tempfile.mkdtemp(prefix=".trial-", dir=home.runs)))
-        try:
-            for directory in (making.logs, making.outputs):
-                directory.mkdir()
-            making.snapshot.symlink_to(os.path.relpath(study.snapshot, folder.path))
-            # Made again if the machine dies: the trial's line in the study is what is on the disk.
-            write_bytes(making.path / "job.json", _encode(job), durable=False)
-            write_bytes(making.path / "status.json", _encode(info), durable=False)
-            making.path.chmod(0o755)
-            making.path.rename(folder.path)
-        finally:
-            shutil.rmtree(making.path, ignore_errors=True)
-    except OSError as error:
-        raise ConfigError(
-            f"Can't create a run folder in {home.runs}: {error.strerror}.",
-            f"Free some space, then: trainer tune --resume {study.study_id}",
-        ) from error
+        run_id=trial.run_id,
+        shared=study.snapshot,
+    ) as folder:
+        _hand_over(folder, backend)
     return folder
 
 
-def submit(folder: RunFolder, backend: Backend) -> None:
-    """Hand a trial's run to its backend, if nobody has.
-
-    Raises:
-        TrainerError: The backend doesn't take it.
-    """
-    with folder.locked(SUBMISSION_LOCK):
-        if folder.info().status is RunStatus.NOT_STARTED:
-            backend.submit(folder)
-
-
-def submission_failure(error: TrainerError) -> RunFailure:
-    """Describe a submission that failed."""
-    return RunFailure(message=error.message)
+def _hand_over(folder: RunFolder, backend: Backend) -> None:
+    try:
+        backend.submit(folder)
+    except TrainerError as error:
+        folder.update(status=RunStatus.FAILED, failure=RunFailure(message=error.message))
+        raise
 
 
 def curve_of(metrics: list[Metric], name: str) -> list[float | None]:
@@ -120,7 +88,3 @@ def objective(definition: StudyDefinition, curve: list[float | None]) -> tuple[f
         if value is not None and (best[0] is None or definition.better(value, best[0])):
             best = (value, step)
     return best
-
-
-def _encode(record: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -21,10 +21,10 @@ from typing import Any
 
 # Each with the size of its head in bytes.
 FILES = {
-    "train-images-idx3-ubyte.gz": 16,
-    "train-labels-idx1-ubyte.gz": 8,
-    "t10k-images-idx3-ubyte.gz": 16,
-    "t10k-labels-idx1-ubyte.gz": 8,
+    "train-images-idx3-ubyte": 16,
+    "train-labels-idx1-ubyte": 8,
+    "t10k-images-idx3-ubyte": 16,
+    "t10k-labels-idx1-ubyte": 8,
 }
 
 
@@ -51,8 +51,9 @@ def train(data: str, batchsize: int, epochs: int, folder: str) -> float:
 
     arrays = []
     for name, head in FILES.items():
-        with gzip.open(Path(data) / name) as stream:
-            arrays.append(np.frombuffer(stream.read(), np.uint8, offset=head))
+        packed = Path(data) / f"{name}.gz"
+        content = gzip.decompress(packed.read_bytes()) if packed.exists() else (Path(data) / name).read_bytes()
+        arrays.append(np.frombuffer(content, np.uint8, offset=head))
     images = [array.reshape(-1, 784).astype(np.float32) / 255 for array in arrays[::2]]
     labels = [array.astype(np.int32) for array in arrays[1::2]]
     train_set, test_set = (chainer.datasets.TupleDataset(x, t) for x, t in zip(images, labels, strict=True))

@@ -38,7 +38,7 @@ POOL_LOCK = ".pool.lock"
 POOL_LOG = "worker_log.txt"
 _PIPE = ".pool"
 _WORKER = ".worker"
-_IDLE_SECONDS = 0.5
+_IDLE_SECONDS = 0.2
 _CHUNK = 1 << 16
 UNSAFE = 3
 """Exit status: trials can't be forked here; the reason is the last line of the log."""

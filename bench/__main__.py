@@ -62,7 +62,7 @@ def main() -> None:
             samples = startup.measure(args.repeats, folder / "startup")
             add("Start-up", samples, startup.NOTHING, f"times {startup.NOTHING}", [])
         if "tune" in parts:
-            for epochs_each, trials in ((5, 12), (None, 12)):
+            for epochs_each, trials in ((5, 40), (None, 40)):
                 what = "the notebook's space" if epochs_each is None else f"{epochs_each} epochs per trial"
                 studies = tuning.measure(epochs_each, trials, args.repeats, folder / f"tune-{epochs_each}")
                 title = f"A study of {trials} trials, 2 at once, {what}"

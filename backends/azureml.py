@@ -302,5 +302,6 @@ def _workspace_ref(info: RunInfo) -> WorkspaceRef:
 
 
 def _never_sent(info: RunInfo) -> RunInfo:
-    failure = RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+    message = "The client that submitted it ended before Azure ML had the run. Start it again."
+    failure = RunFailure(message=message, lost=True)
     return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)

@@ -146,7 +146,7 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
                 f"To continue, give it its own argument for that, for example: -- --resume {_newest(files)}",
             )
     return Prepared(
-        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id),
+        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id, study=None, trial=None),
         snapshot.with_resume(files),
         warnings,
     )

@@ -113,7 +113,7 @@ class AzureMLBackend(Backend):
             ConfigError: There is no workspace, and no emulator is asked for.
         """
         from backends.azure import cluster
-        from backends.azure.session import find_workspace
+        from backends.azure.session import answer_by, find_workspace, sdk
 
         if self._checked:
             return
@@ -122,7 +122,9 @@ class AzureMLBackend(Backend):
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
             self.notify(DOES_NOT_PROVE)
-        cluster.check(self._open(ref), self.options)
+        workspace = self._open(ref)
+        sdk("azureml.core.compute")  # importing it waits for nobody
+        answer_by(ref).wait(lambda: cluster.check(workspace, self.options), "look at the cluster")
         self._checked = True
 
     def submit(self, folder: RunFolder) -> None:

@@ -26,7 +26,8 @@ from trainer.runtime.layout import MODEL_FILE
 
 _LOCK = "finish"
 _MOST_WARNINGS = 50
-_LONGEST_WARNING = 1000
+# Two names of 255 bytes that are no UTF-8 are written with four characters per byte.
+_LONGEST_WARNING = 4000
 # Bytes. A buffered write of Python's has 8,192.
 _LEAST_ROOM = 64 << 10
 

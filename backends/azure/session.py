@@ -162,7 +162,7 @@ def _open(ref: WorkspaceRef) -> Workspace:
     # The imports take seconds and wait for nobody.
     core = sdk("azureml.core")
     sdk("azureml.core.authentication")
-    deadline = Deadline(signin.ANSWER_SECONDS if ref.emulator is None else _EMULATOR_SECONDS)
+    deadline = answer_by(ref)
     doing = f"open the workspace {ref.workspace_name}"
 
     def get(signed_in: Auth) -> Workspace:
@@ -178,6 +178,11 @@ def _open(ref: WorkspaceRef) -> Workspace:
         signed_in = auth(deadline)
     with explained(doing):
         return deadline.wait(lambda: retry(lambda: get(signed_in)), doing)
+
+
+def answer_by(ref: WorkspaceRef) -> Deadline:
+    """Return by when a workspace must have answered the short questions before a submission."""
+    return Deadline(_EMULATOR_SECONDS if ref.is_emulated else signin.ANSWER_SECONDS)
 
 
 def forget_workspaces() -> None:

@@ -21,14 +21,22 @@ if TYPE_CHECKING:
     from trainer.records import RunInfo
 
 
+# As many as fit a terminal; a program reads all.
+_SHOWN = 20
+
+
 def add_runs(parser: Parser) -> None:
     """Declare ``trainer runs``."""
-    parser.add_argument("--limit", metavar="N", type=int, default=20, help="List at most N; 0 lists all (default: 20).")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="List at most N; 0 lists all (default: 20; with --json all)."
+    )
     add_json(parser)
 
 
-def runs_command(*, limit: int, as_json: bool) -> None:
+def runs_command(*, limit: int | None, as_json: bool) -> None:
     """List the runs."""
+    if limit is None:
+        limit = 0 if as_json else _SHOWN
     if limit < 0:
         raise UsageError(f"--limit must be at least 0 (got {limit}).", "Use 0 for all.")
     home = find_home()

@@ -193,7 +193,6 @@ def job_environment(
         "HOME": str(home),
         "NO_PROXY": _LOOPBACK,
         "no_proxy": _LOOPBACK,
-        "HBI_WORKSPACE_JOB": "true",  # no telemetry, as in Endpoint.env
         "PYTHONUNBUFFERED": "1",
         # The SDK's own switch against telemetry; another is a file that any program may change.
         "HBI_WORKSPACE_JOB": "true",

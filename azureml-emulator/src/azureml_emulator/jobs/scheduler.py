@@ -23,6 +23,8 @@ from azureml_emulator.store.jobs import Job, JobState
 from azureml_emulator.store.runs import RunStatus
 
 TICK = 0.1
+NOTE_INTERVAL = 5.0
+"""Seconds between two notes that the emulator is there."""
 CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
 LOCAL_TIMEOUT = 600.0
@@ -52,6 +54,7 @@ class Scheduler:
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         self._pools: dict[str, NodePool] = {}
         self._pools_lock = threading.Lock()
+        self._next_note = time.monotonic()
         for job in service.jobs.active():
             if job.state is JobState.RUNNING and job.compute != LOCAL_TARGET:
                 self._pool(job.compute).busy += job.nodes
@@ -92,6 +95,9 @@ class Scheduler:
     def tick(self) -> None:
         """Look at every job once."""
         now = time.time()
+        if time.monotonic() >= self._next_note:
+            self._next_note = time.monotonic() + NOTE_INTERVAL
+            self._service.note_being_here()
         self._settle_pools(now)
         blocked: set[str] = set()
         for job in self._service.jobs.active():

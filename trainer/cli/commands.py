@@ -62,6 +62,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("delete", "models", "Delete a model version. Its number is not reused."),
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),
+        Command("serve", "serve", "Answer HTTP requests with a model."),
     ),
     "This machine": (
         Command("doctor", "doctor", "Check what works on this machine, and show the fix for what does not."),

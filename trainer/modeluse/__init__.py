@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainer.modeluse.network import Network
     from trainer.modeluse.plots import check_picture, plot_confusion, plot_curves
     from trainer.modeluse.prediction import Prediction, predict
-    from trainer.modeluse.source import LoadedModel, is_path, open_model
+    from trainer.modeluse.source import LoadedModel, open_model
 
 __all__ = [
     "ClassScore",
@@ -26,7 +26,6 @@ __all__ = [
     "check_picture",
     "curves_text",
     "evaluate",
-    "is_path",
     "open_model",
     "plot_confusion",
     "plot_curves",
@@ -42,7 +41,6 @@ _HOMES = {
     "check_picture": "plots",
     "curves_text": "curves",
     "evaluate": "evaluation",
-    "is_path": "source",
     "open_model": "source",
     "plot_confusion": "plots",
     "plot_curves": "plots",

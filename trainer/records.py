@@ -89,12 +89,16 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None."""
+    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None.
+
+    ``iteration`` is the number of updates, where it is known.
+    """
 
     name: str
     value: float | None
     step: float | None = None
     time: float = 0.0
+    iteration: int | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

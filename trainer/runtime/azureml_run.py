@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar
 
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
-from trainer.runtime.sinks import Sink, clean_name, local_sink, number
+from trainer.runtime.sinks import Sink, clean_name, local_sink, mark_script_reports, number
 
 
 class Run:
@@ -107,6 +107,7 @@ class Run:
 
     def log(self, name: str, value: object, description: str = "", step: float | None = None) -> None:
         """Log a number or a string."""
+        mark_script_reports()
         self._sink.log(clean_name(name), number(value), step)
 
     def log_list(self, name: str, value: Sequence[object], description: str = "") -> None:

@@ -104,12 +104,13 @@ def give_way() -> None:
 
 
 def _install_layers() -> None:
-    from trainer.runtime import compat, fast, reporting
+    from trainer.runtime import compat, fast, recording, reporting
 
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))
     reporting.install()
+    recording.install()
 
 
 def _run_script(path: str) -> None:

@@ -27,6 +27,8 @@ THREADS_VARIABLE = "TRAINER_THREADS"
 """The number of BLAS threads."""
 AZURE_RUN_ID_VARIABLE = "AZUREML_RUN_ID"
 """Set by Azure ML in every process of a run of its own."""
+STREAMED_DIR_VARIABLE = "TRAINER_STREAMED_DIR"
+"""The folder of a job on Azure ML whose files are streamed; set by the job itself for its own processes."""
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What the common BLAS libraries take their number of threads from, first match first."""
 

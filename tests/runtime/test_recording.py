@@ -15,8 +15,8 @@ import pytest
 from trainer.records import Metric
 from trainer.runfolder import RunFolder
 from trainer.runtime.azureml_mirror import values_of
-from trainer.runtime.recording import Thinned
 from trainer.runtime.reporting import Report
+from trainer.runtime.series import Thinned
 
 Launch = Callable[..., list[Metric]]
 

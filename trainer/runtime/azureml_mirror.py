@@ -79,7 +79,9 @@ def _patch(module: ModuleType, lines: Callable[[], Sink | None]) -> None:
     steps: dict[str, int] = {}
     made: list[Sink | None] = []
     for method in ("log", "log_list", "log_row", "log_table"):
-        setattr(module.Run, method, _mirrored(getattr(module.Run, method), method, steps, made, lines))
+        original = getattr(module.Run, method, None)  # not every version of the SDK has all of them
+        if original is not None:
+            setattr(module.Run, method, _mirrored(original, method, steps, made, lines))
 
 
 def _mirrored(

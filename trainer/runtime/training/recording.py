@@ -11,7 +11,7 @@ from chainer.training import Extension, Trainer
 from chainer.training.extensions import LogReport
 
 from trainer.runtime import reporting, sinks
-from trainer.runtime.recording import NAMES, NOT_METRICS, Thinned, guarded
+from trainer.runtime.series import NAMES, NOT_METRICS, Thinned, guarded
 
 _SECONDS_BETWEEN_REPORTS = 0.25
 # Speed is that of so long a time: shorter, and a snapshot or an evaluation is most of it.

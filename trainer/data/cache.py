@@ -22,11 +22,10 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -36,9 +35,6 @@ from trainer.locks import locked
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, find_file
 from trainer.runtime.faults import RuntimeFault
-
-if TYPE_CHECKING:
-    from trainer.data.transfer import ProgressDisplay
 
 DATA_DIR_VARIABLE = "TRAINER_DATA_DIR"
 _CHUNK = 1 << 20
@@ -131,8 +127,12 @@ class Cache:
             return FileState(expected, path, sha256, f"{path} has the SHA-256 {sha256}, not {expected.sha256}.")
         return FileState(expected, path, sha256)
 
-    def set_aside(self, entry: CatalogueEntry, progress: ProgressDisplay) -> dict[str, Path]:
+    def set_aside(self, entry: CatalogueEntry, say: Callable[[str], None]) -> dict[str, Path]:
         """Rename what is damaged in a data set's folder, and give what is sound, by name.
+
+        Args:
+            entry: The data set.
+            say: Told of each file that is renamed, a line at a time.
 
         Raises:
             ConfigError: The cache can't be written.
@@ -149,12 +149,16 @@ class Cache:
                     state.path.rename(aside)
                 except OSError as error:
                     raise unwritable(aside, error) from error
-                progress.say(f"{state.fault} It is set aside as {aside.name}.")
+                say(f"{state.fault} It is set aside as {aside.name}.")
         return sound
 
     @contextlib.contextmanager
-    def locked(self, entry: CatalogueEntry, progress: ProgressDisplay) -> Iterator[Path]:
+    def locked(self, entry: CatalogueEntry, say: Callable[[str], None]) -> Iterator[Path]:
         """Hold a data set's lock and give its folder, which exists then.
+
+        Args:
+            entry: The data set.
+            say: Told when another process holds the lock.
 
         Raises:
             ConfigError: The cache can't be written.
@@ -166,7 +170,7 @@ class Cache:
                 try:
                     stack.enter_context(locked(lock, blocking=False))
                 except BlockingIOError:
-                    progress.say(f"Waiting for another process that fetches {entry.name}.")
+                    say(f"Waiting for another process that fetches {entry.name}.")
                     stack.enter_context(locked(lock))
             except OSError as error:
                 raise unwritable(folder, error) from error

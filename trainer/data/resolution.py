@@ -101,9 +101,9 @@ def ensure(
             progress.say(
                 f"{cache.given} ({DATA_DIR_VARIABLE}) does not hold {entry.name}; using {cache.folder(entry)}."
             )
-        with cache.locked(entry, progress) as folder:
+        with cache.locked(entry, progress.say) as folder:
             # Whoever held the lock before may have fetched it.
-            sound = cache.set_aside(entry, progress)
+            sound = cache.set_aside(entry, progress.say)
             if entry.mirrors:
                 _fetch_missing(entry, folder, set(sound), progress, patience, mirrors)
             elif len(sound) < len(entry.files):

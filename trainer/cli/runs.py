@@ -63,11 +63,12 @@ def show_command(*, reference: str, plot: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({**as_object(run, info), "job": run.job, "history": run.metrics(), "files": run.files()})
         return
-    print_summary(run, info, detailed=True)
     curves = curves_of(run)
     if curves:
-        say()
         say(curves)
+        say()
+    # Last, where it is seen when the curves have scrolled by.
+    print_summary(run, info, detailed=True)
 
 
 def add_logs(parser: Parser) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from trainer import modeluse
 from trainer.backend import DEFAULT_BACKEND
-from trainer.console.epochs import ordered
+from trainer.console.epochs import ordered, said
 from trainer.console.output import (
     BOLD,
     GREEN,
@@ -123,7 +123,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Data set", info.dataset + (f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note else "")
     if detailed:
         for label, value in info.detail.items():
-            if label != FLAGS and value is not None:
+            if label != FLAGS and value is not None and not (label.endswith("pid") and info.status.terminal):
                 yield label.replace("_", " ").capitalize(), _detail(value)
         for text in info.warnings:
             yield "Warning", text
@@ -140,10 +140,11 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
 
 def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tuple[str, str]]:
     if _ACCURACY in latest:
-        yield _ACCURACY, paint(_short(latest[_ACCURACY]), BOLD)
-    rest = [(name, value) for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)]
+        yield _ACCURACY, f"{paint(_short(latest[_ACCURACY]), BOLD)} (test)"
+    rest = {name: value for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)}
     if rest:
-        yield "Metrics", "  ".join(f"{inline(name)} {_short(value)}" for name, value in rest)
+        given = [f"{inline(name)} {_short(rest.pop(name))}" for name in _GIVEN if name in rest]
+        yield "Metrics", "  ".join([*said(rest), *given])
 
 
 def _next(info: RunInfo) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FLOOR = "matrix products alone"
 OURS = "this program"
+PLAIN = "this program, without its line rt.compiled"
 TRAINER = "Chainer, Trainer"
 BATCH = 128
 
@@ -53,6 +54,7 @@ def measure(data: Path, units: int, repeats: int) -> tuple[dict[str, Samples], l
         notes.append("PyTorch is not installed: its row is left out (pip install torch).")
     subjects["Chainer, loop by hand"] = _chainer_loop(floats, labels, units)
     subjects[TRAINER] = chainer_trainer(floats, labels, units)
+    subjects[PLAIN] = ours(found.train_images, found.train_labels, units, compiled=False)
     subjects[OURS] = ours(found.train_images, found.train_labels, units)
     gc.collect()
     return interleaved(subjects, repeats), notes

@@ -280,3 +280,114 @@ def test_parameters_stay_chainers(make_model: Any, train: Any) -> None:
     # The hidden layer is dead: only momentum moves its weights now.
     velocity = model.predictor.l1.W.update_rule.state["v"]
     np.testing.assert_array_equal(model.predictor.l1.W.array, velocity)
+
+
+def some_batches(count: int = 4, *, dtype: Any = np.float32) -> Any:
+    random = np.random.RandomState(0)
+    return [(random.rand(8, 784).astype(dtype), random.randint(0, 10, 8).astype(np.int32)) for _ in range(count)]
+
+
+def test_another_updater_stays_as_it_is(make_model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    class Own(StandardUpdater):
+        pass
+
+    updater = Own(Batches([]), optimizers.SGD().setup(make_model()))
+    assert compiled_module.compiled(updater) is updater
+    assert capsys.readouterr().err == ("note: the updater is not compiled, Chainer runs every step: it is a Own\n")
+
+
+class OwnUpdate(optimizers.SGD):
+    """An optimizer that must be given the loss function, as those for several machines are."""
+
+    def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:
+        assert lossfun is not None
+        super().update(lossfun, *args, **kwds)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda model: OwnUpdate().setup(model), "the optimizer OwnUpdate has an update of its own"),
+        (lambda model: scaled(optimizers.SGD().setup(model)), "the optimizer scales the loss"),
+    ],
+    ids=["own update", "scaled loss"],
+)
+def test_other_optimizers_go_through_chainer(
+    make_model: Any, capsys: pytest.CaptureFixture[str], change: Any, reason: str
+) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        updater = updater_of(some_batches(), change(model), plain=plain)
+        for _ in range(4):
+            updater.update()
+        results.append(arrays(model))
+    assert updater.reason == reason
+    assert capsys.readouterr().err.count(reason) == 1
+    assert_same(results[1], results[0])
+
+
+def scaled(optimizer: Any) -> Any:
+    optimizer.set_loss_scale(8)
+    return optimizer
+
+
+@pytest.mark.parametrize("how", ["dictionaries", "one array", "images"])
+def test_other_batches_go_through_chainer(make_model: Any, capsys: pytest.CaptureFixture[str], how: str) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        batches = some_batches()
+        given: Any
+        if how == "dictionaries":
+            given = [{"x": x, "t": t} for x, t in batches]
+        elif how == "one array":
+            given = [x for x, _ in batches]
+        else:
+            given = [(x.reshape(8, 1, 28, 28), t) for x, t in batches]
+        updater = updater_of(given, optimizers.SGD().setup(model), plain=plain)
+        labels = batches[0][1]
+        if how == "dictionaries":
+            updater.loss_func = lambda x, t, model=model: model(x, t)
+        elif how == "one array":
+            updater.loss_func = lambda x, model=model, labels=labels: model(x, labels)
+        for _ in range(4):
+            updater.update()
+        results.append(arrays(model))
+    assert updater.reason.startswith("a batch is not a pair")
+    assert capsys.readouterr().err.count("note: ") == 1
+    assert_same(results[1], results[0])
+
+
+def test_a_loss_of_an_earlier_step_goes_through_chainer(make_model: Any) -> None:
+    """A loss function that does not use its batch."""
+    model = make_model()
+    batches = some_batches()
+    kept = model(*batches[0])
+    updater = updater_of(batches, optimizers.SGD().setup(model), plain=False)
+    updater.loss_func = lambda x, t: kept
+    updater.update()
+    assert updater.reason == "the loss is made of values of an earlier step"
+
+
+def test_link_hooks_see_every_link(make_model: Any) -> None:
+    model = make_model()
+    updater = updater_of(some_batches(), optimizers.SGD().setup(model), plain=False)
+    for _ in range(2):
+        updater.update()
+    assert updater.reason == ""
+    with Seen() as hook:
+        updater.update()
+    assert hook.links == ["Classifier", "MLP", "Linear", "Linear", "Linear"]
+
+
+class Seen(chainer.LinkHook):
+    """Notes the links that are called."""
+
+    name = "Seen"
+
+    def __init__(self) -> None:
+        self.links: list[str] = []
+
+    def forward_preprocess(self, args: Any) -> None:
+        self.links.append(type(args.link).__name__)

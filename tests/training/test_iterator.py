@@ -83,3 +83,44 @@ def test_unit_range_is_get_mnists_arithmetic() -> None:
     expected *= 1.0 / 255.0
     np.testing.assert_array_equal(x, expected, strict=True)
     assert x.max() == 1
+
+
+ARRAYS = {
+    "one": np.arange(7.0),
+    "tuple": (np.zeros((7, 3, 2, 2), np.float16), np.arange(7, dtype=np.int64), np.arange(7) > 3),
+    "tuple data set": chainer.datasets.TupleDataset(np.arange(14).reshape(7, 2), np.array(list("abcdefg"))),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_any_arrays(name: str) -> None:
+    """Whatever their number, shapes and types: the batches that ``SerialIterator`` and ``concat_examples`` make."""
+    dataset = ARRAYS[name]
+    ours = ArrayIterator(dataset, 3, shuffle=False)
+    given = chainer.datasets.TupleDataset(*dataset) if isinstance(dataset, tuple) else dataset
+    assert len(ours.dataset) == 7
+    for number in range(4):
+        batch = next(ours)
+        rows = [(3 * number + i) % 7 for i in range(3)]
+        if isinstance(given, np.ndarray):
+            np.testing.assert_array_equal(batch, given[rows], strict=True)
+        else:
+            assert type(batch) is tuple
+            for found, whole in zip(batch, given._datasets, strict=True):
+                np.testing.assert_array_equal(found, whole[rows], strict=True)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        [1, 2, 3],
+        np.zeros(()),
+        (np.zeros(3), [1, 2, 3]),
+        chainer.datasets.TransformDataset(np.zeros(3), lambda x: x),
+        chainer.datasets.SubDataset(np.zeros(3), 0, 2),
+    ],
+    ids=lambda dataset: type(dataset).__name__,
+)
+def test_other_data_sets_are_refused(dataset: Any) -> None:
+    with pytest.raises(TypeError, match=r"SerialIterator takes any data set"):
+        ArrayIterator(dataset, 2)

@@ -125,11 +125,17 @@ def make_workdir(folder: RunFolder) -> Path:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work)
+    shutil.copytree(folder.snapshot, work, copy_function=_copy_writable)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
     return work
+
+
+def _copy_writable(source: str, target: str) -> None:
+    # A file of the snapshot may be a read-only link to one that other runs share. The job gets bytes of its own.
+    shutil.copy2(source, target)
+    Path(target).chmod(Path(target).stat().st_mode | 0o200)
 
 
 def collect_outputs(folder: RunFolder) -> None:

@@ -29,6 +29,11 @@ class Home:
         return self.path / "runs"
 
     @property
+    def store(self) -> Path:
+        """Large files of snapshots, each stored once; see :mod:`trainer.contentstore`."""
+        return self.path / "store"
+
+    @property
     def models(self) -> Path:
         """The local model registry."""
         return self.path / "models"

@@ -305,7 +305,8 @@ def find_run(runs: Path, reference: str) -> RunFolder:
 
     Args:
         runs: The directory of all runs.
-        reference: A run id, an unambiguous beginning or ending of one, or ``latest``.
+        reference: A run id, an unambiguous beginning or ending of one, a name given by ``trainer runs rename``, or
+            ``latest``.
 
     Raises:
         NotFoundError: No run fits.
@@ -319,6 +320,10 @@ def find_run(runs: Path, reference: str) -> RunFolder:
     if reference in known:
         return RunFolder(runs / reference)
     fitting = [run_id for run_id in known if reference and (run_id.startswith(reference) or run_id.endswith(reference))]
+    if not fitting and reference:
+        from trainer.labels import run_named  # it imports this module
+
+        fitting = run_named(runs, reference, known)
     if not fitting:
         raise _no_such_run(reference)
     if len(fitting) > 1:

@@ -35,6 +35,12 @@ def model_references(prefix: str = "", **_: Any) -> list[str]:
     return [f"{name}:{version}" for version in sorted(versions, key=int)]
 
 
+def deletable(prefix: str = "", **_: Any) -> list[str]:
+    """Return what can be deleted: model versions and runs."""
+    names = (f"{name}:" for name in model_names()) if ":" not in prefix else model_references(prefix)
+    return [*names, *run_ids()[1:]]
+
+
 def model_files(prefix: str = "", **_: Any) -> list[str]:
     """Return registered models and npz files."""
     from argcomplete.completers import FilesCompleter

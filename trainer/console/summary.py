@@ -92,7 +92,12 @@ def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
 
 def curves_of(run: Run) -> str:
     """Return the learning curves as text; empty if there are none to draw."""
-    return modeluse.curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
+    return modeluse.curves_text(run.metrics(), width=curves_width())
+
+
+def curves_width() -> int:
+    """Return how many columns curves are drawn in."""
+    return min(100, shutil.get_terminal_size().columns)
 
 
 def relative(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Every run with what there is to compare: its record, parameters, tags, and the last and best of each metric.
 
 Reading a run takes three files, and its metrics may be many. What was read of a run that has ended is kept in
-``runs/.index.json``, with the time at which its folder last changed; a folder that has changed since is read again, so
-the index can be removed at any time.
+``.trainer/index.json``, with the time at which its folder last changed; a folder that has changed since is read
+again, so the index can be removed at any time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainer.runfolder import RunFolder, run_ids
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import METRICS_FILE
 
-INDEX_FILE = ".index.json"
+INDEX_FILE = "index.json"
 # A folder that changed less than this long ago may change again without its time telling.
 _SETTLED_NS = 2_000_000_000
 _SMALLER = re.compile(r"loss|err|perplexity|\bppl\b|mse\b|mae\b|nll|seconds|time\b", re.IGNORECASE)
@@ -136,7 +136,7 @@ def read_history(
         load: Makes a backend from its name, once for each.
     """
     known = run_ids(home.runs)
-    index = _read_index(home.runs)
+    index = _read_index(home.path)
     rows: list[RunRow] = []
     problems: list[str] = []
     backends: dict[str, Backend] = {}
@@ -163,16 +163,17 @@ def read_history(
         if info.status.terminal and now - changed > _SETTLED_NS:
             read[run_id] = _Entry(changed, msgspec.Raw(msgspec.json.encode(row)))
     if read or len(index.entries) > len(known):
-        _write_index(home.runs, index, read, set(known))
+        _write_index(home.path, index, read, set(known))
     return History(rows=tuple(rows), problems=tuple(problems), left_out=len(known) - len(known[:limit]))
 
 
-def read_row(path: Path, info: RunInfo) -> RunRow:
+def read_row(path: Path, info: RunInfo, metrics: Mapping[str, MetricSummary] | None = None) -> RunRow:
     """Read what lists show of one run.
 
     Args:
         path: Its folder.
         info: Its record.
+        metrics: Its metrics in short, if they are known already.
     """
     user = user_labels(path)
     try:
@@ -187,7 +188,7 @@ def read_row(path: Path, info: RunInfo) -> RunRow:
         note=user.note,
         tags=all_tags(path, job.tags, user),
         parameters=parameters(job.arguments),
-        metrics=summaries(_metrics(f"{path}/{METRICS_FILE}")),
+        metrics=dict(metrics) if metrics is not None else summaries(_metrics(f"{path}/{METRICS_FILE}")),
     )
 
 
@@ -292,16 +293,16 @@ def _bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _read_index(runs: Path) -> _Index:
+def _read_index(home: Path) -> _Index:
     try:
-        found = _INDEX.decode(_bytes(str(runs / INDEX_FILE)))
+        found = _INDEX.decode(_bytes(str(home / INDEX_FILE)))
     except (OSError, msgspec.DecodeError):
         return _Index()
     return found if found.version == _Index().version else _Index()
 
 
-def _write_index(runs: Path, index: _Index, read: Mapping[str, _Entry], known: set[str]) -> None:
+def _write_index(home: Path, index: _Index, read: Mapping[str, _Entry], known: set[str]) -> None:
     entries = {run_id: entry for run_id, entry in {**index.entries, **read}.items() if run_id in known}
     # Of two at once the later one wins; what it lacks is read again. A folder of another user's has no index.
     with contextlib.suppress(OSError):
-        write_bytes(runs / INDEX_FILE, msgspec.json.encode(_Index(entries=entries)), durable=False)
+        write_bytes(home / INDEX_FILE, msgspec.json.encode(_Index(entries=entries)), durable=False)

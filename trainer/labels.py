@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 
 from trainer.errors import ConfigError, UsageError
-from trainer.runfolder import RUN_ID, RunFolder
+from trainer.runfolder import RUN_ID, USER_FILE, RunFolder
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE
 
-USER_FILE = "user.json"
 LONGEST = 1000
 
 
@@ -84,17 +83,6 @@ def change_labels(folder: RunFolder, **fields: Any) -> UserLabels:
                 f"Can't write {folder.path / USER_FILE}: {error.strerror}.", "Make it writable."
             ) from error
     return new
-
-
-def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
-    """Return the ids of the runs that people have given this name.
-
-    Args:
-        runs: The directory of all runs.
-        name: The name.
-        known: The ids to look through.
-    """
-    return [run_id for run_id in known if user_labels(runs / run_id).name == name]
 
 
 def _texts(fields: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@
     job.json        the frozen TrainingJob
     status.json     RunInfo, replaced whole at every change
     metrics.jsonl   one JSON object a line: name, value, step, time
+    user.json       the name, note and tags that people gave it, if they did
     progress.json   how far the script is, while it runs
     logs/           std_log.txt is what the script printed
     snapshot/       exactly what travelled
@@ -44,6 +45,7 @@ SUBMISSION_LOCK = "submission"
 # More than lies between making a run's folder and taking its submission lock.
 _FOLDER_TO_LOCK_SECONDS = 5.0
 _LOG_NAME = "std_log.txt"
+USER_FILE = "user.json"
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -279,6 +281,11 @@ class LogReader:
         return [line.decode("utf-8", "replace") for line in lines]
 
 
+class _Named(msgspec.Struct):
+    name: str | None = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
 _METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
 
@@ -298,6 +305,19 @@ def run_ids(runs: Path) -> list[str]:
         return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
     except FileNotFoundError:
         return []
+
+
+def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
+    """The ids, among those ``known``, of the runs that people have given this name."""
+    found = []
+    for run_id in known:
+        try:
+            user = _NAMED.decode((runs / run_id / USER_FILE).read_bytes())
+        except (OSError, msgspec.DecodeError):
+            continue
+        if user.name == name:
+            found.append(run_id)
+    return found
 
 
 def find_run(runs: Path, reference: str) -> RunFolder:
@@ -321,8 +341,6 @@ def find_run(runs: Path, reference: str) -> RunFolder:
         return RunFolder(runs / reference)
     fitting = [run_id for run_id in known if reference and (run_id.startswith(reference) or run_id.endswith(reference))]
     if not fitting and reference:
-        from trainer.labels import run_named  # it imports this module
-
         fitting = run_named(runs, reference, known)
     if not fitting:
         raise _no_such_run(reference)

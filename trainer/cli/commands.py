@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Runs": (
         Command("runs", "runlist", "List and compare the runs of this project; tag and name them."),
         Command("show", "runs", "Show a run: status, metrics, learning curves. Or several, to compare."),
+        Command("view", "view", "Show the runs on a page in the browser: table, live curves, logs, files."),
         Command("logs", "runs", "Print the output of a run's script."),
         Command("attach", "runs", "Follow a run that is under way."),
         Command("cancel", "runs", "Stop a run."),

@@ -254,8 +254,8 @@ def _note(*, reference: str, text: str, as_json: bool) -> None:
 
 
 def _rename(*, reference: str, name: str, as_json: bool) -> None:
-    from trainer.labels import change_labels, run_named
-    from trainer.runfolder import run_ids
+    from trainer.labels import change_labels
+    from trainer.runfolder import run_ids, run_named
 
     run = open_run(reference)
     runs = run.folder.path.parent

@@ -191,10 +191,12 @@ def table(
         if widest is None or widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1
-    for index, row in enumerate(cells):
+    lines = []
+    for row in cells:
         fitted = (_fitted(row[column], widths[column], flush_right=head[column] in right) for column in shown)
-        line = "  ".join(fitted).rstrip()
-        say(paint(line, BOLD) if index == 0 else line)
+        lines.append("  ".join(fitted).rstrip())
+    # Once: thousands of lines take longer to print than to make.
+    say("\n".join([paint(lines[0], BOLD), *lines[1:]]))
     return left_out
 
 

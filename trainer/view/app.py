@@ -42,7 +42,7 @@ _PICTURES = {
 _TEXTS = (".txt", ".log", ".json", ".jsonl", ".csv", ".py", ".md", ".yaml", ".yml", ".toml", "")
 _LOG_TAIL = 64 * 1024
 # Bytes of metrics that are read before a request is answered with what there is: a few tenths of a second.
-_BUDGET = 24 << 20
+_BUDGET = 96 << 20
 _MOST_RUNS = 200
 _HEADERS = {
     "Content-Security-Policy": (

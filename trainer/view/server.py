@@ -32,6 +32,8 @@ class Server:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(("127.0.0.1", port))
+            # Whoever opens the address before the server runs waits.
+            self._socket.listen(128)
         except OSError as error:
             raise ConfigError(
                 f"Port {port} can't be had: {error.strerror}.", "Leave out --port, and a free one is taken."

@@ -270,7 +270,7 @@ def test_computed_imports_are_listed() -> None:
 def test_imports_through_names_are_seen() -> None:
     assert {"backends", "backends.local", "backends.azureml"} <= set(imports("trainer.backend"))
     assert "trainer.modeluse.plots" in set(imports("trainer.modeluse"))
-    assert "trainer.cli.runs" in set(imports("trainer.cli.commands"))
+    assert "trainer.cli.runlist" in set(imports("trainer.cli.commands"))
 
 
 def test_imports_have_no_cycle() -> None:

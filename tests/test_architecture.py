@@ -75,6 +75,7 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         "the functions of Chainer in a declared list",
     ),
     ("trainer.runtime.shadowing", "__import__(name)"): (set(), "the standard library's modules that the runtime needs"),
+    ("trainer.runtime.warm", "importlib.import_module(name)"): (set(), "what the trials of a study will import"),
     ("trainer.runtime.launch", "runpy.run_module(target, run_name='__main__', alter_sys=True)"): (
         set(),
         "the user's script, given as a module",
@@ -269,7 +270,7 @@ def test_computed_imports_are_listed() -> None:
 def test_imports_through_names_are_seen() -> None:
     assert {"backends", "backends.local", "backends.azureml"} <= set(imports("trainer.backend"))
     assert "trainer.modeluse.plots" in set(imports("trainer.modeluse"))
-    assert "trainer.cli.runs" in set(imports("trainer.cli.commands"))
+    assert "trainer.cli.runlist" in set(imports("trainer.cli.commands"))
 
 
 def test_imports_have_no_cycle() -> None:

@@ -5,6 +5,7 @@
     job.json        the frozen TrainingJob
     status.json     RunInfo, replaced whole at every change
     metrics.jsonl   one JSON object a line: name, value, step, time
+    user.json       the name, note and tags that people gave it, if they did
     progress.json   how far the script is, while it runs
     logs/           std_log.txt is what the script printed
     snapshot/       exactly what travelled
@@ -58,6 +59,7 @@ _LARGEST_METRICS = 512 << 20
 _MOST_PROBLEMS = 3
 # Detail is the only part of a record without a fixed shape.
 _DEEPEST_DETAIL = 16
+USER_FILE = "user.json"
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -86,7 +88,16 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def submitting(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> Iterator[RunFolder]:
+    def submitting(
+        cls,
+        runs: Path,
+        job: TrainingJob,
+        *,
+        backend: str,
+        snapshot: str,
+        run_id: str | None = None,
+        shared: Path | None = None,
+    ) -> Iterator[RunFolder]:
         """Make a new run's folder with its job and its first record, and hold its submission lock for the block.
 
         The folder gets its name when both are written and the lock is held, so that nobody sees a run without a
@@ -97,6 +108,8 @@ class RunFolder:
             job: What will run.
             backend: Name of the backend that will run it.
             snapshot: The snapshot's digest.
+            run_id: The run's id, which is unused; None for a new one.
+            shared: A staged snapshot that the run's ``snapshot`` is to be a link to; None for an empty directory.
 
         Raises:
             ConfigError: The directory can't be written, or has no locks.
@@ -107,7 +120,7 @@ class RunFolder:
                 clean_new(runs)
                 draft = stack.enter_context(_draft(runs))
                 info = RunInfo(
-                    run_id=_unused_id(runs),
+                    run_id=run_id or _unused_id(runs),
                     backend=backend,
                     status=RunStatus.NOT_STARTED,
                     experiment=job.experiment,
@@ -116,9 +129,15 @@ class RunFolder:
                     host=this_host(),
                     created=time.time(),
                     resumed_from=job.resumed_from,
+                    study=job.study,
+                    trial=job.trial,
                 )
-                for directory in (draft.logs, draft.snapshot, draft.outputs):
+                for directory in (draft.logs, draft.outputs):
                     directory.mkdir()
+                if shared is None:
+                    draft.snapshot.mkdir()
+                else:
+                    draft.snapshot.symlink_to(os.path.relpath(shared, runs / info.run_id))
                 write_bytes(draft.path / JOB_FILE, _encode(job))
                 write_bytes(draft.path / STATUS_FILE, _encode(info))
                 draft.path.chmod(0o755)
@@ -385,6 +404,11 @@ def check_info(info: RunInfo, path: str | Path) -> None:
     raise DamagedRecordError(path, "it is nested too deeply")
 
 
+class _Named(msgspec.Struct):
+    name: str | None = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
 _METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
 _INFO = msgspec.json.Decoder(RunInfo)
@@ -429,6 +453,9 @@ def _draft(runs: Path) -> Iterator[RunFolder]:
                 stack.enter_context(draft.locked(SUBMISSION_LOCK, blocking=False))
             except (BlockingIOError, FileNotFoundError, NotFoundError):
                 continue  # between its making and its locking another process took it for a leftover
+            except Exception:  # there are no locks
+                remove_tree(draft.path)
+                raise
             if not draft.path.exists():
                 continue
             try:
@@ -459,12 +486,31 @@ def _no_such_run(run_id: str) -> NotFoundError:
 
 
 def run_ids(runs: Path) -> list[str]:
-    """Every run's id, newest first."""
+    """Every run's id, newest first.
+
+    Raises:
+        ConfigError: ``runs`` is no directory.
+    """
     try:
         # Not Path.iterdir: ten thousand Path objects take longer than everything else that listing does.
         return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
     except FileNotFoundError:
         return []
+    except NotADirectoryError as error:
+        raise ConfigError(f"{runs} is not a directory.", "Move it away, or set TRAINER_HOME to a directory.") from error
+
+
+def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
+    """The ids, among those ``known``, of the runs that people have given this name."""
+    found = []
+    for run_id in known:
+        try:
+            user = _NAMED.decode((runs / run_id / USER_FILE).read_bytes())
+        except (OSError, msgspec.DecodeError):
+            continue
+        if user.name == name:
+            found.append(run_id)
+    return found
 
 
 def find_run(runs: Path, reference: str) -> RunFolder:
@@ -472,7 +518,8 @@ def find_run(runs: Path, reference: str) -> RunFolder:
 
     Args:
         runs: The directory of all runs.
-        reference: A run id, an unambiguous beginning or ending of one, or ``latest``.
+        reference: A run id, an unambiguous beginning or ending of one, a name given by ``trainer runs rename``, or
+            ``latest``.
 
     Raises:
         NotFoundError: No run fits.
@@ -486,6 +533,8 @@ def find_run(runs: Path, reference: str) -> RunFolder:
     if reference in known:
         return RunFolder(runs / reference)
     fitting = [run_id for run_id in known if reference and (run_id.startswith(reference) or run_id.endswith(reference))]
+    if not fitting and reference:
+        fitting = run_named(runs, reference, known)
     if not fitting:
         raise _no_such_run(reference)
     if len(fitting) > 1:

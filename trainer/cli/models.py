@@ -7,31 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
-from trainer.cli.completers import model_names, model_references
-from trainer.cli.context import store_of
-from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
-from trainer.console.output import moment, note, number, print_json, say, size, table
+from trainer.cli.completers import deletable, model_references
+from trainer.cli.context import configured, open_run, store_of
+from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
+from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
+from trainer.home import find_home
 
 
 def add_models(parser: Parser) -> None:
     """Declare ``trainer models``."""
-    action = parser.add_argument("name", metavar="NAME", nargs="?", help="List the versions of this model.")
-    complete_with(action, model_names)
+    what = "List the versions of this model, or show one: NAME or NAME:VERSION."
+    complete_with(parser.add_argument("name", metavar="NAME", nargs="?", help=what), model_references)
     _add_registry(parser)
     add_json(parser, "Print every version as JSON.")
 
 
 def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
-    """List models, or the versions of one."""
+    """List models, or the versions of one, or show one version."""
+    name, wanted = (name, None) if name is None else parse_model_reference(name)
     store = store_of(flags)
     versions = store.versions(name)
     for problem in store.damaged():
         note(f"{problem} To set it aside: trainer doctor --repair")
     if name is not None and not versions:
         raise NotFoundError(f"There is no model {name!r} in the {store.name} registry.", "See: trainer models")
+    if wanted is not None:
+        versions = [version for version in versions if version.version == wanted]
+        if not versions:
+            raise NotFoundError(
+                f"There is no version {wanted} of {name!r} in the {store.name} registry.", f"See: trainer models {name}"
+            )
     if as_json:
         print_json(versions)
+    elif wanted is not None:
+        print_version(versions[0])
     elif not versions:
         note(f"No models in the {store.name} registry. Train one: trainer run")
     elif name is None:
@@ -68,17 +78,46 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
     note(f"{fetched.model.reference}: {state}, sha256 {fetched.model.sha256}")
 
 
+def add_register(parser: Parser) -> None:
+    """Declare ``trainer register``."""
+    add_reference(parser, "whose outputs/model.npz is registered")
+    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: chainer-dnn-mnist).")
+    add_json(parser)
+
+
+def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
+    """Register a run's model. A run that has been registered keeps its version."""
+    from trainer.tune.driver import register  # for this command alone
+
+    run = open_run(reference)
+    run.info()
+    _, config = configured({"model_name": model_name})
+    model = register(run.folder, run.backend, config["model_name"])
+    if as_json:
+        print_json(model)
+    else:
+        note(f"{model.name}:{model.version} is run {run.run_id}'s, sha256 {model.sha256}")
+
+
 def add_delete(parser: Parser) -> None:
     """Declare ``trainer delete``."""
-    what = "The version to delete. Its number is required."
-    complete_with(parser.add_argument("model", metavar="NAME:VERSION", help=what), model_references)
+    what = "The model version to delete, with its number; or a run: its id, or an unambiguous beginning or end of it."
+    complete_with(parser.add_argument("model", metavar="NAME:VERSION|RUN", help=what), deletable)
+    parser.add_argument("--force", action="store_true", help="Delete a run though its model is registered.")
     _add_registry(parser)
     add_json(parser)
 
 
-def delete_command(*, model: str, as_json: bool, **flags: Any) -> None:
-    """Delete a model version."""
-    name, version = parse_model_reference(model)
+def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> None:
+    """Delete a model version, or a run. A version always has its number behind a colon; a run never has one."""
+    name, version = parse_model_reference(model) if ":" in model else (model, None)
+    if version is None and _names_a_run(model):
+        from trainer.cli.tidy import delete_a_run
+
+        delete_a_run(model, force=force, as_json=as_json)
+        return
+    if version is None:
+        name, version = parse_model_reference(model)
     if version is None:
         raise UsageError("Specify a version to delete.", f"For example: trainer delete {name}:1")
     store = store_of(flags)
@@ -87,6 +126,19 @@ def delete_command(*, model: str, as_json: bool, **flags: Any) -> None:
         print_json({"name": name, "version": version, "deleted": True})
     else:
         note(f"Deleted {name}:{version}. The number {version} is not reused.")
+
+
+def _names_a_run(reference: str) -> bool:
+    """Whether it is a run that is meant: of the newest one only the id will do."""
+    from trainer.runfolder import find_run
+
+    if reference == "latest":
+        return False
+    try:
+        find_run(find_home().runs, reference)
+    except NotFoundError:
+        return False
+    return True
 
 
 def print_models(versions: list[ModelVersion]) -> None:
@@ -109,7 +161,7 @@ def print_models(versions: list[ModelVersion]) -> None:
         for name, version in newest.items()
     )
     head = ("MODEL", "LATEST", "VERSIONS", "ACCURACY", "DATA SET", "CREATED")
-    table(head, rows, right=("LATEST", "VERSIONS", "ACCURACY"))
+    table(head, rows, right=("LATEST", "VERSIONS", "ACCURACY"), drop=("DATA SET", "VERSIONS"))
 
 
 def print_versions(versions: list[ModelVersion]) -> None:
@@ -128,7 +180,27 @@ def print_versions(versions: list[ModelVersion]) -> None:
         for version in reversed(versions)
     )
     head = ("MODEL", "ACCURACY", "DATA SET", "SIZE", "SHA256", "RUN", "CREATED", "TAGS")
-    table(head, rows, right=("ACCURACY", "SIZE"))
+    table(head, rows, right=("ACCURACY", "SIZE"), drop=("SHA256", "SIZE", "DATA SET", "CREATED"))
+
+
+def print_version(version: ModelVersion) -> None:
+    """Print all that is recorded of one version."""
+    listed = {
+        "Metrics": "  ".join(f"{name} {number(value)}" for name, value in version.metrics.items()),
+        "Versions": "  ".join(f"{name} {value}" for name, value in version.versions.items()),
+        "Tags": "  ".join(f"{name}={value}" for name, value in version.tags.items()),
+    }
+    pairs = [
+        ("Model", version.reference),
+        ("Created", moment(version.created)),
+        ("Size", size(version.size)),
+        ("SHA256", version.sha256),
+        ("Run", f"{version.run_id} ({version.backend})"),
+        ("Data set", version.dataset or "none"),
+        ("Snapshot", f"sha256 {version.snapshot}"),
+        *((label, value) for label, value in listed.items() if value),
+    ]
+    facts([(label, inline(value)) for label, value in pairs])
 
 
 def _accuracy(version: ModelVersion) -> str:

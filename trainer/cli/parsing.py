@@ -16,6 +16,13 @@ from trainer.errors import TrainerError, UsageError
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING
 
+# What the tutorial's script and other programs call some options, for a hint.
+_OTHER_NAMES = {
+    **{"--gpu": "--device cuda", "--gpus": "--device cuda", "--gpu_id": "--device cuda", "-g": "--device cuda"},
+    **{"--cpu": "--device cpu", "--learning-rate": "--lr", "--learning_rate": "--lr", "-e": "--epochs"},
+    **{"-b": "--batchsize", "--batch-size": "--batchsize", "--data": "--dataset", "--follow": "--logs"},
+}
+
 
 class Help(argparse.HelpFormatter):
     """Help laid out the same on every supported Python."""
@@ -52,6 +59,7 @@ class Parser(argparse.ArgumentParser):
         self._passes_on = False
         self._registry_only: bool | None = None
         self._added: set[str] = set()
+        self._words: Sequence[str] = ()
 
     def pass_on_rest(self) -> None:
         """Pass everything after ``--`` to the script."""
@@ -95,6 +103,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that every error is shown in one place."""
+        if message.startswith("argument [ACTION]: invalid choice: "):
+            # An action that can be left out: whoever typed something else did not mean one.
+            word = message.removeprefix("argument [ACTION]: invalid choice: ").split("'")[1]
+            self._refuse(next((w for w in self._words if not w.startswith("-")), "--") if word == "--" else word)
         raise UsageError(f"{message[:1].upper()}{message[1:].rstrip('.')}.", f"See: {self.prog} --help")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
@@ -107,6 +119,7 @@ class Parser(argparse.ArgumentParser):
         if self._passes_on and "--" in words:
             cut = words.index("--")
             words, rest = words[:cut], words[cut + 1 :]
+        self._words = words
         self._add_what_is_asked_for(words)
         options, surplus = self.parse_known_args(words)
         if surplus:
@@ -134,7 +147,10 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"Unexpected argument {word!r}.", f"Did you mean: {self.prog} --script {word}")
             dashes = " Arguments of the script follow two dashes: -- ARGS" if self._passes_on else ""
             raise UsageError(f"Unexpected argument {word!r}.", f"See: {self.prog} --help.{dashes}")
-        meant = closest(word.partition("=")[0], self._option_string_actions)
+        typed = word.partition("=")[0]
+        meant = _OTHER_NAMES.get(typed)
+        if meant is None or meant.split()[0] not in self._option_string_actions:
+            meant = closest(typed, self._option_string_actions)
         hint = f"Did you mean {meant}? See: {self.prog} --help" if meant else f"See: {self.prog} --help"
         raise UsageError(f"There is no option {word}.", hint)
 

@@ -1,73 +1,105 @@
-"""``trainer runs``, ``show``, ``logs``, ``attach`` and ``cancel``."""
+"""``trainer show``, ``logs``, ``attach`` and ``cancel``."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import modeluse
-from trainer.cli.context import local_only, open_run
-from trainer.cli.parsing import Parser, add_json, add_reference
+from trainer.cli.completers import run_ids
+from trainer.cli.context import open_run
+from trainer.cli.parsing import Parser, add_json, add_reference, complete_with
 from trainer.console.follow import follow_to_the_end
-from trainer.console.output import duration, moment, note, print_json, print_log, say, table
-from trainer.console.summary import as_object, curves_of, print_summary, relative
-from trainer.errors import UsageError
+from trainer.console.output import note, print_json, print_log, say, warn
+from trainer.console.summary import as_object, curves_of, curves_width, kept_path, print_summary, relative
+from trainer.errors import NotFoundError
 from trainer.home import find_home
-from trainer.listing import list_infos
+from trainer.host import elsewhere
 
 if TYPE_CHECKING:
-    from trainer.records import RunInfo
+    from trainer.history import RunRow
+    from trainer.records import Metric
+    from trainer.run import Run
 
-
-def add_runs(parser: Parser) -> None:
-    """Declare ``trainer runs``."""
-    parser.add_argument("--limit", metavar="N", type=int, default=20, help="List at most N; 0 lists all (default: 20).")
-    add_json(parser)
-
-
-def runs_command(*, limit: int, as_json: bool) -> None:
-    """List the runs."""
-    if limit < 0:
-        raise UsageError(f"--limit must be at least 0 (got {limit}).", "Use 0 for all.")
-    home = find_home()
-    listing = list_infos(home, limit=limit or None, load=local_only)
-    for problem in listing.problems:
-        note(problem)
-    if as_json:
-        print_json(listing.infos)
-        return
-    if not listing.infos:
-        note(f"No runs in {home.runs}. Start one: trainer run")
-        return
-    head = ("RUN", "BACKEND", "STATUS", "CREATED", "TOOK", "DATA SET", "MODEL")
-    table(head, map(_row, listing.infos), right=("TOOK",))
-    if listing.left_out:
-        note(f"{listing.left_out:,} more: trainer runs --limit 0")
+_IN_THE_TERMINAL = Path("-")
 
 
 def add_show(parser: Parser) -> None:
     """Declare ``trainer show``."""
-    add_reference(parser, "to show")
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="Save the learning curves as a picture.")
+    what = "The runs to show, or to compare: their ids, unambiguous beginnings or ends of them, or 'latest'."
+    complete_with(parser.add_argument("references", metavar="RUN", nargs="+", help=what), run_ids)
+    parser.add_argument(
+        "--plot",
+        metavar="FILE.png",
+        type=Path,
+        nargs="?",
+        const=_IN_THE_TERMINAL,
+        help="Save the learning curves, or a study's history, as a picture; without a name, draw them here.",
+    )
     add_json(parser)
 
 
-def show_command(*, reference: str, plot: Path | None, as_json: bool) -> None:
-    """Show everything that is known of a run."""
-    run = open_run(reference)
+def show_command(*, references: list[str], plot: Path | None, as_json: bool) -> None:
+    """Show everything that is known of a run or of a study, or of several runs what there is to compare."""
+    if len(references) > 1:
+        _show_several(references, plot, as_json=as_json)
+        return
+    try:
+        run = open_run(references[0])
+    except NotFoundError:
+        if not _is_study(references[0]):
+            raise
+        from trainer.cli.tune import show_study
+
+        show_study(references[0], plot=None if plot == _IN_THE_TERMINAL else plot, as_json=as_json)
+        return
     info = run.info()
-    if plot is not None:
+    if plot is not None and plot != _IN_THE_TERMINAL:
         modeluse.plot_curves(run.metrics(), plot, title=run.run_id)
         note(f"Learning curves: {relative(plot)}")
     if as_json:
         print_json({**as_object(run, info), "job": run.job, "history": run.metrics(), "files": run.files()})
         return
-    print_summary(run, info, detailed=True)
     curves = curves_of(run)
     if curves:
-        say()
         say(curves)
+        say()
+    # Last, where it is seen when the curves have scrolled by.
+    print_summary(run, info, detailed=True)
+
+
+def _is_study(reference: str) -> bool:
+    try:
+        return any(reference and reference in name for name in os.listdir(find_home().studies))  # noqa: PTH208
+    except FileNotFoundError:
+        return False
+
+
+def _show_several(references: list[str], plot: Path | None, *, as_json: bool) -> None:
+    from trainer.cli.runlist import print_rows
+    from trainer.history import read_row
+
+    runs = list({run.run_id: run for run in map(open_run, references)}.values())
+    rows = [read_row(run.folder.path, run.info()) for run in runs]
+    if plot is not None and plot != _IN_THE_TERMINAL:
+        modeluse.plot_together(_labelled(runs, rows), plot)
+        note(f"Learning curves: {relative(plot)}")
+    if as_json:
+        print_json([{**row.as_object(), "history": run.metrics()} for run, row in zip(runs, rows, strict=True)])
+        return
+    curves = modeluse.curves_together(_labelled(runs, rows), width=curves_width())
+    if curves:
+        say(curves)
+        say()
+    print_rows(rows)
+
+
+def _labelled(runs: list[Run], rows: list[RunRow]) -> dict[str, list[Metric]]:
+    """The metrics of each run by its name, or else by the part of its id that tells it from the others."""
+    labels = [row.name or run.run_id[9:] for run, row in zip(runs, rows, strict=True)]
+    return {label: run.metrics() for label, run in zip(labels, runs, strict=True)}
 
 
 def add_logs(parser: Parser) -> None:
@@ -86,7 +118,7 @@ def logs_command(*, reference: str, follow: bool, as_json: bool) -> None:
         if as_json:
             print_json({"line": line})
         else:
-            print_log(line, sys.stdout)
+            print_log(kept_path(line, run), sys.stdout)
         if follow:
             sys.stdout.flush()
 
@@ -103,7 +135,10 @@ def add_attach(parser: Parser) -> None:
 
 def attach_command(*, reference: str, logs: bool | None, as_json: bool) -> int:
     """Follow a run to its end."""
-    return follow_to_the_end(open_run(reference), logs=logs, as_json=as_json)
+    run = open_run(reference)
+    if run.job.dataset_note:
+        warn(run.job.dataset_note)
+    return follow_to_the_end(run, logs=logs, as_json=as_json)
 
 
 def add_cancel(parser: Parser) -> None:
@@ -124,10 +159,5 @@ def cancel_command(*, reference: str, as_json: bool) -> None:
     elif before.status.terminal:
         note(f"Run {run.run_id} has already ended ({before.status}).")
     else:
-        note(f"Run {run.run_id}: {info.status if info.status.terminal else 'stopping'}.")
-
-
-def _row(info: RunInfo) -> tuple[str, ...]:
-    took = duration(info.ended - (info.started or info.created)) if info.ended else ""
-    model = f"{info.model.name}:{info.model.version}" if info.model else ""
-    return info.run_id, info.backend, info.status, moment(info.created), took, info.dataset or "", model
+        where = f" on {host}" if (host := elsewhere(info)) else ""
+        note(f"Run {run.run_id}: {info.status if info.status.terminal else f'stopping{where}'}.")

@@ -1,4 +1,4 @@
-"""``trainer run``, ``resume`` and ``package``."""
+"""``trainer run``, ``resume``, ``rerun`` and ``package``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from trainer.console.download import DownloadProgress
 from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
 from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
-from trainer.submission import JobRequest, Prepared, prepare, resume, submit
+from trainer.errors import UsageError
+from trainer.submission import JobRequest, Prepared, prepare, rerun, resume, submit
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
@@ -40,8 +41,21 @@ def add_run(parser: Parser) -> None:
 
 def add_resume(parser: Parser) -> None:
     """Declare ``trainer resume``."""
+    parser.epilog = (
+        "The included script continues from its checkpoint. A script of your own finds the earlier run's outputs in "
+        "_trainer_job/resume/ and is told so by its own arguments: "
+        "trainer resume RUN -- --resume _trainer_job/resume/snapshot_iter_100"
+    )
     add_reference(parser, "to continue")
     add_backend(parser, "Where it continues", default="where it was")
+    _add_following(parser)
+    parser.pass_on_rest()
+
+
+def add_rerun(parser: Parser) -> None:
+    """Declare ``trainer rerun``."""
+    add_reference(parser, "to do again")
+    add_backend(parser, "Where it runs", default="where it was")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -55,6 +69,7 @@ def add_package(parser: Parser) -> None:
 
 def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
     """Submit a job and follow it."""
+    _check_following(options)
     following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
     script_args = options.pop("script_args")
     home, config = configured(options)
@@ -79,6 +94,7 @@ def resume_command(
     **options: Any,
 ) -> int:
     """Continue a run from its checkpoint, as a new run."""
+    _check_following({"detach": detach, "logs": logs})
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
@@ -86,6 +102,32 @@ def resume_command(
     return _start(
         prepared,
         chosen,
+        home,
+        detach=detach,
+        dry_run=dry_run,
+        logs=logs,
+        as_json=as_json,
+        registry_flags=config.registry_flags(),
+    )
+
+
+def rerun_command(
+    *,
+    reference: str,
+    backend: str | None,
+    script_args: tuple[str, ...],
+    detach: bool,
+    dry_run: bool,
+    logs: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Do again what a run did, as a new run."""
+    run = open_run(reference)
+    home, config = configured({**options, "backend": backend or run.folder.info().backend})
+    return _start(
+        rerun(run, script_args),
+        backend_of(home, config),
         home,
         detach=detach,
         dry_run=dry_run,
@@ -128,6 +170,13 @@ def _start(
         print_detached(run, as_json=as_json)
         return 0
     return follow_to_the_end(run, logs=logs, as_json=as_json)
+
+
+def _check_following(options: dict[str, Any]) -> None:
+    if options["detach"] and options["logs"]:
+        raise UsageError(
+            "--logs shows nothing with --detach.", "Leave one out, and see the output with: trainer logs -f"
+        )
 
 
 def _request(

@@ -13,7 +13,7 @@ import msgspec
 
 from trainer import modeluse
 from trainer.backend import DEFAULT_BACKEND
-from trainer.console.epochs import ordered
+from trainer.console.epochs import ordered, said
 from trainer.console.output import (
     BOLD,
     GREEN,
@@ -28,6 +28,8 @@ from trainer.console.output import (
     number,
     paint,
 )
+from trainer.errors import TrainerError
+from trainer.host import elsewhere
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 # The options with which a run's model is found later, kept in its record for the commands that "Next" shows.
 FLAGS = "flags"
 _ACCURACY = "Accuracy"
+# Of no use once the process has ended.
+_OF_THE_PROCESS = ("pid", "supervisor_pid")
 # Logged, as the tutorial does, but already on the command line.
 _GIVEN = ("Batch size", "Epochs")
 
@@ -85,14 +89,28 @@ def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
     """Print where a failed run's log is, and its last lines if ``tail``."""
     lines = info.failure.log_tail if info.failure and tail else ()
     for line in lines[-15:]:
-        note(f"  | {log_line(line, sys.stderr)}")
+        note(f"  | {log_line(kept_path(line, run), sys.stderr)}")
     if run.folder.log_path.exists():
         note(f"Full log: {relative(run.folder.log_path)}")
 
 
 def curves_of(run: Run) -> str:
     """Return the learning curves as text; empty if there are none to draw."""
-    return modeluse.curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
+    return modeluse.curves_text(run.metrics(), width=curves_width())
+
+
+def curves_width() -> int:
+    """Return how many columns curves are drawn in."""
+    return min(100, shutil.get_terminal_size().columns)
+
+
+def kept_path(line: str, run: Run) -> str:
+    """Return a line of a log in which files of the job's working directory are named where they stay.
+
+    A traceback names the script in ``work/``, which is removed when the run has ended; the same files lie in the
+    snapshot.
+    """
+    return line.replace(f"{run.folder.path}/work/", f"{run.folder.snapshot}/")
 
 
 def relative(path: Path) -> str:
@@ -109,10 +127,21 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     yield "Run", f"{info.run_id}  {paint(info.status, colour.get(info.status, BOLD))}{took} ({info.backend})"
     if info.failure:
         yield "Failure", info.failure.message
+    if info.stopped:
+        value, bound = ("-" if each is None else f"{each:.6g}" for each in (info.stopped.value, info.stopped.bound))
+        yield "Stopped", f"by {info.stopped.by} at step {info.stopped.step}: {value}, bound {bound}"
+    if detailed and info.study:
+        yield "Study", f"{info.study}, trial {info.trial}"
     if detailed:
         yield "Experiment", info.experiment
         yield "Command", shlex.join([job.script, *job.arguments])
         yield "Created", moment(info.created)
+        if info.host:
+            yield (
+                "Host",
+                inline(info.host.name)
+                + (" (another machine: the last known status is shown)" if elsewhere(info) else ""),
+            )
         if info.resumed_from:
             yield "Resumed from", info.resumed_from
         if job.tags:
@@ -120,10 +149,13 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Snapshot", f"sha256 {info.snapshot}"
     yield from _metrics(run.latest_metrics(), detailed=detailed)
     if info.dataset:
-        yield "Data set", info.dataset + (f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note else "")
+        # Whoever follows a run has read the note as a warning.
+        told = f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note and detailed else ""
+        yield "Data set", info.dataset + told
     if detailed:
         for label, value in info.detail.items():
-            if label != FLAGS and value is not None:
+            over = info.status.terminal and label in _OF_THE_PROCESS
+            if label != FLAGS and value is not None and not over:
                 yield label.replace("_", " ").capitalize(), _detail(value)
         for text in info.warnings:
             yield "Warning", text
@@ -131,19 +163,33 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     if outputs:
         some = ", ".join(map(inline, outputs)) if detailed else f"{len(outputs)} file{'s' * (len(outputs) != 1)}"
         yield "Outputs", f"{relative(run.folder.outputs)}/  ({some})"
+    deleted = detailed and _model_is_deleted(run, info)
     if info.model:
-        yield "Model", f"{paint(f'{info.model.name}:{info.model.version}', BOLD)}  sha256 {info.model.sha256[:16]}..."
-    following = "\n".join(_next(info))
+        reference = paint(f"{info.model.name}:{info.model.version}", BOLD)
+        yield "Model", f"{reference}{' (deleted)' if deleted else ''}  sha256 {info.model.sha256[:16]}..."
+    following = "" if deleted else "\n".join(_next(info))
     if following:
         yield "Next", following
 
 
 def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tuple[str, str]]:
     if _ACCURACY in latest:
-        yield _ACCURACY, paint(_short(latest[_ACCURACY]), BOLD)
-    rest = [(name, value) for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)]
+        yield _ACCURACY, f"{paint(_short(latest[_ACCURACY]), BOLD)} (test)"
+    rest = {name: value for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)}
     if rest:
-        yield "Metrics", "  ".join(f"{inline(name)} {_short(value)}" for name, value in rest)
+        given = [f"{inline(name)} {_short(rest.pop(name))}" for name in _GIVEN if name in rest]
+        yield "Metrics", "  ".join([*said(rest), *given])
+
+
+def _model_is_deleted(run: Run, info: RunInfo) -> bool:
+    """Whether the registered version is gone; a registry that is elsewhere is not asked."""
+    if info.model is None or run.backend.remote:
+        return False
+    try:
+        versions = run.backend.store().versions(info.model.name)
+    except TrainerError:
+        return False
+    return all(version.version != info.model.version for version in versions)
 
 
 def _next(info: RunInfo) -> list[str]:

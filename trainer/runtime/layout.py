@@ -6,6 +6,7 @@ A snapshot, which becomes the job's working directory:
     <root>/_trainer_job/trainer/  ``trainer/__init__.py`` and ``trainer/runtime/``, this package
     <root>/_trainer_job/data/     one folder, named after the data set, with four IDX files
     <root>/_trainer_job/resume/   the outputs that a resumed run continues from
+    <root>/_trainer_job/study/    what a trial of a study is to keep
     <root>/outputs/               what the script leaves: its model, its checkpoint, the environment
 
 Everything of ours is under one name that no project uses, so a project's own ``data/`` stays its own.
@@ -30,6 +31,8 @@ AZURE_RUN_ID_VARIABLE = "AZUREML_RUN_ID"
 NO_TELEMETRY_VARIABLE = "HBI_WORKSPACE_JOB"
 """Keeps ``azureml.telemetry`` from sending, whatever its file in site-packages says: Azure sets it to ``true`` where
 data are sensitive, and the SDK reads it once, at import."""
+STREAMED_DIR_VARIABLE = "TRAINER_STREAMED_DIR"
+"""The folder of a job on Azure ML whose files are streamed; set by the job itself for its own processes."""
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What the common BLAS libraries take their number of threads from, first match first."""
 
@@ -53,6 +56,9 @@ JOB_DIR = "_trainer_job"
 LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"
 DATA_DIR = f"{JOB_DIR}/data"
 RESUME_DIR = f"{JOB_DIR}/resume"
+STUDY_DIR = f"{JOB_DIR}/study"
+OBJECTIVE_FILE = "objective.json"
+"""In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
 
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 """The distributions that provide CuPy; only one of them can be installed."""

@@ -62,7 +62,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("models", "models", "List the registered models, or the versions of one."),
         Command("fetch", "models", "Copy a registered model into a directory."),
         Command("register", "models", "Register the model of a completed run."),
-        Command("delete", "models", "Delete a model version. Its number is not reused."),
+        Command("delete", "models", "Delete a model version, whose number is not reused, or a run."),
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),
         Command("serve", "serve", "Answer HTTP requests with a model."),

@@ -22,7 +22,7 @@ from trainer.recordfile import kind_of
 from trainer.runfolder import RunFolder
 from trainer.runtime import leftovers
 from trainer.runtime.atomic import sync_directory
-from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, MODEL_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, MODEL_FILE, OUTPUTS_DIR
 from trainer.trees import described, open_up, remove_tree, walk
 
 _COLLECTED = ".collected"
@@ -42,16 +42,39 @@ def working_directory(folder: RunFolder) -> Path:
 def make_workdir(folder: RunFolder) -> Path:
     """Copy the snapshot, show its outputs in the run's folder, and reserve room for the run's end.
 
+    The trials of a study share one snapshot; of that, what is ours (the runtime and the data set) is linked.
+
     Raises:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work, copy_function=copy_file)
+    if folder.snapshot.is_symlink():
+        copy_linked(folder.snapshot, work)
+    else:
+        shutil.copytree(folder.snapshot, work, copy_function=copy_file)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
     (folder.path / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
     return work
+
+
+def copy_linked(snapshot: Path, work: Path) -> None:
+    """Copy a snapshot with hard links for the files that no script has a reason to write to.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    shared = os.path.join(snapshot, JOB_DIR, "")  # noqa: PTH118  # compared with what copytree passes, a text
+
+    def copy(source: str, target: str) -> str | os.PathLike[str]:
+        if source.startswith(shared):
+            with suppress(OSError):  # a file system without links
+                os.link(source, target)
+                return target
+        return copy_file(source, target)
+
+    shutil.copytree(snapshot, work, copy_function=copy)
 
 
 def release_reserve(folder: RunFolder) -> None:

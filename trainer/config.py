@@ -44,6 +44,8 @@ JOB: tuple[Option, ...] = (
 # With the flags of the training script that ships with this package. None of them has a default here: the script's
 # own is in force, and a script of the user's own is not given them.
 SETTINGS: dict[str, Option | Flag] = {o.name: o for o in JOB} | {flag.name: flag for flag in TRAINING}
+# Tables of commands, beside those of the backends; each command reads its own with command_table.
+COMMAND_TABLES = ("tune",)
 # Every way to begin the table tool.trainer: [tool.trainer], [tool] with trainer = ..., tool.trainer.x = ...
 _MENTIONED = re.compile(rb"""tool["']?\s*(\.\s*["']?trainer|\]|=)""")
 
@@ -134,6 +136,28 @@ def load_config(
         for name, setting in known.items()
     }
     return Config(values, tuple(options.values()))
+
+
+def command_table(home: Home, name: str) -> tuple[dict[str, Any], str]:
+    """Return a command's own table, ``[tool.trainer.NAME]``, of the first file that has one, unchecked.
+
+    Args:
+        home: Its project's pyproject.toml is read.
+        name: One of :data:`COMMAND_TABLES`.
+
+    Returns:
+        The table, empty where there is none, and where it stands, for messages.
+
+    Raises:
+        ConfigError: A file can't be read, or what has the name is no table.
+    """
+    for file in (_read(path, table) for path, table in config_files(home)):
+        if name in file.commands:
+            where = f"{file.path}, [{'.'.join((*dict(config_files(home))[file.path], name))}]"
+            if not isinstance(file.commands[name], dict):
+                raise ConfigError(f"{where} is not a table.", "Write settings as key = value.")
+            return dict(file.commands[name]), where
+    return {}, ""
 
 
 def config_files(home: Home) -> list[tuple[Path, tuple[str, ...]]]:
@@ -232,6 +256,7 @@ class _File(NamedTuple):
     where: str
     plain: Mapping[str, Any]
     tables: Mapping[str, Mapping[str, Any]]
+    commands: Mapping[str, Any] = {}  # a named tuple's default, never changed
 
     def layers(self, known: Mapping[str, Option | Flag], backend: str) -> list[dict[str, Value]]:
         """What holds for a backend, its own table first."""
@@ -298,9 +323,9 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
         content = content.get(name, {}) if isinstance(content, dict) else {}
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is not a table.", "Write settings as key = value.")
-    plain = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    return _File(path, where, plain, tables)
+    plain = {key: value for key, value in content.items() if not isinstance(value, dict) and key not in COMMAND_TABLES}
+    tables = {key: value for key, value in content.items() if isinstance(value, dict) and key not in COMMAND_TABLES}
+    return _File(path, where, plain, tables, {key: content[key] for key in COMMAND_TABLES if key in content})
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -31,6 +31,11 @@ class Home:
         return self.path / "runs"
 
     @property
+    def studies(self) -> Path:
+        """The studies, one folder per study."""
+        return self.path / "studies"
+
+    @property
     def models(self) -> Path:
         """The local model registry."""
         return self.path / "models"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import msgspec
@@ -59,6 +59,7 @@ def list_infos(
     refresh: bool = True,
     limit: int | None = None,
     load: Callable[[str, Home], Backend] = load_backend,
+    without: Container[str] = (),
 ) -> Listing:
     """Read every run's record.
 
@@ -70,11 +71,12 @@ def list_infos(
         refresh: Bring runs that have not ended up to date.
         limit: Only so many of the newest; None for all.
         load: Makes a backend from its name, once for each.
+        without: Ids of runs to leave out; they don't count for the limit.
     """
     infos: list[RunInfo] = []
     problems: list[str] = []
     backends: dict[str, Backend] = {}
-    known = run_ids(home.runs)
+    known = [run_id for run_id in run_ids(home.runs) if run_id not in without]
     for run_id in known[:limit]:
         try:
             info = _read(f"{home.runs}/{run_id}/{STATUS_FILE}")

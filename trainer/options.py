@@ -101,6 +101,11 @@ class Option(NamedTuple):
         return _bare(self.type) is Path
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """Every value of a ``Literal``; empty for another type."""
+        return _choices(self.type)
+
+    @property
     def expected(self) -> str:
         """What a value must be, in words: "a whole number from 1 to 8"."""
         return _expected(self.type)

@@ -1,5 +1,7 @@
 """What a slip of the fingers, or of another program's words, is answered with."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import Project
@@ -101,3 +103,15 @@ def test_delete_completes_to_what_it_takes(trained: Project) -> None:
     trained.trainer(env=asked)
     assert "chainer-dnn-mnist" in (trained.path / "completions").read_text()
     assert ":1" in (trained.path / "completions").read_text()
+
+
+def test_a_program_reads_all_runs_and_a_person_the_newest(trained: Project) -> None:
+    first = next(trained.runs.iterdir())
+    for number in range(25):
+        folder = trained.runs / f"20260101-{number:06}-aaaaaa"
+        folder.mkdir()
+        (folder / "status.json").write_text((first / "status.json").read_text().replace(first.name, folder.name))
+    assert len(json.loads(trained.trainer("runs", "--json").stdout)) == 26
+    shown = trained.trainer("runs")
+    assert len(shown.stdout.splitlines()) == 1 + 20
+    assert "6 more: trainer runs --limit 0" in shown.stderr

@@ -45,7 +45,10 @@ def add_predict(parser: Parser) -> None:
     """Declare ``trainer predict``."""
     _add_model(parser, "to ask")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files of one digit each, of any size.")
-    parser.epilog = "docs/cli.md describes how an image is prepared."
+    parser.epilog = (
+        "An image is prepared as MNIST's were: made grey, inverted if the ink is dark, cut out, scaled into 20 of 28 "
+        "pixels, and centred by its mass. One of the model's own size on black is used as it is."
+    )
     _add_rest(parser)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
 from trainer.cli.completers import model_references, model_versions
-from trainer.cli.context import store_of
-from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
+from trainer.cli.context import configured, open_run, store_of
+from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
 from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 
@@ -75,6 +75,27 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
     say(str(fetched.path))
     state = "fetched and verified" if fetched.written else "the same file is already there"
     note(f"{fetched.model.reference}: {state}, sha256 {fetched.model.sha256}")
+
+
+def add_register(parser: Parser) -> None:
+    """Declare ``trainer register``."""
+    add_reference(parser, "whose outputs/model.npz is registered")
+    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: chainer-dnn-mnist).")
+    add_json(parser)
+
+
+def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
+    """Register a run's model. A run that has been registered keeps its version."""
+    from trainer.tune.driver import register  # for this command alone
+
+    run = open_run(reference)
+    run.info()
+    _, config = configured({"model_name": model_name})
+    model = register(run.folder, run.backend, config["model_name"])
+    if as_json:
+        print_json(model)
+    else:
+        note(f"{model.name}:{model.version} is run {run.run_id}'s, sha256 {model.sha256}")
 
 
 def add_delete(parser: Parser) -> None:

@@ -41,6 +41,11 @@ def add_run(parser: Parser) -> None:
 
 def add_resume(parser: Parser) -> None:
     """Declare ``trainer resume``."""
+    parser.epilog = (
+        "The included script continues from its checkpoint. A script of your own finds the earlier run's outputs in "
+        "_trainer_job/resume/ and is told so by its own arguments: "
+        "trainer resume RUN -- --resume _trainer_job/resume/snapshot_iter_100"
+    )
     add_reference(parser, "to continue")
     add_backend(parser, "Where it continues", default="where it was")
     _add_following(parser)

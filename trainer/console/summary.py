@@ -29,6 +29,7 @@ from trainer.console.output import (
     paint,
 )
 from trainer.errors import TrainerError
+from trainer.host import elsewhere
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -121,10 +122,21 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     yield "Run", f"{info.run_id}  {paint(info.status, colour.get(info.status, BOLD))}{took} ({info.backend})"
     if info.failure:
         yield "Failure", info.failure.message
+    if info.stopped:
+        value, bound = ("-" if each is None else f"{each:.6g}" for each in (info.stopped.value, info.stopped.bound))
+        yield "Stopped", f"by {info.stopped.by} at step {info.stopped.step}: {value}, bound {bound}"
+    if detailed and info.study:
+        yield "Study", f"{info.study}, trial {info.trial}"
     if detailed:
         yield "Experiment", info.experiment
         yield "Command", shlex.join([job.script, *job.arguments])
         yield "Created", moment(info.created)
+        if info.host:
+            yield (
+                "Host",
+                inline(info.host.name)
+                + (" (another machine: the last known status is shown)" if elsewhere(info) else ""),
+            )
         if info.resumed_from:
             yield "Resumed from", info.resumed_from
         if job.tags:

@@ -29,8 +29,9 @@ from pathlib import Path
 
 import msgspec
 
+from trainer import recordfile
 from trainer.data.catalogue import CatalogueEntry, CatalogueFile
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DamagedRecordError
 from trainer.home import expanded, user_home
 from trainer.locks import locked
 from trainer.runtime.atomic import write_bytes
@@ -223,6 +224,9 @@ class _Stamp(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_STAMP = msgspec.json.Decoder(_Stamp)
+
+
 class Stamps:
     """The stamps in one folder.
 
@@ -247,8 +251,8 @@ class Stamps:
         stamp_path = self._folder / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
         before = _stamp(path, "")
         if not afresh and before is not None:
-            with contextlib.suppress(OSError, msgspec.DecodeError):
-                known = msgspec.json.decode(stamp_path.read_bytes(), type=_Stamp)
+            with contextlib.suppress(OSError, DamagedRecordError):
+                known = recordfile.read(stamp_path, _STAMP)
                 if msgspec.structs.replace(known, sha256="") == before:
                     return known.sha256
         sha256 = content_digest(path, largest)

@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from trainer.backend import DEFAULT_BACKEND, backend_names, backend_options, bundled_names
 from trainer.errors import ConfigError, TrainerError, UsageError, must_be
+from trainer.home import user_home
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING, Flag
@@ -161,15 +162,17 @@ def command_table(home: Home, name: str) -> tuple[dict[str, Any], str]:
 
 def config_files(home: Home) -> list[tuple[Path, tuple[str, ...]]]:
     """The files that are read if they exist, first wins, each with the table that is ours."""
-    return [(home.project / "pyproject.toml", ("tool", "trainer")), (user_file(), ())]
+    own = user_file()
+    return [(home.project / "pyproject.toml", ("tool", "trainer")), *([(own, ())] if own else [])]
 
 
-def user_file() -> Path:
-    """The user's own configuration file."""
+def user_file() -> Path | None:
+    """The user's own configuration file; None for a user without a home directory to have it in."""
     if sys.platform == "linux":
         # What platformdirs says there (XDG Base Directory Specification), without the time that it takes to import.
         base = os.environ.get("XDG_CONFIG_HOME", "")
-        return (Path(base) if base.strip() else Path.home() / ".config") / "trainer" / "config.toml"
+        folder = Path(base) if base.strip() else (directory / ".config" if (directory := user_home()) else None)
+        return folder / "trainer" / "config.toml" if folder else None
     import platformdirs
 
     return platformdirs.user_config_path("trainer") / "config.toml"
@@ -313,9 +316,9 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
     try:
         content: Any = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.", "Correct it.") from error
+        raise ConfigError(f"{path} is not TOML: {error}.", f"Edit {path}.") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} can't be read: it is nested too deeply.", "Correct it.") from error
+        raise ConfigError(f"{path} can't be read: it is nested too deeply.", f"Edit {path}.") from error
     for name in table:
         content = content.get(name, {}) if isinstance(content, dict) else {}
     if not isinstance(content, dict):

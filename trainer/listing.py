@@ -96,15 +96,17 @@ def list_infos(
                     backends[info.backend] = load(info.backend, home)
                 backend = backends[info.backend]
                 if (host := elsewhere(info)) and not backend.remote:
-                    problems.append(f"{run_id} runs on {host}; it is shown as last seen.")
+                    problems.append(f"{run_id}: showing the last known status; it runs on {host}.")
                 else:
                     info = backend.refresh(RunFolder(home.runs / run_id))
             except NoLocksError as error:
-                text = f"{error.message} Runs that have not ended are shown as last seen."
+                text = (
+                    f"The file system of {home.runs} has no locks ({error.why}): showing the last known status of runs."
+                )
                 if text not in problems:  # once, however many there are
                     problems.append(text)
             except (TrainerError, OSError) as error:
-                problems.append(f"{info.run_id} is shown as last seen: {reason(error)}")
+                problems.append(f"{info.run_id}: showing the last known status; {reason(error)}")
         infos.append(info)
     return Listing(tuple(infos), tuple(problems), len(known) - len(known[:limit]))
 

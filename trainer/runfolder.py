@@ -446,6 +446,9 @@ def _draft(runs: Path) -> Iterator[RunFolder]:
                 stack.enter_context(draft.locked(SUBMISSION_LOCK, blocking=False))
             except (BlockingIOError, FileNotFoundError, NotFoundError):
                 continue  # between its making and its locking another process took it for a leftover
+            except Exception:  # there are no locks
+                remove_tree(draft.path)
+                raise
             if not draft.path.exists():
                 continue
             try:
@@ -476,12 +479,18 @@ def _no_such_run(run_id: str) -> NotFoundError:
 
 
 def run_ids(runs: Path) -> list[str]:
-    """Every run's id, newest first."""
+    """Every run's id, newest first.
+
+    Raises:
+        ConfigError: ``runs`` is no directory.
+    """
     try:
         # Not Path.iterdir: ten thousand Path objects take longer than everything else that listing does.
         return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
     except FileNotFoundError:
         return []
+    except NotADirectoryError as error:
+        raise ConfigError(f"{runs} is not a directory.", "Move it away, or set TRAINER_HOME to a directory.") from error
 
 
 def find_run(runs: Path, reference: str) -> RunFolder:

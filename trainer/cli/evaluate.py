@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from trainer.cli.context import store_of
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 from trainer.console.download import DownloadProgress
 from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table, warn
+from trainer.errors import UsageError
 
 if TYPE_CHECKING:
     from trainer.modeluse import Evaluation, Prediction
@@ -42,16 +44,18 @@ def evaluate_command(*, model: str, dataset: str | None, plot: Path | None, as_j
 def add_predict(parser: Parser) -> None:
     """Declare ``trainer predict``."""
     _add_model(parser, "to ask")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=Path, help="PNG or JPEG files of one digit each, of any size."
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files of one digit each, of any size.")
+    parser.epilog = (
+        "An image is prepared as MNIST's were: made grey, inverted if the ink is dark, cut out, scaled into 20 of 28 "
+        "pixels, and centred by its mass. One of the model's own size on black is used as it is."
     )
-    parser.epilog = "docs/cli.md describes how an image is prepared."
     _add_rest(parser)
 
 
-def predict_command(*, model: str, images: list[Path], as_json: bool, **flags: Any) -> None:
+def predict_command(*, model: str, images: list[str], as_json: bool, **flags: Any) -> None:
     """Classify images."""
-    found = modeluse.predict(modeluse.open_model(model, lambda: store_of(flags)), images)
+    paths = [_image(name) for name in images]
+    found = modeluse.predict(modeluse.open_model(model, lambda: store_of(flags)), paths)
     for item in found:
         for text in item.notes:
             warn(f"{item.path}: {text}")
@@ -59,6 +63,16 @@ def predict_command(*, model: str, images: list[Path], as_json: bool, **flags: A
         print_json(found)
     else:
         print_predictions(found)
+
+
+def _image(name: str) -> Path:
+    if name == "-" or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        what = "Standard input" if name == "-" else f"The address {name}"
+        raise UsageError(f"{what} can't be read as an image.", "Save it to a file, and give the file.")
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory.", f"Give its files: {path}/*.png")
+    return path
 
 
 def print_evaluation(found: Evaluation) -> None:

@@ -11,10 +11,11 @@ from trainer import modeluse
 from trainer.cli.context import local_only, open_run
 from trainer.cli.parsing import Parser, add_json, add_reference
 from trainer.console.follow import follow_to_the_end
-from trainer.console.output import duration, moment, note, print_json, print_log, say, table
-from trainer.console.summary import as_object, curves_of, print_summary, relative
+from trainer.console.output import duration, moment, note, print_json, print_log, say, table, warn
+from trainer.console.summary import as_object, curves_of, kept_path, print_summary, relative
 from trainer.errors import NotFoundError, UsageError
 from trainer.home import find_home
+from trainer.host import elsewhere
 from trainer.listing import list_infos
 from trainer.records import RunStatus
 
@@ -24,19 +25,27 @@ if TYPE_CHECKING:
     from trainer.tune.lines import StudyLine
 
 
+# As many as fit a terminal; a program reads all.
+_SHOWN = 20
+
+
 def add_runs(parser: Parser) -> None:
     """Declare ``trainer runs``."""
-    parser.add_argument("--limit", metavar="N", type=int, default=20, help="List at most N; 0 lists all (default: 20).")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="List at most N; 0 lists all (default: 20; with --json all)."
+    )
     parser.add_argument("--trials", action="store_true", help="List every trial of a study, not one line per study.")
     add_json(parser)
 
 
-def runs_command(*, limit: int, trials: bool, as_json: bool) -> None:
+def runs_command(*, limit: int | None, trials: bool, as_json: bool) -> None:
     """List the runs."""
+    if limit is None:
+        limit = 0 if as_json else _SHOWN
     if limit < 0:
         raise UsageError(f"--limit must be at least 0 (got {limit}).", "Use 0 for all.")
     home = find_home()
-    studies = () if trials else _studies(home)
+    studies = () if trials or as_json else _studies(home)
     of_studies = {run_id for study in studies for run_id in study.runs}
     listing = list_infos(home, limit=limit or None, load=local_only, without=of_studies)
     for problem in listing.problems:
@@ -122,7 +131,7 @@ def logs_command(*, reference: str, follow: bool, as_json: bool) -> None:
         if as_json:
             print_json({"line": line})
         else:
-            print_log(line, sys.stdout)
+            print_log(kept_path(line, run), sys.stdout)
         if follow:
             sys.stdout.flush()
 
@@ -139,7 +148,10 @@ def add_attach(parser: Parser) -> None:
 
 def attach_command(*, reference: str, logs: bool | None, as_json: bool) -> int:
     """Follow a run to its end."""
-    return follow_to_the_end(open_run(reference), logs=logs, as_json=as_json)
+    run = open_run(reference)
+    if run.job.dataset_note:
+        warn(run.job.dataset_note)
+    return follow_to_the_end(run, logs=logs, as_json=as_json)
 
 
 def add_cancel(parser: Parser) -> None:
@@ -160,7 +172,8 @@ def cancel_command(*, reference: str, as_json: bool) -> None:
     elif before.status.terminal:
         note(f"Run {run.run_id} has already ended ({before.status}).")
     else:
-        note(f"Run {run.run_id}: {info.status if info.status.terminal else 'stopping'}.")
+        where = f" on {host}" if (host := elsewhere(info)) else ""
+        note(f"Run {run.run_id}: {info.status if info.status.terminal else f'stopping{where}'}.")
 
 
 def _row(info: RunInfo) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from trainer.console.download import DownloadProgress
 from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
 from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
+from trainer.errors import UsageError
 from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def add_package(parser: Parser) -> None:
 
 def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
     """Submit a job and follow it."""
+    _check_following(options)
     following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
     script_args = options.pop("script_args")
     home, config = configured(options)
@@ -79,6 +81,7 @@ def resume_command(
     **options: Any,
 ) -> int:
     """Continue a run from its checkpoint, as a new run."""
+    _check_following({"detach": detach, "logs": logs})
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
@@ -128,6 +131,13 @@ def _start(
         print_detached(run, as_json=as_json)
         return 0
     return follow_to_the_end(run, logs=logs, as_json=as_json)
+
+
+def _check_following(options: dict[str, Any]) -> None:
+    if options["detach"] and options["logs"]:
+        raise UsageError(
+            "--logs shows nothing with --detach.", "Leave one out, and see the output with: trainer logs -f"
+        )
 
 
 def _request(

@@ -15,6 +15,7 @@ from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
 from trainer.data.mirrors import MIRRORS_VARIABLE, Patience, answering, mirrors_of, without_secrets
 from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
+from trainer.home import expanded
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_files
 from trainer.runtime.faults import RuntimeFault
@@ -129,7 +130,7 @@ def resolve_for_script(where: str) -> tuple[Path, str]:
         raise RuntimeFault(error.message, error.hint) from error
     if found.note:
         print(f"warning: {found.note}", file=sys.stderr)  # noqa: T201
-    os.environ.setdefault(DECODED_DIR_VARIABLE, str(Cache.from_environment().decoded))
+    os.environ.setdefault(DECODED_DIR_VARIABLE, str(Cache.from_environment().decoded or ""))
     return found.directory, found.name
 
 
@@ -195,7 +196,9 @@ def _make_sample(folder: Path) -> None:
 
 
 def _directory(where: str, cache: Cache) -> ResolvedDataset:
-    directory = Path(where).expanduser()
+    directory = expanded(Path(where))
+    if directory.is_file():
+        raise UsageError(f"{where} is a file.", f"Give the directory that holds the four IDX files: {directory.parent}")
     if not directory.is_dir():
         near = difflib.get_close_matches(where, CATALOGUE, 1)
         raise UsageError(

@@ -85,6 +85,14 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         {"trainer.runtime.compat", "trainer.runtime.reporting"},
         "a layer, once the script imports Chainer",
     ),
+    ("trainer.runtime.warm", "importlib.import_module(name)"): (
+        {
+            *("trainer.runtime.compat.auto", "trainer.runtime.datasets", "trainer.runtime.training.checkpoint"),
+            *("trainer.runtime.training.compiled", "trainer.runtime.training.extensions"),
+            *("trainer.runtime.training.iterator", "trainer.runtime.training.machine"),
+        },
+        "what a study's trials are going to import, before they are forked",
+    ),
     ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
 }
 

@@ -44,7 +44,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Train": (
         Command("run", "train", "Train a model: submit a job, follow it, register its model."),
         Command("resume", "train", "Continue a run from its last checkpoint."),
-        Command("tune", "tune", "Search for the best values of a script's flags: many runs, the best one registered."),
+        Command("tune", "tune", "Search for the best values of a script's flags with many runs."),
         Command("rerun", "train", "Run again what a run was given, with some arguments changed."),
         Command("package", "train", "Show what would travel: files, bytes, limits, digest."),
     ),

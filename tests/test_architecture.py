@@ -75,7 +75,6 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         "the functions of Chainer in a declared list",
     ),
     ("trainer.runtime.shadowing", "__import__(name)"): (set(), "the standard library's modules that the runtime needs"),
-    ("trainer.runtime.warm", "importlib.import_module(name)"): (set(), "what the trials of a study will import"),
     ("trainer.runtime.launch", "runpy.run_module(target, run_name='__main__', alter_sys=True)"): (
         set(),
         "the user's script, given as a module",

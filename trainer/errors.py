@@ -20,6 +20,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+DISTRIBUTION = "chainer-trainer"
+"""What the package index calls this program; another project there has the name ``trainer``."""
+
 
 def must_be(what: str, expected: str, value: object) -> str:
     """The message about a value that can't be used.
@@ -93,7 +96,7 @@ def _pip_install(extra: str) -> str:
     if extra == "emulator":  # a distribution of its own, in the same repository
         return "pip install ./azureml-emulator"
     try:
-        marked = [line.partition(";") for line in requires("trainer") or []]
+        marked = [line.partition(";") for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:  # a checkout on the path, never installed
         return f"pip install -e '.[{extra}]'"
     wanted = [name.strip() for name, _, marker in marked if re.search(rf"extra == ['\"]{extra}['\"]", marker)]

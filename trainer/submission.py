@@ -18,6 +18,7 @@ import msgspec
 from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
+from trainer.provision import ensure_chainer
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
@@ -67,7 +68,8 @@ def prepare(
         request: What is wanted.
         home: Where runs are kept; what lies there never travels.
         progress: Shows a download.
-        backend: Asked whether it takes the job before any data is looked for, which can take a while.
+        backend: Asked whether it takes the job before any data is looked for, which can take a while. With one,
+            Chainer is installed if it is missing.
         offline: Ask no mirror for a data set that is not in the cache.
 
     Raises:
@@ -89,6 +91,7 @@ def prepare(
         tags=dict(request.tags),
     )
     if backend is not None:
+        ensure_chainer(progress.say if progress else lambda _: None)
         backend.check(job)
     data = _dataset(request, script, snapshot, progress, offline=offline)
     if data is None:

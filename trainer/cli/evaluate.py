@@ -45,7 +45,7 @@ def add_predict(parser: Parser) -> None:
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", type=Path, help="PNG or JPEG files of one digit each, of any size."
     )
-    parser.epilog = "docs/cli.md describes how an image is prepared."
+    parser.epilog = "How an image is prepared: trainer docs cli"
     _add_rest(parser)
 
 

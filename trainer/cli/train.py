@@ -16,8 +16,9 @@ from trainer.cli.parsing import (
 )
 from trainer.console.download import DownloadProgress
 from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
-from trainer.console.output import warn
+from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
+from trainer.provision import ensure_chainer
 from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def resume_command(
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
     prepared = resume(run, script_args)
+    if not dry_run:
+        ensure_chainer(note)
     return _start(
         prepared,
         chosen,

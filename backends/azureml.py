@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from backends.azure import sync, vm_sizes
+from backends.azure.emulator import DOES_NOT_PROVE
 from backends.azure.errors import ServiceUnavailableError
 from backends.azure.image import find_pins, make_environment
 from backends.azure.options import AzureOptions
@@ -69,6 +70,7 @@ class AzureMLBackend(Backend):
         self.notify: Callable[[str], None] = note
         self._runs: dict[str, Run] = {}
         self._paces: dict[str, Pace] = {}
+        self._checked = False
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`.
@@ -82,7 +84,7 @@ class AzureMLBackend(Backend):
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
-            "VM size": f"{choice.size}, where the cluster has to be created",
+            "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
             "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
@@ -99,38 +101,42 @@ class AzureMLBackend(Backend):
             digest=snapshot.digest,
             dataset=job.dataset,
             details=details,
-            warnings=(*snapshot.notes, *([choice.note] if choice.note else []), *_left_out(image)),
+            warnings=(*snapshot.notes, *_left_out(image)),
         )
 
     def check(self, job: TrainingJob) -> None:  # noqa: ARG002  # nothing of a job is refused here
-        """See :meth:`trainer.backend.Backend.check`.
+        """See :meth:`trainer.backend.Backend.check`. Sign in, and ask the workspace for its cluster or VM sizes.
 
         Raises:
-            RefusedError: The VM size given is retired or unknown.
+            SignInError: We are not who the workspace wants.
+            RefusedError: The VM size is retired or not offered, or the cluster can't be used.
             ConfigError: There is no workspace, and no emulator is asked for.
         """
+        from backends.azure import cluster
         from backends.azure.session import find_workspace
 
+        if self._checked:
+            return
         if self.options.vm_size is not None:
             vm_sizes.choose(self.options.vm_size)
-        if not self.options.emulator:
-            find_workspace(self.options, self.home)
+        ref = find_workspace(self.options, self.home)
+        if ref.is_emulated:
+            self.notify(DOES_NOT_PROVE)
+        cluster.check(self._open(ref), self.options)
+        self._checked = True
 
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`."""
         from backends.azure import cluster, submit
-        from backends.azure.emulator import DOES_NOT_PROVE
         from backends.azure.session import find_workspace
 
         job, snapshot = folder.job(), Snapshot.load(folder.snapshot)
         check_limits(snapshot, SNAPSHOT_LIMITS)
         ref = find_workspace(self.options, self.home)
-        if ref.is_emulated:
-            self.notify(DOES_NOT_PROVE)
         workspace = self._open(ref)
         choice = cluster.get_or_create(workspace, self.options, self.notify)
         image = _environment(snapshot, choice.size)
-        self.notify("Loading the SDK's Chainer estimator; this takes ten seconds ...")
+        self.notify(f"Run {folder.run_id}: loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
@@ -141,7 +147,7 @@ class AzureMLBackend(Backend):
             "image": image.image,
             sync.SENT: time.time(),
         }
-        warnings = (*([choice.note] if choice.note else []), *_left_out(image))
+        warnings = _left_out(image)
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
         folder.update(
             lambda info: msgspec.structs.replace(
@@ -247,7 +253,8 @@ class AzureMLBackend(Backend):
 
     def _refresh_missing(self, folder: RunFolder, info: RunInfo) -> RunInfo:
         """Refresh a run that the service doesn't have, yet or at all."""
-        on_its_way = time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
+        # Not before it was sent either, as after a clock was set back: it would be on its way for ever.
+        on_its_way = 0 <= time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
         if info.detail.get(sync.CANCEL_ASKED):

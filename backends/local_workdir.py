@@ -16,9 +16,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from trainer.copying import copy_file
 from trainer.failures import reason
 from trainer.recordfile import kind_of
 from trainer.runfolder import RunFolder
+from trainer.runtime import leftovers
 from trainer.runtime.atomic import sync_directory
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, MODEL_FILE, OUTPUTS_DIR
 from trainer.trees import described, open_up, remove_tree, walk
@@ -44,7 +46,7 @@ def make_workdir(folder: RunFolder) -> Path:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work)
+    shutil.copytree(folder.snapshot, work, copy_function=copy_file)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
@@ -71,6 +73,7 @@ def collect_outputs(folder: RunFolder) -> list[str]:
     problems: list[str] = []
     if work.is_dir() and not work.is_symlink():
         open_up(work)
+        problems += _left_behind(folder, work)
         made = _made_outputs(work, problems)
         if made is not None and made.is_dir():
             problems += _Collector(work, made).settle()
@@ -90,6 +93,15 @@ def collect_outputs(folder: RunFolder) -> list[str]:
     except OSError as error:
         problems.append(f"The working directory {described(work)} could not be removed: {reason(error)}")
     return problems
+
+
+def _left_behind(folder: RunFolder, work: Path) -> list[str]:
+    """Say what the job wrote outside its outputs, which is not kept."""
+    # copytree() has kept the times of the snapshot's files.
+    after = leftovers.state_of(work)
+    ours = {name: state for name, state in after.items() if not name.startswith(f"{_COLLECTED}/")}
+    sentence = leftovers.sentence(leftovers.state_of(folder.snapshot), ours)
+    return [sentence] if sentence else []
 
 
 def _made_outputs(work: Path, problems: list[str]) -> Path | None:

@@ -39,7 +39,7 @@ EXCEPTIONS = {
 # Third-party packages that the travelling runtime may name: a node has nothing else for certain.
 RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 # Named there only behind a guard, because a node may or may not have them.
-RUNTIME_GUARDED = {"azureml", "threadpoolctl", "mpi4py", "sitecustomize"}
+RUNTIME_GUARDED = {"azureml", "pandas", "threadpoolctl", "mpi4py", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
 HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend"}
 
@@ -67,6 +67,11 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         set(),
         "SciPy and Pillow, which Chainer imports and most scripts never use",
     ),
+    ("trainer.runtime.fast.applying", "importlib.import_module(f'chainer.functions.{module}')"): (
+        set(),
+        "the functions of Chainer in a declared list",
+    ),
+    ("trainer.runtime.shadowing", "__import__(name)"): (set(), "the standard library's modules that the runtime needs"),
     ("trainer.runtime.launch", "runpy.run_module(target, run_name='__main__', alter_sys=True)"): (
         set(),
         "the user's script, given as a module",

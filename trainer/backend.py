@@ -113,12 +113,14 @@ class Backend(ABC):
         )
 
     def check(self, job: TrainingJob) -> None:  # noqa: B027  # a default, not an omission
-        """Refuse what is already known not to work, before anything is written. Touches no network.
+        """Refuse what can be known not to work, before data is looked for and a run's folder is made.
 
-        Called more than once: the first time the job's data set is not known yet. By default refuses nothing.
+        A backend with a service signs in and asks it. Called more than once: the first time the job's data set is not
+        known yet. By default refuses nothing.
 
         Raises:
             RefusedError: The backend would not take the job.
+            SignInError: The backend does not accept who we are.
             ConfigError: Something that it needs is missing.
         """
 

@@ -13,12 +13,15 @@
     ├── NotFoundError       5    no such run, model, version or file
     └── InterruptedRunError 130  Ctrl-C
 
-``message`` is one line that says what happened, ``hint`` one line that says what to do.
+``message`` is one line that says what happened, ``hint`` one line that says what to do. Secrets that another's words
+bring along are taken out here: see :mod:`trainer.redaction`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from trainer.redaction import redact
 
 DISTRIBUTION = "chainer-trainer"
 """What the package index calls this program; another project there has the name ``trainer``."""
@@ -46,9 +49,8 @@ class TrainerError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = redact(message), redact(hint)
+        super().__init__(self.message)
 
 
 class RunFailedError(TrainerError):

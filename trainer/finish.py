@@ -8,13 +8,14 @@ A backend whose job has ended says how, and :func:`finish` does the rest::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from trainer import divergence
 from trainer.artifacts import ArtifactStore, environment_problems
 from trainer.errors import RefusedError
 from trainer.failures import LINES, failure, reason
@@ -78,7 +79,7 @@ def finish(
     store: Callable[[], ArtifactStore],
     outcome: Outcome,
     *,
-    collect: Callable[[], Sequence[str] | None] | None = None,
+    collect: Callable[[], object] | None = None,
     retry_on: tuple[type[Exception], ...] = (),
 ) -> RunInfo:
     """Close the record of a run whose job has ended.
@@ -86,8 +87,8 @@ def finish(
     In this order: a run that succeeded becomes Finalizing; ``collect`` is called; if the run succeeded, its job has a
     model name and there is an ``outputs/model.npz``, that file is registered; the record takes the outcome's status,
     with the registered model. A run that succeeded becomes Failed if its outputs can't be collected or its model
-    can't be registered. It stays Completed, with a warning, if the script left no model, if single outputs were lost,
-    if records that the script wrote are damaged, or if the backend has no registry.
+    can't be registered. It stays Completed, with a warning, if the script left no model or one that holds NaN, if
+    single outputs were lost, if records that the script wrote are damaged, or if the backend has no registry.
 
     What must hold before: the job's processes have ended, so that nothing writes to the outputs any more; the log is
     in ``folder.log_path``; the outputs are in ``folder.outputs``, or ``collect`` brings them there.
@@ -101,8 +102,8 @@ def finish(
         store: Gives the model registry; a backend passes its own ``store`` method. Called only if there is a model to
             register. ``RefusedError`` from it means that the backend has no registry.
         outcome: How the job ended.
-        collect: Brings the outputs into ``folder.outputs``, and returns what was lost of them, one sentence for each.
-            Called whatever the outcome, and again after a kill.
+        collect: Brings the outputs into ``folder.outputs``. A list that it returns says what was lost of them, one
+            sentence for each. Called whatever the outcome, and again after a kill.
         retry_on: Errors of ``collect`` and of the registration that may pass. They are raised and the record stays
             open, for a backend that calls this again later. Any other exception ends the run.
 
@@ -127,12 +128,15 @@ def finish(
                 folder.update(failure=outcome.failure)
         try:
             if collect is not None:
-                warnings.extend(collect() or ())
+                lost = collect()
+                if isinstance(lost, list):
+                    warnings.extend(map(str, lost))
         except retry_on:
             raise
         except Exception as error:  # outputs are anyone's: whatever is met there, the run must end
             outcome = _lost(folder, outcome, "outputs could not be kept", error)
         if outcome.status is RunStatus.COMPLETED:
+            warnings.extend(divergence.in_metrics(folder.metrics()))
             try:
                 model, more = _register(folder, store)
                 warnings.extend(more)
@@ -179,6 +183,9 @@ def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[Mo
     if what != "a file":
         left = f"left {what} as" if what else "left no"
         return None, (f"The script {left} outputs/{MODEL_FILE}, so no model was registered.",)
+    spoiled = divergence.in_model(folder.outputs / MODEL_FILE)
+    if spoiled:
+        return None, (spoiled,)
     try:
         registry = store()
     except RefusedError:

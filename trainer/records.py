@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from trainer.redaction import redact
+
 # Years 1 to 9999: what a calendar can show.
 Time = Annotated[float, msgspec.Meta(ge=-62135596800, le=253402300799)]
 """Seconds since the epoch, UTC."""
@@ -46,6 +48,9 @@ class RunFailure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     log_tail: tuple[str, ...] = ()
     exit_code: int | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "message", redact(self.message))
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,12 +114,16 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None."""
+    """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None.
+
+    ``text`` is what was logged where it is no finite number: ``nan``, or a string of the script's.
+    """
 
     name: str
     value: float | None
     step: float | None = None
     time: float = 0.0
+    text: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

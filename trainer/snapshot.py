@@ -6,20 +6,24 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import trainer
+from trainer.copying import clone
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
 from trainer.runtime.layout import DATA_DIR, JOB_DIR, RESUME_DIR
-from trainer.sourcefiles import SourceFiles, check_name, source_files
+from trainer.sourcefiles import AMLIGNORE, SourceFiles, check_name, source_files
 
 DEFAULT_SCRIPT = "chainer_mnist.py"
 _CHUNK = 1 << 20
 # Copied twice for every run; more than this is a data set, not a program.
 _LARGEST = 4 << 30
+# More than programs come to; worth a word.
+_LARGE = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ def build_snapshot(
     if top is not None:
         _check_travels(script_path(script, source), chosen)
         _check_reserved(chosen.files, top)
-    return Snapshot(_digested(chosen.files | _own_files()), chosen.ignore_file, chosen.notes)
+    files = _digested(chosen.files | _own_files())
+    return Snapshot(files, chosen.ignore_file, (*chosen.notes, *_note_on_size(files)))
 
 
 def source_directory(script: Path, source: Path | None) -> Path | None:
@@ -222,6 +227,18 @@ def check_limits(snapshot: Snapshot, limits: Limits) -> None:
     )
 
 
+def _note_on_size(files: Iterable[SnapshotFile]) -> tuple[str, ...]:
+    theirs = sorted((file for file in files if not file.path.startswith(JOB_DIR + "/")), key=lambda file: -file.size)
+    total = sum(file.size for file in theirs)
+    if total <= _LARGE:
+        return ()
+    some = ", ".join(f"{file.path} ({file.size / 1e6:,.1f} MB)" for file in theirs[:3])
+    return (
+        f"{total / 1e6:,.0f} MB beside the script travel with it, and every run keeps a copy: {some}. "
+        f"List what the job doesn't need in {AMLIGNORE}.",
+    )
+
+
 def _own_files() -> dict[str, Path]:
     package = Path(trainer.__file__).resolve().parent
     modules = [package / "__init__.py", *(package / "runtime").rglob("*.py")]
@@ -263,10 +280,20 @@ def _digested(files: Mapping[str, Path]) -> tuple[SnapshotFile, ...]:
 
 
 def _digest(name: str, path: Path) -> SnapshotFile:
+    """Digest a file as it is first seen: what is appended meanwhile does not travel."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
         status = os.fstat(stream.fileno())
-    return SnapshotFile(name, path, status.st_size, digest, bool(status.st_mode & 0o100))
+        for chunk in _chunks(stream, status.st_size):
+            digest.update(chunk)
+    return SnapshotFile(name, path, status.st_size, digest.hexdigest(), bool(status.st_mode & 0o100))
+
+
+def _chunks(stream: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield the next ``size`` bytes, or fewer where there are no more."""
+    while size and (chunk := stream.read(min(size, _CHUNK))):
+        size -= len(chunk)
+        yield chunk
 
 
 def _sorted(files: Iterable[SnapshotFile]) -> tuple[SnapshotFile, ...]:
@@ -280,10 +307,13 @@ def _copy(file: SnapshotFile, target: Path) -> None:
         source = file.source.open("rb")
     except OSError as error:
         raise UsageError(f"{file.source} can't be read any more: {error.strerror}.", "Start again.") from error
-    with source, target.open("xb") as copy:
-        while chunk := source.read(_CHUNK):
+    with source, target.open("x+b") as copy:
+        if cloned := clone(source, copy):
+            copy.truncate(file.size)  # it may have grown
+        for chunk in _chunks(copy if cloned else source, file.size):
             digest.update(chunk)
-            copy.write(chunk)
+            if not cloned:
+                copy.write(chunk)
     if digest.hexdigest() != file.sha256:
         raise UsageError(f"{file.source} changed while it was being copied.", "Start again when nothing writes to it.")
     target.chmod(0o755 if file.executable else 0o644)

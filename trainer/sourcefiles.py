@@ -10,7 +10,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ _NEVER = (
 _NEVER_AT_THE_TOP = (OUTPUTS_DIR,)
 _SECRETS = (".env", ".netrc", ".pypirc")
 _MANY_FILES = 20_000
+_KINDS_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SourceFiles:
     Attributes:
         files: Path inside the snapshot, with forward slashes, to the file it is read from.
         ignore_file: Name of the ignore file in force at the top, or None.
-        notes: What was left behind though no ignore file said so, one line each.
+        notes: What was left behind, one line for all that an ignore file names and one for each other thing.
     """
 
     files: dict[str, Path]
@@ -70,7 +72,57 @@ def source_files(top: Path, exclude: Iterable[Path] = ()) -> SourceFiles:
     walk = _Walk(top.resolve(), ignore_name, frozenset(path.resolve() for path in exclude))
     walk.directory(walk.top, "", [], frozenset())
     ignore_file = walk.ignore_name if (top / walk.ignore_name).is_file() else None
-    return SourceFiles(dict(sorted(walk.files.items())), ignore_file, tuple(walk.notes))
+    return SourceFiles(dict(sorted(walk.files.items())), ignore_file, (*walk.ignored.note(ignore_name), *walk.notes))
+
+
+@dataclass
+class _Ignored:
+    """What ignore files keep back, by directory and by ending."""
+
+    kinds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    seen: int = 0
+
+    def add(self, name: str, path: Path, is_directory: bool) -> None:
+        kind = f"{name}/" if is_directory else f"*{path.suffix}" if path.suffix else name
+        count, size = self.kinds.get(kind, (0, 0))
+        for file in _files_below(path) if is_directory else (path,):
+            self.seen += 1
+            if self.seen > _MANY_FILES:
+                break
+            with suppress(OSError):
+                size += file.lstat().st_size
+                count += 1
+        self.kinds[kind] = (count, size)
+
+    def note(self, ignore_name: str) -> tuple[str, ...]:
+        kinds = sorted((item for item in self.kinds.items() if item[1][0]), key=lambda item: -item[1][1])
+        if not kinds:
+            return ()
+        at_least = "at least " if self.seen > _MANY_FILES else ""
+        some = ", ".join(
+            f"{name} ({at_least}{count:,} file{'s' * (count != 1)}, {size / 1e6:,.1f} MB)"
+            for name, (count, size) in kinds[:_KINDS_NAMED]
+        )
+        more = ", ..." if len(kinds) > _KINDS_NAMED else ""
+        other = f" To choose otherwise, add a {AMLIGNORE}, which replaces it." if ignore_name != AMLIGNORE else ""
+        return (f"{ignore_name} keeps back {some}{more}.{other}",)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            yield Path(directory, name)
+
+
+def _own_output() -> frozenset[tuple[int, int]]:
+    """The files that this process prints to: ``trainer run 2> err.log``. They change while they are copied."""
+    found = set()
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
 
 
 @dataclass
@@ -78,6 +130,8 @@ class _Walk:
     top: Path
     ignore_name: str
     exclude: frozenset[Path]
+    ignored: _Ignored = field(default_factory=_Ignored)
+    own_output: frozenset[tuple[int, int]] = field(default_factory=_own_output)
     files: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -122,6 +176,9 @@ class _Walk:
         except OSError:  # a link to itself
             is_directory = False
         if _ignored(name, is_directory, rules):
+            path = Path(entry.path)
+            if not (is_directory and ((path / "pyvenv.cfg").is_file() or path.resolve() in self.exclude)):
+                self.ignored.add(name, path, is_directory)
             return
         if entry.name in _SECRETS or entry.name.startswith(".env."):
             self.notes.append(f"{name} stays behind: such files hold secrets.")
@@ -134,8 +191,9 @@ class _Walk:
                 return
         if is_directory:
             self.directory(path, name + "/", rules, above)
-        elif stat.S_ISREG(path.stat().st_mode):
-            self._add(name, path)
+        elif stat.S_ISREG((status := path.stat()).st_mode):
+            if (status.st_dev, status.st_ino) not in self.own_output:
+                self._add(name, path)
         else:
             self.notes.append(f"{name} stays behind: it is neither a file nor a directory.")
 

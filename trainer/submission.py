@@ -7,7 +7,8 @@ same from an earlier run. :func:`submit` gives the result a folder and a backend
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer.errors import IntegrityError, NotFoundError, TrainerError, UsageError
+from trainer.errors import IntegrityError, NotFoundError, RefusedError, SignInError, TrainerError, UsageError
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
 from trainer.provision import ensure_chainer
@@ -24,7 +25,7 @@ from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.runtime.flags import TRAINING
-from trainer.runtime.layout import CHECKPOINT_FILE, JOB_DIR, RESUME_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
     Snapshot,
@@ -44,6 +45,10 @@ __all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
 
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
+# What resume() adds to the arguments of our own script.
+_OUR_RESUME = ("--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}")
+# Names of what scripts continue from: Chainer's own extension writes snapshot_iter_100.
+_STATE = re.compile(r"snapshot|checkpoint|resume|trainer|state|optimizer|\.(npz|h5|hdf5|pkl|ckpt)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Prepared:
 
     job: TrainingJob
     snapshot: Snapshot
+    warnings: tuple[str, ...] = ()
+    """What the user should know before it is submitted."""
 
 
 def prepare(
@@ -129,13 +136,22 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
         raise IntegrityError(
             f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
         )
+    warnings: tuple[str, ...] = ()
     if ours:
-        files, added = _our_checkpoint(run), ["--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}"]
+        files = _our_checkpoint(run)
+        arguments = (*_without_ours(job.arguments), *extra_args, *_OUR_RESUME)
     else:
-        files, added = _all_outputs(run, extra_args), []
-    arguments = (*_without_resume(job.arguments), *extra_args, *added)
+        files = _all_outputs(run, extra_args)
+        arguments = (*job.arguments, *extra_args)
+        if not _is_told(arguments, snapshot):
+            warnings = (
+                f"{job.script} starts over: nothing tells it of the earlier run's outputs, which lie in {RESUME_DIR}/. "
+                f"To continue, give it its own argument for that, for example: -- --resume {_newest(files)}",
+            )
     return Prepared(
-        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id), snapshot.with_resume(files)
+        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id),
+        snapshot.with_resume(files),
+        warnings,
     )
 
 
@@ -143,7 +159,7 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """Give a prepared job a folder and start it.
 
     Raises:
-        RefusedError: The backend will not take it. Where its limits or its check say so, nothing has been written.
+        RefusedError, SignInError: The backend will not take it; no run is left.
         TrainerError: It could not be started. The run's folder says why, with the status Failed.
     """
     if backend.limits is not None:
@@ -168,6 +184,10 @@ def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
         raise
     except Exception as error:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, RefusedError | SignInError) and folder.info().status is RunStatus.NOT_STARTED:
+            # Nothing was sent, and whoever asked is told: there is no run of which to keep a record.
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
         # On a full disk the record stays NotStarted, and the next refresh ends a run that nobody submits any more.
         with suppress(OSError):
             folder.update(status=RunStatus.FAILED, failure=RunFailure(message=reason))
@@ -203,7 +223,11 @@ def _dataset(
 
 # What a script asks for data with, and the data set that answers it.
 _MENTIONS = (
-    (rb"\bget_mnist\b|\btrainer\.runtime import [^#\n]*\bdatasets\b", "auto"),
+    (
+        rb"\bget_mnist\b|\bazureml\.opendatasets import [^#\n]*\bMNIST\b"
+        rb"|\btrainer\.runtime import [^#\n]*\bdatasets\b",
+        "auto",
+    ),
     (rb"\bget_fashion_mnist\b", "fashion-mnist"),
 )
 
@@ -231,21 +255,42 @@ def _our_checkpoint(run: Run) -> dict[str, Path]:
 
 
 def _all_outputs(run: Run, extra_args: Sequence[str]) -> dict[str, Path]:
-    files = {name: run.folder.outputs / name for name in run.files()}
+    # The runtime's own file says nothing of what the script has done.
+    files = {name: run.folder.outputs / name for name in run.files() if name != ENVIRONMENT_FILE}
     if not files:
         raise NotFoundError(f"Run {run.run_id} left no outputs to continue from.", "Start again: trainer run")
     if not extra_args:
-        newest = max(files, key=lambda name: files[name].stat().st_mtime)
         raise UsageError(
             f"Only {run.job.script} knows how it resumes.",
-            f"Pass it its own arguments, for example: trainer resume {run.run_id} -- --resume {RESUME_DIR}/{newest}",
+            f"Pass it its own arguments, for example: trainer resume {run.run_id} -- --resume {_newest(files)}",
         )
     return files
 
 
-def _without_resume(arguments: tuple[str, ...]) -> tuple[str, ...]:
+def _newest(files: Mapping[str, Path]) -> str:
+    """Where the job finds the file that a script most likely continues from."""
+    states = [name for name in files if _STATE.search(name.rpartition("/")[2])]
+    # The name decides between files of one moment: snapshot_iter_200 comes after snapshot_iter_100.
+    newest = max(states or files, key=lambda name: (files[name].stat().st_mtime, _by_number(name)))
+    return f"{RESUME_DIR}/{newest}"
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d{0,18})", name)]
+
+
+def _is_told(arguments: Sequence[str], snapshot: Snapshot) -> bool:
+    """Whether a script's arguments, or what travels with it, say where the earlier outputs are."""
+    place = RESUME_DIR.encode()
+    own = JOB_DIR + "/"
+    modules = (file for file in snapshot.files if file.path.endswith(".py") and not file.path.startswith(own))
+    return any(RESUME_DIR in word for word in arguments) or any(place in file.source.read_bytes() for file in modules)
+
+
+def _without_ours(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Arguments without the words that an earlier :func:`resume` added to them."""
     kept = list(arguments)
-    while "--resume" in kept:
-        at = kept.index("--resume")
-        del kept[at : at + 2]
+    for at in range(len(kept) - 2, -1, -1):
+        if tuple(kept[at : at + 2]) == _OUR_RESUME:
+            del kept[at : at + 2]
     return tuple(kept)

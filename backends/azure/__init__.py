@@ -4,12 +4,14 @@
     vm_sizes      Azure's VM sizes: GPUs, retirements, successors, CUDA versions
     image         the pins of what is installed here, and the Dockerfile made of them
     signin        credentials
+    deadline      the limit on how long signing in may wait
     session       the SDK's import, and a workspace
     emulator      a loopback service instead of Azure
     errors        the SDK's errors in this project's words
     cluster       the AmlCompute cluster, reused or created
     submit        the estimator, submitted so that a job can't run twice
-    sync          a run's status, log, metrics and outputs, brought into its folder
+    sync          a run's status, log and metrics, brought into its folder
+    outputs       its outputs, each downloaded by itself
     sdk           what is used of the SDK, as types
     store         the workspace's model registry
 

@@ -21,6 +21,19 @@ _POLL_SECONDS = 2.0
 _TIMEOUT_SECONDS = 15 * 60.0
 
 
+def check(workspace: Workspace, options: AzureOptions) -> None:
+    """Check that the cluster could be reused or made; change nothing.
+
+    Raises:
+        RefusedError: It could not: VM size, a wrong kind of compute.
+    """
+    found = _find(workspace, options.compute)
+    if found is None:
+        _chosen(workspace, options)
+    else:
+        _reused(found, options)
+
+
 def get_or_create(
     workspace: Workspace, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
 ) -> Choice:
@@ -33,18 +46,20 @@ def get_or_create(
         poll_seconds: Between looks while it is being created.
 
     Returns:
-        The VM size that it has, and why it isn't the default if that is not offered.
+        The VM size that it has, and why it isn't the default if a new one could not have that.
 
     Raises:
         RefusedError: It can't be used or made: VM size, quota, a wrong kind of compute.
     """
     found = _find(workspace, options.compute)
     if found is not None:
-        return _reuse(found, options, notify, poll_seconds)
-    aml = sdk("azureml.core.compute").AmlCompute
-    with explained("list the VM sizes that this workspace offers"):
-        offered = retry(lambda: aml.supported_vmsizes(workspace))
-    choice = vm_sizes.choose(options.vm_size, [(size["name"], int(size["gpus"])) for size in offered])
+        choice = _reused(found, options)
+        notify(f"Using the cluster {found.name}: {choice.size}.")
+        _wait_until_ready(found, notify, poll_seconds)
+        return choice
+    choice = _chosen(workspace, options)
+    if choice.note:
+        notify(choice.note)
     notify(f"Creating {options.compute}: {choice.size}, 0 to {options.max_nodes} nodes.")
     _wait_until_ready(_create(workspace, options, choice.size.name), notify, poll_seconds)
     return choice
@@ -67,16 +82,21 @@ def _find(workspace: Workspace, name: str) -> Cluster | None:
     return cluster
 
 
-def _reuse(cluster: Cluster, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float) -> Choice:
+def _reused(cluster: Cluster, options: AzureOptions) -> Choice:
     size = vm_sizes.look_up(cluster.vm_size or vm_sizes.DEFAULT_VM_SIZE)
     if options.vm_size is not None and options.vm_size.lower() != size.name.lower():
         raise RefusedError(
             f"The cluster {cluster.name} has the VM size {size.name}, not {options.vm_size}, and can't change it.",
             f"Leave out --vm-size, or have another made: --compute {cluster.name[:18]}-2 --vm-size {options.vm_size}",
         )
-    notify(f"Using the cluster {cluster.name}: {size}.")
-    _wait_until_ready(cluster, notify, poll_seconds)
     return vm_sizes.Choice(size)
+
+
+def _chosen(workspace: Workspace, options: AzureOptions) -> Choice:
+    aml = sdk("azureml.core.compute").AmlCompute
+    with explained("list the VM sizes that this workspace offers"):
+        offered = retry(lambda: aml.supported_vmsizes(workspace))
+    return vm_sizes.choose(options.vm_size, [(size["name"], int(size["gpus"])) for size in offered])
 
 
 def _create(workspace: Workspace, options: AzureOptions, size: str) -> Cluster:

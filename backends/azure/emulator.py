@@ -20,7 +20,7 @@ _IDLE_SECONDS = 3600.0
 _START_SECONDS = 90.0
 # Ways to sign in are not for us: tokens are asked for over HTTP, and if the emulator is gone the SDK must
 # not turn to login.microsoftonline.com, as it does when a managed identity doesn't answer.
-_OTHER_SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET")
+_OTHER_SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET", "APPSETTING_WEBSITE_SITE_NAME")
 _SPARE_SECONDS = 120.0
 
 

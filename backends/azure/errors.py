@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from trainer.errors import ConfigError, NotFoundError, RefusedError, SignInError, TrainerError
+from trainer.redaction import redact
 
 _T = TypeVar("_T")
 # 530 is Azure ML's own: a node whose proxy is still starting.
@@ -37,6 +38,10 @@ _STATUS = re.compile(r"(?:Response Code|StatusCode|status code|Code)\W{1,4}([1-5
 
 class ServiceUnavailableError(RefusedError):
     """Azure ML could not be reached, or kept answering that it can't answer now."""
+
+
+class NoAnswerError(ServiceUnavailableError):
+    """Nobody answered in the time that there was for it; asking again at once would take as long again."""
 
 
 @contextmanager
@@ -99,7 +104,7 @@ def retry(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _
         try:
             return call()
         except Exception as error:
-            if attempt == attempts or not is_transient(error):
+            if attempt == attempts or not is_transient(error) or isinstance(error, NoAnswerError):
                 raise
         time.sleep(pause * 2 ** (attempt - 1))
     raise AssertionError("unreachable")
@@ -129,7 +134,7 @@ def status_of(error: BaseException) -> int | None:
 
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line of at most 300 characters, without the SDK's wrapping."""
-    text = _message(error)
+    text = redact(_message(error))  # before it is cut: half a token is no longer known for one
     inner = _json_message(text)
     line = next((line.strip() for line in (inner or text).splitlines() if line.strip()), type(error).__name__)
     return line[:300]

@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backends.azure import signin
+from backends.azure.deadline import Deadline
 from backends.azure.emulator import running_emulator
 from backends.azure.errors import explained, retry
 from trainer.console.output import warn
 from trainer.errors import ConfigError, MissingExtraError
+from trainer.redaction import redact
+from trainer.runtime.layout import NO_TELEMETRY_VARIABLE
 
 if TYPE_CHECKING:
     from backends.azure.options import AzureOptions
@@ -38,7 +41,7 @@ _CONFIG_FILES = ("config.json", "project.json")
 _NOISE = re.compile(
     r"estimator is deprecated|will not install any framework related packages|framework_version is not specified"
     r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
-    r"|Falling back to use azure cli login|ModelNotFound: "
+    r"|Retrying \(Retry\(|Falling back to use azure cli login|ModelNotFound: "
 )
 _SDK_SETTINGS = {
     # A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.
@@ -48,7 +51,10 @@ _SDK_SETTINGS = {
     # Run.cancel() starts a thread that looks every second for metrics to send. A client has none.
     "AZUREML_METRICS_POLLING_INTERVAL": "86400",
 }
+_LONGEST_WARNING = 500
 _EMULATOR = "emulator"
+# On this machine only a busy one takes long.
+_EMULATOR_SECONDS = 120.0
 
 _lock = threading.RLock()
 _service_in_use: list[str] = []
@@ -146,18 +152,31 @@ def open_workspace(ref: WorkspaceRef) -> Workspace:
     key = (ref.emulator or "", ref.subscription_id, ref.resource_group, ref.workspace_name)
     with _lock:
         if key not in _workspaces:
-            auth = _auth(ref)
-            core = sdk("azureml.core")
-            with explained(f"open the workspace {ref.workspace_name}"):
-                _workspaces[key] = retry(
-                    lambda: core.Workspace.get(
-                        ref.workspace_name,
-                        auth=auth(),
-                        subscription_id=ref.subscription_id,
-                        resource_group=ref.resource_group,
-                    )
-                )
+            _workspaces[key] = _open(ref)
         return _workspaces[key]
+
+
+def _open(ref: WorkspaceRef) -> Workspace:
+    auth = _auth(ref)
+    # The imports take seconds and wait for nobody.
+    core = sdk("azureml.core")
+    sdk("azureml.core.authentication")
+    deadline = Deadline(signin.ANSWER_SECONDS if ref.emulator is None else _EMULATOR_SECONDS)
+    doing = f"open the workspace {ref.workspace_name}"
+
+    def get(signed_in: Auth) -> Workspace:
+        found: Workspace = core.Workspace.get(
+            ref.workspace_name,
+            auth=signed_in,
+            subscription_id=ref.subscription_id,
+            resource_group=ref.resource_group,
+        )
+        return found
+
+    with explained("sign in"):
+        signed_in = auth(deadline)
+    with explained(doing):
+        return deadline.wait(lambda: retry(lambda: get(signed_in)), doing)
 
 
 def forget_workspaces() -> None:
@@ -173,6 +192,7 @@ def sdk(module: str) -> ModuleType:
         MissingExtraError: The SDK is not installed.
     """
     _quieten_logging()
+    os.environ[NO_TELEMETRY_VARIABLE] = "true"
     for name, value in _SDK_SETTINGS.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -185,19 +205,13 @@ def sdk(module: str) -> ModuleType:
             raise MissingExtraError("The azureml backend", "azureml") from error
 
 
-def _auth(ref: WorkspaceRef) -> Callable[[], Auth]:
+def _auth(ref: WorkspaceRef) -> Callable[[Deadline], Auth]:
     if ref.emulator is None:
         _use_service("Azure", {})
-        return _sign_in
+        return signin.sign_in
     endpoint = running_emulator(Path(ref.emulator))
     _use_service(f"the emulator in {ref.emulator}", endpoint.environment)
-    return lambda: signin.token_authentication(endpoint.token)
-
-
-def _sign_in() -> Auth:
-    sdk("azureml.core.authentication")
-    with explained("sign in"):
-        return signin.sign_in()
+    return lambda _: signin.token_authentication(endpoint.token)
 
 
 def _use_service(service: str, environment: Mapping[str, str]) -> None:
@@ -215,10 +229,11 @@ def _quieten_logging() -> None:
     root = logging.getLogger()
     if not any(isinstance(one, _NoiseFilter) for one in root.filters):
         root.addFilter(_NoiseFilter())  # for the SDK's logging.warning(), which goes to the root logger itself
-    logger = logging.getLogger("azureml")
-    if not any(isinstance(one, _WarningHandler) for one in logger.handlers):
-        logger.addHandler(_WarningHandler())
-        logger.propagate = False
+    # Of what the SDK is made of (msrestazure, msal, adal) some report through the root logger, and quote requests.
+    for logger in (logging.getLogger("azureml"), root):
+        if not any(isinstance(one, _WarningHandler) for one in logger.handlers):
+            logger.addHandler(_WarningHandler())
+    logging.getLogger("azureml").propagate = False
 
 
 class _NoiseFilter(logging.Filter):
@@ -227,11 +242,15 @@ class _NoiseFilter(logging.Filter):
 
 
 class _WarningHandler(logging.Handler):
-    """Show the SDK's warnings in one line each, without those that every use gives."""
+    """Show the SDK's warnings in one line each and once, without secrets and without those that every use gives."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.addFilter(_NoiseFilter())
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn(f"Azure ML SDK: {record.getMessage()}")
+        text = " ".join(redact(record.getMessage()).split())
+        if text not in self._shown:
+            self._shown.add(text)
+            warn(f"Azure ML SDK: {text[:_LONGEST_WARNING]}")

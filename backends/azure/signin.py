@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from backends.azure.deadline import Deadline, no_answer
+from backends.azure.errors import explained, first_line
 from trainer.errors import SignInError
 
 if TYPE_CHECKING:
@@ -31,25 +33,35 @@ _IDENTITY = ("MSI_ENDPOINT", "IDENTITY_ENDPOINT")
 # The chassis asset tag of every Azure VM; cloud-init recognises Azure by it too.
 _AZURE_VM = "7783-7084-3265-9085-8269-3286-77"
 _CHASSIS = Path("/sys/class/dmi/id/chassis_asset_tag")
-_CLI_SECONDS = 60
+# From the first question to the workspace's answer.
+ANSWER_SECONDS = 20.0
+_CLI_SECONDS = 15
+_PROBE_SECONDS = 15
+_LOGIN = "https://login.microsoftonline.com/"
 # A token is renewed this many seconds before it expires, so that no request goes out with an expired one.
 _SPARE_SECONDS = 300
 
 
-def sign_in() -> Auth:
-    """Make an azureml authentication object.
+def sign_in(deadline: Deadline | None = None) -> Auth:
+    """Make an azureml authentication object, which has a token or gets one at its first use.
+
+    Args:
+        deadline: By when whoever is asked must have answered. It begins anew once a person has logged in.
 
     Raises:
         SignInError: There is nothing to sign in with, or it was not accepted.
+        NoAnswerError: Who was asked doesn't answer.
     """
-    principal = _service_principal()
+    deadline = deadline or Deadline(ANSWER_SECONDS)
+    principal = deadline.wait(_service_principal, "sign in as the service principal of the environment")
     if principal is not None:
         return principal
     named = any(os.environ.get(name) for name in _IDENTITY)
-    identity = _managed_identity(required=named) if named or _on_azure_vm() else None
-    if identity is not None:
-        return identity
-    cli = _azure_cli()
+    if named or _on_azure_vm():
+        identity = deadline.wait(lambda: _managed_identity(required=named), "sign in with the managed identity")
+        if identity is not None:
+            return identity
+    cli = deadline.wait(_azure_cli, "sign in through the Azure CLI")
     if cli is not None:
         return cli
     if not _is_interactive():
@@ -59,7 +71,18 @@ def sign_in() -> Auth:
         )
     from azureml.core.authentication import InteractiveLoginAuthentication
 
-    return cast("Auth", InteractiveLoginAuthentication())
+    # The SDK waits without limit, for the network as for the person: so the network is tried first.
+    deadline.wait(_reach_login, "reach Azure's login page")
+    found = cast("Auth", InteractiveLoginAuthentication())
+    deadline.restart()
+    return found
+
+
+def _reach_login() -> None:
+    import requests
+
+    with explained("reach Azure's login page"):
+        requests.head(_LOGIN, timeout=_PROBE_SECONDS)
 
 
 def _service_principal() -> Auth | None:
@@ -94,7 +117,8 @@ def _managed_identity(*, required: bool) -> Auth | None:
         if not required:
             return None
         raise SignInError(
-            f"The managed identity gives no token: {error}.", "Check the identity, or unset MSI_ENDPOINT."
+            f"The managed identity gives no token: {first_line(error).rstrip('.')}.",
+            f"Check the identity, or unset {' and '.join(name for name in _IDENTITY if os.environ.get(name))}.",
         ) from error
     return auth
 
@@ -154,6 +178,8 @@ class _CliTokens:
             )
             found = json.loads(answer.stdout)
             token = str(found["accessToken"])
+        except subprocess.TimeoutExpired as error:
+            raise no_answer("get a token from the Azure CLI", _CLI_SECONDS) from error
         except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
             raise SignInError("The Azure CLI gives no token.", "Sign in: az login") from error
         return token, float(found.get("expires_on") or time.time() + _SPARE_SECONDS + 60)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,12 +24,14 @@ from backends.azure.errors import (
     retry,
     status_of,
 )
-from trainer.errors import ConfigError, IntegrityError, RefusedError
+from backends.azure.outputs import download_outputs
+from trainer.errors import ConfigError, RefusedError
 from trainer.failures import LINES, failure
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
+from trainer.runtime import leftovers
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import LOGS_DIR, METRICS_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ _SCRIPT_LOGS = (
 )
 # Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
 _METRICS_ARTIFACT = f"{LOGS_DIR}/{METRICS_FILE}"
-_OUTPUTS = f"{OUTPUTS_DIR}/"
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
+_LONGEST_SENTENCE = 1000
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
 # Errors at the end of a run that may pass: no network, no sign-in, the service down or overloaded, a quota.
@@ -138,10 +139,11 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) ->
         return folder.update(status=status, started=started)
     folder.update(status=RunStatus.FINALIZING, started=started)
 
-    def collect() -> None:
+    def collect() -> tuple[str, ...]:
         with explained(f"collect the outputs of run {folder.run_id}"):
             _download_other_logs(folder, logs)
-            _download_outputs(run, folder)
+            problems = download_outputs(run, folder)
+        return (*problems, *_not_kept(folder))
 
     return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
 
@@ -271,46 +273,43 @@ def _is_missing(error: BaseException) -> bool:
 
 
 def _plain_metrics(values: Mapping[str, Any]) -> bytes:
-    """Make the lines for what ``Run.get_metrics`` gives: numbers, and lists of numbers in the order of logging."""
-    series = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
-    longest = max((len(value) for value in series.values()), default=0)
+    """Make the lines for what ``Run.get_metrics`` gives, as a job on this machine writes them.
+
+    Numbers and lists of numbers are in the order of logging. Rows and tables are given as a mapping of columns, and
+    become one metric per column, ``name/column``, with the row's number as step, counted from 0.
+    """
+    series: dict[str, tuple[list[Any], bool]] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            series.update({f"{name}/{column}": (_listed(cells), True) for column, cells in value.items()})
+        else:
+            series[name] = (_listed(value), False)
+    longest = max((len(logged) for logged, _ in series.values()), default=0)
     lines = []
     for index in range(longest):
-        for name, logged in series.items():
+        for name, (logged, is_column) in series.items():
             if index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
                 number = float(logged[index])
                 finite = number == number and abs(number) != float("inf")
-                lines.append(msgspec.json.encode(Metric(name=name, value=number if finite else None)) + b"\n")
+                step = float(index) if is_column else None
+                metric = Metric(name=name, value=number if finite else None, step=step)
+                lines.append(msgspec.json.encode(metric) + b"\n")
     return b"".join(lines)
 
 
-def _download_outputs(run: Run, folder: RunFolder) -> None:
-    """Download ``outputs/``; the folder's is either the empty one it began with or complete."""
-    names = sorted({name for name in retry(lambda: list(run.get_file_names())) if name.startswith(_OUTPUTS)})
-    temporary = Path(tempfile.mkdtemp(prefix=".outputs.", dir=folder.path))
-    try:
-        for name in names:
-            target = temporary.joinpath(*_checked_parts(name.removeprefix(_OUTPUTS)))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            retry(lambda name=name, target=target: run.download_file(name, str(target)))  # type: ignore[misc]
-        temporary.chmod(0o755)
-        if any(folder.outputs.iterdir()):
-            shutil.rmtree(folder.outputs)
-        temporary.replace(folder.outputs)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401  # whatever the service has
+    return value if isinstance(value, list) else [value]
 
 
-def _checked_parts(name: str) -> tuple[str, ...]:
-    """Split the path of a file below the outputs; refuse one that could lead out of them.
-
-    Raises:
-        IntegrityError: It could.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
-        raise IntegrityError(f"The run has an output named {name[:100]!r}.", "It was not downloaded; rename it there.")
-    return parts
+def _not_kept(folder: RunFolder) -> tuple[str, ...]:
+    """What the job says of files that it wrote outside its outputs; see :mod:`trainer.runtime.leftovers`."""
+    path = folder.outputs / ENVIRONMENT_FILE
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        if path.is_file() and path.stat().st_size <= _CHUNK:
+            facts = msgspec.json.decode(path.read_bytes())
+            said = facts.get(leftovers.FACT) if isinstance(facts, dict) else None
+            return (said[:_LONGEST_SENTENCE],) if isinstance(said, str) else ()
+    return ()
 
 
 def _seconds(text: object) -> float | None:

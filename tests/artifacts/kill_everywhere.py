@@ -25,7 +25,7 @@ from trainer.runfolder import RunFolder
 # Whatever changes a file, a directory or a lock, by the name of the C function. Reads change nothing.
 OPERATIONS = {
     "open", "write", "flush", "close", "fsync", "mkdir", "rename", "replace", "link", "unlink", "remove", "rmdir",
-    "chmod", "fchmod", "flock", "ftruncate", "truncate",
+    "chmod", "fchmod", "flock", "ftruncate", "truncate", "symlink", "sendfile", "copy_file_range", "utime", "mkdtemp",
 }  # fmt: skip
 
 

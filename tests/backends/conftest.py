@@ -14,7 +14,7 @@ from azureml_emulator import Emulator, Endpoint, Settings
 from backends.azureml import AzureMLBackend
 from trainer.home import Home
 
-_SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET")
+_SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET", "APPSETTING_WEBSITE_SITE_NAME")
 # Faults are tested here by the dozen, and the SDK would wait for seconds after each.
 _BACKOFFS = ("AZUREML_DEFAULT_BACKOFF", "AZUREML_DEFAULT_500_BACKOFF", "AZUREML_DEFAULT_503_BACKOFF")
 # The SDK leaves timer threads behind that go on warning about themselves while other tests run.

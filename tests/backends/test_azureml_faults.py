@@ -17,7 +17,7 @@ from azureml_emulator import Endpoint, FaultAction, FaultRule
 from backends.azure import cluster, session, sync
 from backends.azure import submit as azure_submit
 from backends.azure.errors import ServiceUnavailableError
-from backends.azure.options import Options
+from backends.azure.options import AzureOptions
 from backends.azure.vm_sizes import Choice
 from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
@@ -173,7 +173,7 @@ class TestClusters:
     def get_or_create(self, azure: AzureMLBackend, home: Home, **options: Any) -> Choice:
         workspace = session.open_workspace(session.find_workspace(azure.options, home))
         self.notices: list[str] = []
-        return cluster.get_or_create(workspace, Options(**options), self.notices.append, poll_seconds=0.05)
+        return cluster.get_or_create(workspace, AzureOptions(**options), self.notices.append, poll_seconds=0.05)
 
     def test_the_successor_of_the_default_is_said(self, azure: AzureMLBackend, azure_home: Home) -> None:
         choice = self.get_or_create(azure, azure_home, compute="fresh-one")

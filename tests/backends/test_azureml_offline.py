@@ -409,7 +409,7 @@ class RunWithOutput:
     id = "x"
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.names = [name, "outputs/sound.txt", "outputs/gone.txt"]
 
     def get_details(self) -> dict[str, Any]:
         return {"status": "Completed", "endTimeUtc": "2026-11-23T18:05:01.1234567Z"}
@@ -418,26 +418,45 @@ class RunWithOutput:
         return {}
 
     def get_file_names(self) -> list[str]:
-        return [self.name]
+        return self.names
 
     def download_file(self, name: str, output_file_path: str) -> None:
-        if name == self.name:
-            Path(output_file_path).write_text("here")
-        raise FileNotFoundError(f"{name} does not exist")
+        if name not in self.names or "gone" in name:
+            raise RuntimeError(f"Response Code: 404, {name} does not exist")
+        Path(output_file_path).write_text("here")
 
 
-@pytest.mark.parametrize("name", ["outputs/../../x", "outputs//etc/x", "outputs/a\\b", "outputs/a\0b"])
-def test_an_output_that_could_lie_elsewhere_is_not_written_and_ends_the_run(home: Home, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("outputs/../../x", "outputs//etc/x", "outputs/a\\b", "outputs/a\0b", "outputs/\ud800", "outputs/."),
+        *(f"outputs/{'x' * 300}", "outputs/sound.txt/below"),
+    ],
+)
+def test_an_output_that_has_no_place_below_the_outputs_costs_itself_alone(home: Home, name: str) -> None:
     job = TrainingJob(script="x.py", model_name=None)
     folder = RunFolder.create(home.runs, job, backend="azureml", snapshot="0" * 64)
     before = sorted(home.path.rglob("*"))
     info = sync.sync_run(cast("Run", RunWithOutput(name)), folder, lambda: pytest.fail("nothing to register"))
-    assert (info.status, info.ended) == (RunStatus.FAILED, 1795457101.123456)
+    assert (info.status, info.ended) == (RunStatus.COMPLETED, 1795457101.123456)
+    assert len(info.warnings) == 2
+    assert any("'outputs/gone.txt' could not be brought here: Azure ML does not give it" in w for w in info.warnings)
+    assert any(f"{name[:200]!r} could not be brought here: " in warning for warning in info.warnings)
+    new = [path for path in sorted(home.path.rglob("*")) if path not in before and path.suffix != ".lock"]
+    assert new == [folder.outputs / "sound.txt"]
+
+
+def test_a_model_that_the_service_lists_and_does_not_give_fails_the_run(home: Home) -> None:
+    folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="azureml", snapshot="0" * 64)
+
+    class Run(RunWithOutput):
+        def download_file(self, name: str, output_file_path: str) -> None:
+            raise RuntimeError("Response Code: 404")
+
+    info = sync.sync_run(cast("Any", Run("outputs/model.npz")), folder, lambda: pytest.fail("nothing to register"))
+    assert info.status is RunStatus.FAILED
     assert info.failure
-    assert info.failure.message.startswith(
-        "The job succeeded, but its outputs could not be kept: The run has an output"
-    )
-    assert [path for path in sorted(home.path.rglob("*")) if path not in before and path.suffix != ".lock"] == []
+    assert "outputs could not be kept" in info.failure.message
 
 
 @with_sdk
@@ -483,8 +502,10 @@ class TestPlan:
         assert "numpy==" in details["pins"]
         assert "openmpi" in details["image"]
         assert details["time cap"] == "30 minutes"
-        assert "Standard_NC4as_T4_v3" in details["VM size"]
-        assert any("2023-08-31" in warning for warning in found["warnings"])
+        size, why = details["VM size"]
+        assert "Standard_NC4as_T4_v3" in size
+        assert "2023-08-31" in why
+        assert not any("2023-08-31" in warning for warning in found["warnings"])
 
     def test_a_cpu_size_plans_a_cpu_image(self, home: Home) -> None:
         plan = AzureMLBackend(home, {"vm_size": "Standard_DS3_v2"}).plan(_job(), _snapshot())

@@ -11,6 +11,7 @@ import pytest
 
 from backends.local import LocalBackend
 from backends.local_workdir import collect_outputs, make_workdir, working_directory
+from tests.backends.kill_finish import SCENES
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from tests.contract.backend_contract import arrays
 from trainer.home import Home
@@ -139,14 +140,15 @@ class TestCancel:
         assert run.wait(SECONDS).status is RunStatus.CANCELED
 
 
-def test_killed_at_every_file_operation_of_a_runs_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_killed_at_every_file_operation_of_a_runs_end(tmp_path: Path, scene: str) -> None:
     harness = Path(__file__).with_name("kill_finish.py")
     done = subprocess.run(
-        [sys.executable, harness, tmp_path],
+        [sys.executable, harness, tmp_path, scene],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(harness.parents[2])},
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 30
+    assert int(done.stdout) > 15

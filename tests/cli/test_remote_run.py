@@ -1,6 +1,7 @@
 """A run that is elsewhere: Azure ML on the loopback emulator, with the real SDK."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -46,3 +47,40 @@ def test_interrupt_detaches(emulated: Project) -> None:
     _, err = attached.communicate(timeout=120)
     assert attached.returncode == 1
     assert f"error: Run {run_id} was canceled." in err
+
+
+def test_a_refusal_leaves_no_run_behind(emulated: Project) -> None:
+    script = ("--script", emulated.script("print('ran')"), "--dataset", "none")
+    refused = emulated.trainer("run", "--backend", "azureml", "--emulator", "--vm-size", "Standard_FOO", *script)
+    assert refused.returncode == 4
+    assert (
+        "error: This workspace doesn't offer the VM size Standard_FOO.\nhint: Use --vm-size Standard_" in refused.stderr
+    )
+    assert not emulated.runs.exists()
+    nobody = emulated.trainer("run", "--backend", "azureml", *script, env={"PATH": os.defpath})
+    assert nobody.returncode == 3
+    assert "There is no workspace" in nobody.stderr
+    (emulated.path / "config.json").write_text(
+        '{"subscription_id": "00000000-0000-0000-0000-000000000001", "resource_group": "rg", "workspace_name": "ws"}'
+    )
+    nobody = emulated.trainer("run", "--backend", "azureml", *script, env={"PATH": os.defpath})
+    assert nobody.returncode == 3
+    assert "There is nothing to sign in to Azure with" in nobody.stderr
+    assert not emulated.runs.exists()
+    assert "There are no runs here" in emulated.trainer("show", "latest").stderr
+
+
+def test_a_size_that_nobody_chose_is_no_warning(emulated: Project) -> None:
+    script = ("--script", emulated.script("print('ran')"), "--dataset", "none", "--no-register")
+    words = ("run", "--backend", "azureml", "--emulator", *script)
+    first = emulated.trainer(*words)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.count("2023-08-31") == 1
+    assert "warning" not in first.stderr
+    run_id = emulated.runs.iterdir().__next__().name
+    assert f"Run {run_id}: loading the SDK's Chainer estimator" in first.stderr
+    again = emulated.trainer(*words)
+    assert "2023-08-31" not in again.stderr + emulated.trainer("show", "latest").stdout
+    planned = emulated.trainer(*words, "--dry-run")
+    assert "2023-08-31" in planned.stdout
+    assert "warning" not in planned.stderr

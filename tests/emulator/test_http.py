@@ -60,12 +60,18 @@ def test_a_user_token_is_not_an_admin_token(http: Http) -> None:
 
 
 def test_the_managed_identity_needs_its_secret(http: Http) -> None:
-    form = {"resource": "https://management.core.windows.net/"}
-    url = http.endpoint.env()["MSI_ENDPOINT"]
-    answer = http("POST", url, token=None, data=form, headers={"Metadata": "true"})
-    assert http("GET", http.workspace, token=answer.json()["access_token"]).status_code == 200
-    assert http("POST", url, token=None, data=form).status_code == 401
-    assert http("POST", "/msi/guess/token", token=None, data=form, headers={"Metadata": "true"}).status_code == 401
+    url, secret = http.endpoint.token_url, http.endpoint.token_secret
+    assert secret not in url
+    for path in (url, f"{url}/?resource=https://management.core.windows.net/&api-version=2017-09-01"):
+        answer = http("GET", path, token=None, headers={"secret": secret})
+        assert http("GET", http.workspace, token=answer.json()["access_token"]).status_code == 200
+    for headers in ({}, {"Metadata": "true"}, {"secret": ""}, {"secret": secret[:-1]}, {"secret": "é"}):
+        assert http("GET", url, token=None, headers=_latin(headers)).status_code == 401
+        assert http("GET", f"{url}?secret={secret}", token=None, headers=_latin(headers)).status_code == 401
+
+
+def _latin(headers: dict[str, str]) -> dict[str, bytes]:
+    return {name: value.encode("latin-1") for name, value in headers.items()}
 
 
 def test_another_workspace_is_404(http: Http) -> None:
@@ -303,8 +309,7 @@ def test_delays_and_latency_do_not_change_answers(http: Http) -> None:
 
 def test_expired_tokens_are_refused_where_they_were_issued(http: Http) -> None:
     http.endpoint.set_faults(expired_tokens=True)
-    url = http.endpoint.env()["MSI_ENDPOINT"]
-    answer = http("POST", url, token=None, data={"resource": "r"}, headers={"Metadata": "true"})
+    answer = http("GET", http.endpoint.token_url, token=None, headers={"secret": http.endpoint.token_secret})
     assert http("GET", http.workspace, token=answer.json()["access_token"]).status_code == 401
 
 

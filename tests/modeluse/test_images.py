@@ -57,6 +57,22 @@ def sixteen_bits(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.asarray(enlarged(image, 3)).astype(np.uint16) * 257)
 
 
+def twelve_bits(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.asarray(enlarged(image, 3)).astype(np.uint16) * 16)
+
+
+def ten_bits_as_mnist_has_it(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(image.astype(np.uint16) * 4)
+
+
+def faint_as_mnist_has_it(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.round(image * (20 / 255)).astype(np.uint8))
+
+
+def faint(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray((230 - np.round(np.asarray(enlarged(image, 3)) * (24 / 255))).astype(np.uint8))
+
+
 def palette(image: NDArray[np.uint8]) -> Image.Image:
     return inverted(enlarged(image, 3)).convert("RGB").quantize(16)
 
@@ -71,6 +87,10 @@ RENDERINGS: dict[str, tuple[Callable[[NDArray[np.uint8]], Image.Image], str]] = 
     "transparent": (transparent, "png"),
     "white on transparent": (white_on_transparent, "png"),
     "16 bits": (sixteen_bits, "png"),
+    "12 bits": (twelve_bits, "png"),
+    "10 bits as mnist has it": (ten_bits_as_mnist_has_it, "png"),
+    "faint": (faint, "png"),
+    "faint as mnist has it": (faint_as_mnist_has_it, "png"),
     "palette": (palette, "png"),
 }
 
@@ -93,6 +113,19 @@ def test_real_digits_drawn_again_are_recognised_as_well(
         assert item.path == str(path)
         assert item.probability == max(item.probabilities) == item.probabilities[item.label]
         assert sum(item.probabilities) == pytest.approx(1)
+        assert [word in " ".join(item.notes) for word in ("faint", "bits")] == [
+            rendering.startswith("faint"),
+            rendering in ("12 bits", "10 bits as mnist has it"),
+        ]
+
+
+def test_what_is_too_faint_is_said_to_be(tmp_path: Path) -> None:
+    for paper, ink, side in ((0, 9, 28), (200, 191, 60)):
+        page = np.full((side, side), paper, np.uint8)
+        page[10:18, 12:15] = ink
+        Image.fromarray(page).save(tmp_path / "a.png")
+        with pytest.raises(UsageError, match=r"too faint: its strongest mark differs from the paper by 9 of 255"):
+            read_digit(tmp_path / "a.png")
 
 
 def test_an_image_as_mnist_has_it_is_used_as_it_is(digits: Digits, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy
 import pytest
 
 from trainer.runtime import compat
-from trainer.runtime.compat import datasets, functions, hook, importing, serializers, testing
+from trainer.runtime.compat import datasets, functions, hook, importing, iterators, serializers, testing
 
 numpy_2 = pytest.mark.skipif(not hook.numpy_at_least(2), reason="Chainer needs this patch on NumPy 2 only")
 
@@ -127,6 +127,41 @@ CASES = {
     "testing-doctest-helper": Case(
         PRELUDE + "import chainer.testing.doctest_helper\n", r"No module named 'pkg_resources'"
     ),
+    "chainercv-version": Case(
+        "import os, sys\n"
+        "os.makedirs('chainercv', exist_ok=True)\n"
+        "os.makedirs('chainercv-0.13.1.dist-info', exist_ok=True)\n"
+        "with open('chainercv-0.13.1.dist-info/METADATA', 'w') as file:\n"
+        "    file.write('Metadata-Version: 2.1\\nName: chainercv\\nVersion: 0.13.1\\n')\n"
+        "with open('chainercv/__init__.py', 'w') as file:\n"
+        "    file.write('import pkg_resources\\n'\n"
+        "        '__version__ = pkg_resources.get_distribution(\"chainercv\").version\\n')\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "import chainercv\n"
+        "assert chainercv.__version__ == '0.13.1' and 'pkg_resources' not in sys.modules\n",
+        r"No module named 'pkg_resources'",
+    ),
+    "serial-iterator-position": Case(
+        PRELUDE + "it = chainer.iterators.SerialIterator(numpy.arange(4), 3, repeat=False, shuffle=False)\n"
+        "first = [list(batch) for batch in it]\n"
+        "it.epoch, it.current_position, it.is_new_epoch, it._pushed_position = 0, 0, False, None\n"
+        "assert it.epoch_detail == 0 and it.previous_epoch_detail is None\n"
+        "assert first == [[0, 1, 2], [3]] == [list(batch) for batch in it]\n",
+        r"AttributeError: (can't set|property)",
+    ),
+    "multithread-iterator-position": Case(
+        PRELUDE + "from chainer.iterators import MultithreadIterator\n"
+        "it = MultithreadIterator(numpy.arange(4), 3, repeat=False, shuffle=False, n_threads=1)\n"
+        "first = [list(batch) for batch in it]\n"
+        "it.epoch, it.current_position, it.is_new_epoch = 0, 0, False\n"
+        "assert first == [[0, 1, 2], [3]] == [list(batch) for batch in it]\n"
+        "it.finalize()\n",
+        r"AttributeError: (can't set|property)",
+    ),
+    "removed-numpy-names": Case(
+        "import numpy\nassert numpy.int is int and numpy.float is float and numpy.object is object\n",
+        r"AttributeError: module 'numpy' has no attribute 'int'",
+    ),
     "sparse-matmul-float16": Case(
         PRELUDE + "a = numpy.array([[1, 0], [0, 2]], 'e')\n"
         "b = numpy.array([[1, 2], [3, 4]], 'e')\n"
@@ -140,7 +175,7 @@ NEED_CUPY = {"optional-library-warnings": "could not be loaded", "cudnn-warning"
 
 
 # In chainer's modules after they were imported: these can be left out all at once.
-AFTER = {p.name for p in (*functions.PATCHES, *serializers.PATCHES, *datasets.PATCHES)}
+AFTER = {p.name for p in (*functions.PATCHES, *iterators.PATCHES, *serializers.PATCHES, *datasets.PATCHES)}
 
 
 def run(
@@ -208,7 +243,7 @@ def test_without_the_patch_it_fails(name: str, failures: dict[str, str]) -> None
 def test_without_the_patch_the_import_fails(name: str, tmp_path: Path) -> None:
     if not needed(name):
         pytest.skip(f"the installed versions don't need {name}")
-    if name.startswith("testing-") and importlib.util.find_spec("pkg_resources") is not None:
+    if name.startswith(("testing-", "chainercv-")) and importlib.util.find_spec("pkg_resources") is not None:
         pytest.skip("pkg_resources is installed here: it warns, and Chainer gets on")
     # The failure is to be Chainer's own, and not a warning of the libraries that it imports.
     done = run(CASES[name].code, tmp_path, without=[name], warnings_are_errors=False)

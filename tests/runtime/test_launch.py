@@ -79,6 +79,83 @@ if __name__ == "__main__":
     assert done.stdout == "theirs [('theirs', '7.8.1')]\n", done.stderr
 
 
+def test_neighbours_named_like_the_standard_library_do_not_stop_anything(tmp_path: Path) -> None:
+    for name in ("random", "token", "select", "json", "inspect", "types"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a neighbour took the place of Python's own')")
+    (tmp_path / "script.py").write_text("""
+import subprocess, sys
+import chainer
+import numpy
+print(chainer.__version__, numpy.random.RandomState(0).randint(10))
+print(subprocess.run([sys.executable, "child.py"], capture_output=True, text=True).stdout.strip())
+""")
+    (tmp_path / "child.py").write_text("import chainer\nprint('child', chainer.__version__)")
+    for command in (LAUNCH, BY_PATH):
+        # A neighbour called types.py stops `python -m` itself, before anything of ours runs.
+        (tmp_path / "types.py").unlink(missing_ok=True)
+        done = run([*command, "script.py"], tmp_path)
+        assert done.stdout == "7.8.1 5\nchild 7.8.1\n", done.stderr
+
+
+def test_a_script_imports_its_neighbours_whatever_their_name(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("WHO = 'neighbour'")
+    (tmp_path / "token.py").write_text("WHO = 'neighbour, too'")
+    done = same("import random, token\nprint(random.WHO, token.WHO)", tmp_path)
+    assert done.stdout == "neighbour neighbour, too\n"
+    (tmp_path / "script.py").write_text("import random, chainer\nprint(random.WHO, chainer.__version__)")
+    for command in (LAUNCH, BY_PATH):
+        assert run([*command, "script.py"], tmp_path).stdout == "neighbour 7.8.1\n"
+
+
+def test_the_launchers_future_imports_are_not_the_scripts(tmp_path: Path) -> None:
+    script = """
+import argparse, dataclasses
+
+@dataclasses.dataclass
+class Options:
+    epochs: int = 3
+
+parser = argparse.ArgumentParser()
+for field in dataclasses.fields(Options):
+    parser.add_argument("--" + field.name, type=field.type, default=field.default)
+print(parser.parse_args())
+"""
+    assert same(script, tmp_path, "--epochs", "5").stdout == "Namespace(epochs=5)\n"
+    assert same("from __future__ import annotations\nx: unknown = 1\nprint(x)", tmp_path).stdout == "1\n"
+
+
+def test_names_that_numpy_removed_are_the_scripts_alone(tmp_path: Path) -> None:
+    library = tmp_path / "lib" / "site-packages" / "library.py"
+    library.parent.mkdir(parents=True)
+    library.write_text("import numpy\nHAS = [hasattr(numpy, name) for name in ('int', 'float', 'NaN', 'product')]")
+    (tmp_path / "neighbour.py").write_text("import numpy as np\nCOUNT = np.int(3.7)\nfrom numpy import object as kind")
+    (tmp_path / "script.py").write_text("""
+import multiprocessing, sys
+import numpy as np
+import neighbour
+sys.path.append("lib/site-packages")
+import library
+
+def work(x):
+    return np.float(x)
+
+if __name__ == "__main__":
+    print(np.int(7), np.float("1.5"), np.str(1), np.bool(0), neighbour.COUNT, neighbour.kind is object)
+    print(np.product([2, 3]), np.in1d([1, 2], [2]), np.NINF, np.trapz([1, 1]), np.float_ is np.float64)
+    print(any(library.HAS), hasattr(np, "nothing"))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map(work, ["2"]))
+""")
+    for command in (LAUNCH, BY_PATH):
+        done = run([*command, "script.py"], tmp_path)
+        assert done.stdout.splitlines() == [
+            "7 1.5 1 False 3 True",
+            "6 [False  True] -inf 1.0 True",
+            "False False",
+            "[2.0]",
+        ], done.stderr
+
+
 @pytest.mark.parametrize("status", ["0", "7", "None", "'a message'", ""])
 def test_exit_status(status: str, tmp_path: Path) -> None:
     same(f"import sys\nsys.exit({status})", tmp_path)

@@ -72,6 +72,11 @@ def test_the_tutorial_style_reports_into_the_run_folder(launch: Launch, run_fold
         run.log_row("row", x=1, y=2)
         run.log_row("row", x=3, y=4)
         run.log_table("table", {"a": [5, 6], "b": 7})
+        assert run.get_metrics() == {
+            "Accuracy": 0.97, "Loss": 0.1, "list": [1, 2.5],
+            "row": {"x": [1, 3], "y": [2, 4]}, "table": {"a": [5, 6], "b": 7},
+        }
+        assert run.get_metrics(name="Loss") == {"Loss": 0.1}
         run.tag("stage", "dev")
         run.add_properties({"p": 1})
         run.add_properties({"p": 2})

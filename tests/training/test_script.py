@@ -218,7 +218,7 @@ def test_wrong_options_are_refused(tmp_path: Path, arguments: Any) -> None:
     ("arguments", "message"),
     [
         (("--batchsize", "513"), "--batchsize 513 is more than the 512 training images"),
-        (("--resume", "none.npz"), "there is no file none.npz"),
+        (("--resume", "none.npz"), "There is no file none.npz"),
     ],
 )
 def test_what_cannot_work_is_refused(tiny_data: Path, tmp_path: Path, arguments: Any, message: Any) -> None:

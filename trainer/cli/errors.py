@@ -20,6 +20,7 @@ from pathlib import Path
 from trainer import __version__
 from trainer.console.output import note, print_error, print_json
 from trainer.errors import ConfigError, InterruptedRunError, TrainerError
+from trainer.redaction import redact
 from trainer.runtime.faults import RuntimeFault
 
 # Errors of the machine, not of the program.
@@ -45,7 +46,7 @@ def report(error: BaseException, words: list[str]) -> int:
     """
     debug = os.environ.get("TRAINER_DEBUG", "") not in ("", "0")
     if debug:
-        note("".join(traceback.format_exception(error)).rstrip())
+        note(redact("".join(traceback.format_exception(error)).rstrip()))
     known = _as_trainer_error(error)
     if known is None:
         known = _unexpected(error, words)
@@ -86,7 +87,7 @@ def _save(error: BaseException, words: list[str]) -> Path:
     descriptor, path = tempfile.mkstemp(prefix=name, suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(head)
-        stream.writelines(traceback.format_exception(error))
+        stream.write(redact("".join(traceback.format_exception(error))))
     return Path(path)
 
 

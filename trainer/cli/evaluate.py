@@ -10,7 +10,7 @@ from trainer.cli.completers import model_files
 from trainer.cli.context import store_of
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 from trainer.console.download import DownloadProgress
-from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table
+from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table, warn
 
 if TYPE_CHECKING:
     from trainer.modeluse import Evaluation, Prediction
@@ -52,6 +52,9 @@ def add_predict(parser: Parser) -> None:
 def predict_command(*, model: str, images: list[Path], as_json: bool, **flags: Any) -> None:
     """Classify images."""
     found = modeluse.predict(modeluse.open_model(model, lambda: store_of(flags)), images)
+    for item in found:
+        for text in item.notes:
+            warn(f"{item.path}: {text}")
     if as_json:
         print_json(found)
     else:

@@ -118,9 +118,13 @@ def _start(
 ) -> int:
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
+    for text in prepared.warnings:
+        warn(text)
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
         return 0
+    for text in prepared.snapshot.notes:
+        note(text)
     run = submit(prepared, backend, home)
     remember_flags(run, registry_flags)
     if detach:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from trainer.advice import advice
 from trainer.console.epochs import Epochs
 from trainer.console.output import note, print_error, print_json, say
 from trainer.console.summary import FLAGS, as_object, print_failure, print_summary
@@ -170,4 +171,6 @@ def go_on_hint(run: Run) -> str:
 def _failure(run: Run, status: RunStatus, reason: str) -> RunFailedError:
     if status is RunStatus.CANCELED:
         return RunFailedError(f"Run {run.run_id} was canceled.", go_on_hint(run))
-    return RunFailedError(f"Run {run.run_id} failed: {reason}".rstrip(), f"See: trainer logs {run.run_id}")
+    told = advice(reason, run.job, run.folder.snapshot)
+    see = f"See: trainer logs {run.run_id}"
+    return RunFailedError(f"Run {run.run_id} failed: {reason}".rstrip(), f"{told} {see}" if told else see)

@@ -7,12 +7,15 @@ computing the center of mass of the pixels, and translating the image so as to p
 the 28x28 field." (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.) A picture is treated alike:
 
 1. Turned as its EXIF orientation says, laid on white if it is transparent (on black, if nothing shows on white),
-   and made grey.
-2. A picture of the model's own size with a black frame is used as it is.
+   and made grey. Of 16 bits per pixel, as many are used as the largest value needs: 8, 10, 12, 14 or 16.
+2. A picture of the model's own size with a black frame is used as it is, unless it is faint: then its strongest ink is
+   made 255.
 3. The frame's median is the paper. Ink is what differs from it, in the direction that differs more: dark ink on light
    paper is inverted.
 4. Cut out where ink is stronger than a quarter of the strongest, scaled so that its longer side is 20 pixels and its
    strongest ink is 255, and placed with its centre of mass at (14, 14), counted from 0, as in MNIST's own images.
+
+What was assumed of a picture that is faint or has fewer bits than its format is said with the prediction.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ PIXELS_MAX = 64_000_000
 _BOX = 20 / 28  # of the image's side
 _INK = 0.25
 _CONTRAST_MIN = 16  # of 255; less is the noise of a blank page
+_FAINT = 64  # of 255; MNIST's digits reach 250 and more
+_BITS = (8, 10, 12, 14, 16)  # what cameras and scanners deliver in 16
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "class"}):
@@ -45,12 +50,14 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "cl
         label: The most probable class; ``class`` in JSON.
         probability: Its probability.
         probabilities: Of every class, summing to 1.
+        notes: What was assumed of an image that is unusual, one sentence for each.
     """
 
     path: str
     label: int
     probability: float
     probabilities: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
 
 def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
@@ -72,7 +79,9 @@ def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
     size = model.network.image_size
     if not images:
         return []
-    batch = np.stack([read_digit(path, size) for path in images]).reshape(len(images), -1)
+    notes: list[list[str]] = [[] for _ in images]
+    read = [read_digit(path, size, assumed) for path, assumed in zip(images, notes, strict=True)]
+    batch = np.stack(read).reshape(len(images), -1)
     found = probabilities(model.network.scores(batch.astype(np.float32) * np.float32(1 / 255)))
     return [
         Prediction(
@@ -80,17 +89,19 @@ def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
             label=int(row.argmax()),
             probability=float(row.max()),
             probabilities=tuple(float(part) for part in row),
+            notes=tuple(assumed),
         )
-        for path, row in zip(images, found, strict=True)
+        for path, row, assumed in zip(images, found, notes, strict=True)
     ]
 
 
-def read_digit(path: Path, size: int = 28) -> NDArray[np.uint8]:
+def read_digit(path: Path, size: int = 28, notes: list[str] | None = None) -> NDArray[np.uint8]:
     """Read a picture of one digit.
 
     Args:
         path: A PNG or JPEG file of any size.
         size: Rows and columns to make of it.
+        notes: Takes what was assumed of an unusual picture, one sentence for each.
 
     Returns:
         uint8 (size, size); 255 is ink.
@@ -99,15 +110,22 @@ def read_digit(path: Path, size: int = 28) -> NDArray[np.uint8]:
         NotFoundError: There is no such file.
         UsageError: It is not a readable PNG or JPEG image, is too large, or shows nothing.
     """
-    grey = _read(path)
+    notes = [] if notes is None else notes
+    grey = _read(path, notes)
     if not np.ptp(grey):
         raise _blank(path)
     if grey.shape == (size, size) and np.median(_frame(grey)) <= _CONTRAST_MIN:
-        return grey.astype(np.uint8)
-    return _centred(_cut(_ink(grey, path)), size)
+        strongest = float(grey.max())
+        if strongest < _CONTRAST_MIN:
+            raise _too_faint(path, strongest)
+        if strongest >= _FAINT:
+            return grey.astype(np.uint8)
+        notes.append(_faint(strongest))
+        return np.asarray(grey * np.float32(255 / strongest), np.uint8)
+    return _centred(_cut(_ink(grey, path, notes)), size)
 
 
-def _read(path: Path) -> NDArray[np.float32]:
+def _read(path: Path, notes: list[str]) -> NDArray[np.float32]:
     """Grey levels, float32 (rows, columns), 0 to 255."""
     if not path.is_file():
         raise NotFoundError(f"There is no file {path}.", "Check the path.")
@@ -119,7 +137,7 @@ def _read(path: Path) -> NDArray[np.float32]:
                 if image.width * image.height > PIXELS_MAX:
                     raise _too_large(path)
                 image.load()
-                return _grey(ImageOps.exif_transpose(image))
+                return _grey(ImageOps.exif_transpose(image), notes)
     except UsageError:
         raise
     except Image.DecompressionBombError as error:
@@ -132,9 +150,9 @@ def _read(path: Path) -> NDArray[np.float32]:
         raise UsageError(f"{path} is a damaged image: {error}.", "Save it again.") from error
 
 
-def _grey(image: Image.Image) -> NDArray[np.float32]:
-    if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits a pixel
-        return np.asarray(image, dtype=np.float32) / np.float32(257)
+def _grey(image: Image.Image, notes: list[str]) -> NDArray[np.float32]:
+    if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits per pixel
+        return _levels(np.asarray(image, dtype=np.float32), notes)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return np.asarray(image.convert("L"), dtype=np.float32)
     picture = image.convert("RGBA")
@@ -146,19 +164,32 @@ def _grey(image: Image.Image) -> NDArray[np.float32]:
     return grey
 
 
+def _levels(values: NDArray[np.float32], notes: list[str]) -> NDArray[np.float32]:
+    """Scale values of 16 bits per pixel to 0 to 255, by the number of bits that are in use."""
+    largest = float(values.max())
+    bits = next((bits for bits in _BITS if largest < 1 << bits), _BITS[-1])
+    if bits < _BITS[-1]:
+        notes.append(
+            f"It has 16 bits per pixel, and no value above {largest:,.0f}: it was read as an image of {bits} bits."
+        )
+    return np.asarray(values * np.float32(255 / ((1 << bits) - 1)))
+
+
 def _frame(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """The outermost pixels."""
     return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def _ink(grey: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+def _ink(grey: NDArray[np.float32], path: Path, notes: list[str]) -> NDArray[np.float32]:
     """How much ink there is, 0 to 1 at the strongest, whatever the colours of ink and paper."""
     paper = float(np.median(_frame(grey)))
     difference = grey - paper if grey.max() - paper >= paper - grey.min() else paper - grey
     ink = np.clip(difference, 0, None)
     strongest = float(ink.max())
     if strongest < _CONTRAST_MIN:
-        raise _blank(path)
+        raise _too_faint(path, strongest)
+    if strongest < _FAINT:
+        notes.append(_faint(strongest))
     return np.asarray(ink / np.float32(strongest))
 
 
@@ -189,6 +220,17 @@ def _centred(ink: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
 
 def _blank(path: Path) -> UsageError:
     return UsageError(f"{path} shows nothing: it is of one colour.", "Give a picture of one digit.")
+
+
+def _faint(strongest: float) -> str:
+    return f"It is faint: its strongest mark differs from the paper by {strongest:.0f} of 255. It was made stronger."
+
+
+def _too_faint(path: Path, strongest: float) -> UsageError:
+    return UsageError(
+        f"{path} is too faint: its strongest mark differs from the paper by {strongest:.0f} of 255.",
+        f"Raise its contrast; {_CONTRAST_MIN} is the least.",
+    )
 
 
 def _too_large(path: Path) -> UsageError:

@@ -34,6 +34,8 @@ class Run:
             raise RuntimeError("other runs than this one can only be reached on Azure ML; use Run.get_context()")
         self._sink: Sink = local_sink()
         self._steps: dict[str, int] = {}
+        # For get_metrics(): every value of a metric, or of each column of one.
+        self._values: dict[str, list[object] | dict[str, list[object]]] = {}
         self._tags: dict[str, str | None] = {}
         self._properties: dict[str, str] = {}
 
@@ -107,7 +109,8 @@ class Run:
 
     def log(self, name: str, value: object, description: str = "", step: float | None = None) -> None:
         """Log a number or a string."""
-        self._sink.log(clean_name(name), number(value), step)
+        self._write(name, value, step)
+        self._remember(name, number(value))
 
     def log_list(self, name: str, value: Sequence[object], description: str = "") -> None:
         """Log every element."""
@@ -118,14 +121,39 @@ class Run:
         """Log one row of a table."""
         step = self._next_step(name)
         for column, value in columns.items():
-            self.log(f"{name}/{column}", value, step=step)
+            self._write(f"{name}/{column}", value, step)
+            self._remember(name, number(value), column)
 
     def log_table(self, name: str, value: Mapping[str, object], description: str = "") -> None:
         """Log a table, given as a list or a single value for each column."""
         for column, values in value.items():
             listed = values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
             for step, element in enumerate(listed):
-                self.log(f"{name}/{column}", element, step=step)
+                self._write(f"{name}/{column}", element, step)
+                self._remember(name, number(element), str(column))
+
+    def get_metrics(
+        self, name: str | None = None, recursive: bool = False, run_type: object = None, populate: bool = False
+    ) -> dict[str, Any]:
+        """Return what this process has logged.
+
+        Args:
+            name: Only the metric of this name.
+            recursive: Ignored: a run here has no children.
+            run_type: Ignored likewise.
+            populate: Ignored: every value is a number or a text already.
+
+        Returns:
+            Name to value; to a list where there are several; and for rows and tables, to a mapping of columns to the
+            same.
+        """
+        return {
+            metric: {column: _plain(cells) for column, cells in logged.items()}
+            if isinstance(logged, dict)
+            else _plain(logged)
+            for metric, logged in self._values.items()
+            if name in (None, metric)
+        }
 
     def log_image(self, name: str, path: str | None = None, plot: Any = None, description: str = "") -> None:  # noqa: ANN401
         """Keep an image file, or a matplotlib plot as a PNG, among the outputs."""
@@ -217,6 +245,20 @@ class Run:
     def __getattr__(self, name: str) -> object:
         raise AttributeError(f"Run.{name} needs Azure ML, and this run is on this machine")
 
+    def _write(self, name: str, value: object, step: float | None) -> None:
+        self._sink.log(clean_name(name), number(value), step)
+
+    def _remember(self, name: str, value: object, column: str | None = None) -> None:
+        known = self._values.get(name)
+        if column is None:
+            if not isinstance(known, list):
+                known = self._values[name] = []
+            known.append(value)
+        else:
+            if not isinstance(known, dict):
+                known = self._values[name] = {}
+            known.setdefault(column, []).append(value)
+
     def _next_step(self, name: str) -> int:
         self._steps[name] = self._steps.get(name, -1) + 1
         return self._steps[name]
@@ -231,6 +273,10 @@ class Run:
             labels = {"tags": self._tags, "properties": self._properties}
             text = json.dumps(labels, indent=2) + "\n"
             write_bytes(Path(folder) / LABELS_FILE, text.encode(), durable=False)
+
+
+def _plain(values: list[object]) -> object:
+    return values[0] if len(values) == 1 else list(values)
 
 
 def _target(name: str) -> Path:

@@ -23,6 +23,7 @@ from types import ModuleType
 from trainer.runtime.azureml_run import Run
 
 _STAND_INS = ("azureml", "azureml.core", "azureml.core.run")
+_OPEN_DATASETS = "azureml.opendatasets"
 
 
 def install() -> None:
@@ -38,6 +39,28 @@ def install() -> None:
         sys.meta_path.append(finder)
 
 
+def install_open_datasets() -> None:
+    """Let imports of ``azureml.opendatasets`` find our MNIST, unless the real package is installed."""
+    # Behind all others, on Azure ML too: its environments have the package only where they name it.
+    if not any(isinstance(finder, _OpenDatasets) for finder in sys.meta_path):
+        sys.meta_path.append(_OpenDatasets())
+
+
+class _OpenDatasets(MetaPathFinder, Loader):
+    """Finds a module with MNIST where nothing else is found under ``azureml.opendatasets``."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, is_package=True) if fullname == _OPEN_DATASETS else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["MNIST"] = importlib.import_module("trainer.runtime.opendatasets").MNIST
+
+
 class _Finder(MetaPathFinder, Loader):
     """Finds the stand-in modules, and brings in the real ones when they are wanted."""
 
@@ -50,6 +73,8 @@ class _Finder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if not self._active or fullname.partition(".")[0] != "azureml":
             return None
+        if fullname.startswith(_OPEN_DATASETS):
+            return None  # it asks for azureml.core itself, should it be the real one
         if fullname in _STAND_INS[self._installed :]:
             return ModuleSpec(fullname, self, is_package=fullname != "azureml.core.run")
         if self._installed and fullname != "azureml":
@@ -70,6 +95,8 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         if module.__name__ != "azureml":
             vars(module)["Run"] = Run
+        if module.__name__ == "azureml.core" and not self._installed:
+            vars(module)["Dataset"] = _Dataset
 
     def load_real(self) -> None:
         """Import the SDK in the stand-in's place."""
@@ -110,6 +137,17 @@ class _StandIn(ModuleType):
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return self._finder.attribute(self.__name__, name)
+
+
+class _NeedsTheSdk(type):
+    def __getattr__(cls, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"Dataset.{name} needs Azure ML's SDK, which is not installed here")
+
+
+class _Dataset(metaclass=_NeedsTheSdk):
+    """``azureml.core.Dataset``, which Azure's samples import without using it."""
 
 
 class _Loaded(Loader):

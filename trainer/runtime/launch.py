@@ -15,12 +15,21 @@ the signals that end it are the same too.
 Exit status of its own: 2 for wrong usage, 3 for a :class:`~trainer.runtime.faults.RuntimeFault`.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import sys
+
+# What plain Python has loaded when a script starts, and not what the launcher adds to it.
+_LOADED = frozenset(sys.modules)
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # The working directory, in front for `python -m`, or this file's folder: neither is to answer the imports below.
+    del sys.path[0]
 
 import builtins
 import io
+import os
 import runpy
-import sys
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -48,14 +57,16 @@ def main(argv: list[str] | None = None) -> None:
     if not as_module and not Path(target).is_file():
         _stop(2, f"error: there is no script {target!r} in {Path.cwd()}", USAGE)
 
-    _arrange_path(Path.cwd() if as_module else Path(target).resolve().parent)
+    folder = Path.cwd() if as_module else Path(target).resolve().parent
+    _import_layers(folder)
     _trim_tracebacks()
+    _arrange_path(folder)
 
     from trainer.runtime.faults import RuntimeFault
 
     sys.argv[:] = [target, *arguments]
     try:
-        _install_layers()
+        _install_layers(folder)
         if as_module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
@@ -69,18 +80,26 @@ def _stop(status: int, *lines: str) -> None:
     sys.exit(status)
 
 
-def _arrange_path(first: Path) -> None:
-    # Python has put this file's folder (run by path) or the working directory (run by -m) in front.
-    # The former would let the script's `import datasets` find the runtime's.
+def _import_layers(folder: Path) -> None:
+    """Import all of the runtime that a script needs, before its folder is on the search path."""
+    # Not this file's folder: the script's `import datasets` would find the runtime's.
     sys.path[:] = [entry for entry in sys.path if Path(entry).absolute() != _RUNTIME_DIR]
     sys.path.insert(0, _ROOT)
     from trainer.runtime import faults  # noqa: F401  # bound to this root before the path changes again
+    from trainer.runtime.shadowing import standard_library_first
 
     sys.path.remove(_ROOT)
+    elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
+    with standard_library_first(str(folder), elsewhere, _LOADED):
+        from trainer.runtime import compat, fast, reporting  # noqa: F401
+        from trainer.runtime.compat import removed_names  # noqa: F401
+
+
+def _arrange_path(folder: Path) -> None:
     if not sys.flags.safe_path:
-        if __package__ and sys.path and Path(sys.path[0]).absolute() == Path.cwd():
+        if __name__ != "__main__" and __package__ and sys.path and Path(sys.path[0]).absolute() == Path.cwd():
             del sys.path[0]
-        sys.path.insert(0, str(first))
+        sys.path.insert(0, str(folder))
     if _ROOT not in sys.path:
         sys.path.append(_ROOT)
 
@@ -103,9 +122,11 @@ def give_way() -> None:
         del sys.modules["trainer"]
 
 
-def _install_layers() -> None:
+def _install_layers(folder: Path) -> None:
     from trainer.runtime import compat, fast, reporting
+    from trainer.runtime.compat import removed_names
 
+    os.environ[removed_names.SCRIPT_DIR_VARIABLE] = str(folder)
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))
@@ -128,16 +149,22 @@ def _run_script(path: str) -> None:
         __annotations__={},
     )
     sys.modules["__main__"] = module
-    exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  # it is what this module is for
+    # dont_inherit: this file's __future__ imports are not the script's.
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  # it is what this module is for
 
 
 def _trim_tracebacks() -> None:
+    from trainer.runtime.hints import hint_on
+
     previous = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         frame = _below_launcher(traceback)
         # None: the script never started (a syntax error, say); Python shows no frames then either.
         previous(kind, error.with_traceback(frame), frame)
+        hint = hint_on(f"{kind.__name__}: {error}")
+        if hint:
+            sys.stderr.write(f"hint: {hint}\n")
 
     sys.excepthook = excepthook
 

@@ -27,6 +27,9 @@ THREADS_VARIABLE = "TRAINER_THREADS"
 """The number of BLAS threads."""
 AZURE_RUN_ID_VARIABLE = "AZUREML_RUN_ID"
 """Set by Azure ML in every process of a run of its own."""
+NO_TELEMETRY_VARIABLE = "HBI_WORKSPACE_JOB"
+"""Keeps ``azureml.telemetry`` from sending, whatever its file in site-packages says: Azure sets it to ``true`` where
+data are sensitive, and the SDK reads it once, at import."""
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What the common BLAS libraries take their number of threads from, first match first."""
 
@@ -40,6 +43,8 @@ OUTPUTS_DIR = "outputs"
 MODEL_FILE = "model.npz"
 CHECKPOINT_FILE = "checkpoint.npz"
 ENVIRONMENT_FILE = "environment.json"
+RENAMED_OUTPUTS = "renamed_outputs"
+"""The key in the environment file with the outputs that a node had to rename: old name, new name, reason."""
 LOGS_DIR = "logs"
 """What a job on Azure ML writes here is streamed while it runs."""
 

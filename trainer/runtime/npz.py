@@ -6,13 +6,19 @@ An npz is a zip of npy members (https://numpy.org/doc/stable/reference/generated
 runs code when it is loaded; a small zip may unpack to any size; and a zip describes itself in several places that
 need not agree. So every member is judged by what it declares before a byte of it is unpacked, its header is parsed by
 NumPy with a bounded length, and what it unpacks to is held against the declaration. Nothing is ever unpickled.
+
+One pickle is known without that: None, which Chainer writes for a parameter that was never initialised. A member whose
+pickle is that of ``numpy.array(None)``, instruction by instruction, counts as absent.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
+import pickle
+import pickletools
 import stat
 import struct
 import warnings
@@ -37,6 +43,7 @@ _NAME_MAX = 300
 _DIRECTORY_MAX = 4 << 20
 _HEADER_MAX = 10_000  # NumPy's own max_header_size
 _DIMENSIONS_MAX = 32  # what NumPy 1 takes; NumPy 2 takes 64
+_NONE_HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
 # bool, integers, floats, complex, byte strings and text: Chainer stores its logs as text, random states as integers.
 _KINDS = "biufcSU"
 # The earliest date that a zip archive can hold: the bytes depend on nothing but the arrays.
@@ -171,8 +178,42 @@ def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, ArrayInfo, Iterator
         name = member.filename.removesuffix(".npy")
         with archive.open(member) as stream:
             head = stream.read(12 + _HEADER_MAX)
+            if len(head) == member.file_size and _is_pickled_none(head):
+                continue
             info, offset = _header(head, name, member.file_size)
             yield name, info, _chunks(stream, head[offset:], name, info.nbytes)
+
+
+def _is_pickled_none(member: bytes) -> bool:
+    """Whether a whole npy member is what NumPy writes for ``numpy.array(None)``."""
+    start = len(npy.MAGIC_PREFIX) + 4
+    end = start + int.from_bytes(member[start - 2 : start], "little")
+    if member[: start - 2] != npy.magic(1, 0) or member[start:end].rstrip() != _NONE_HEADER:
+        return False
+    return _instructions(member[end:]) in _pickles_of_none()
+
+
+@functools.cache
+def _pickles_of_none() -> tuple[object, ...]:
+    value = np.array(None)
+    return tuple(_instructions(pickle.dumps(value, protocol=protocol)) for protocol in (2, 3, 4, 5))
+
+
+def _instructions(data: bytes) -> object:
+    """Return the instructions of a pickle, without executing any; None if it is none or has something behind it."""
+    found = []
+    try:
+        for code, argument, position in pickletools.genops(data):
+            if code.name != "FRAME":  # its argument is the length, which differs with the module's name
+                # NumPy 2 renamed the module; files that NumPy 1 wrote have the old name.
+                if isinstance(argument, str):
+                    argument = argument.replace("numpy.core.", "numpy._core.")
+                found.append((code.name, argument))
+            if code.name == "STOP" and (position or 0) + 1 != len(data):
+                return None
+    except Exception:  # a damaged pickle raises anything
+        return None
+    return found
 
 
 def _header(head: bytes, name: str, size: int) -> tuple[ArrayInfo, int]:

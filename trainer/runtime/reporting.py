@@ -22,9 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import environment
+from trainer.runtime import azureml_stand_in, environment, leftovers, output_names
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, OUTPUTS_DIR, RUN_DIR_VARIABLE
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, NO_TELEMETRY_VARIABLE, OUTPUTS_DIR, RUN_DIR_VARIABLE
 from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
 
 _MAIN = "TRAINER_REPORTING_MAIN"
@@ -122,13 +122,16 @@ def install() -> None:
     if _installed:
         return
     _installed = True
+    os.environ[NO_TELEMETRY_VARIABLE] = "true"
     if not on_azure():
-        from trainer.runtime import azureml_stand_in
-
         azureml_stand_in.install()
+    azureml_stand_in.install_open_datasets()
     if _is_main():
         environment.begin(Path.cwd() / OUTPUTS_DIR)
         atexit.register(_end)
+        if on_azure():
+            # On this machine the supervisor looks, and sees what a killed script leaves, too.
+            atexit.register(_tell_what_is_lost, Path.cwd(), leftovers.state_of(Path.cwd()))
 
 
 def _is_main() -> bool:
@@ -148,8 +151,20 @@ def _end() -> None:
     if os.environ.get(_MAIN, "").partition(":")[0] == str(os.getpid()):
         try:
             environment.write()
+            if on_azure():
+                output_names.rename_unsendable(Path.cwd() / OUTPUTS_DIR)
         except RuntimeFault as fault:
             sys.stderr.write(f"warning: {fault.message}\n")
+
+
+def _tell_what_is_lost(directory: Path, before: leftovers.State) -> None:
+    # atexit runs the last registered first: this before the environment is written.
+    if os.environ.get(_MAIN, "").partition(":")[0] != str(os.getpid()):
+        return
+    lost = leftovers.sentence(before, leftovers.state_of(directory))
+    if lost:
+        environment.add({leftovers.FACT: lost})
+        sys.stderr.write(f"warning: {lost}\n")
 
 
 class _AzureSink:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,7 +28,9 @@ from azureml_emulator.api import (
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultAction, FaultRule
+from azureml_emulator.gate import Gate
 from azureml_emulator.jobs.scheduler import Scheduler
+from azureml_emulator.logs import recordable
 from azureml_emulator.service import Service
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -50,13 +52,14 @@ ALL_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 log = logging.getLogger(__name__)
 
 
-def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool], None]) -> ASGIApp:
+def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool], None], port: int) -> ASGIApp:
     """Make the application.
 
     Args:
         service: The emulator's state.
         scheduler: Knows what clusters' nodes do.
         shutdown: Stops the server; its argument says whether jobs are to be killed.
+        port: The port that is listened on.
     """
     app = FastAPI(title="azureml-emulator", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.service = service
@@ -67,7 +70,9 @@ def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool]
     app.add_exception_handler(ServiceError, _answer_service_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_api_route("/{path:path}", _answer_unknown_route, methods=ALL_METHODS, include_in_schema=False)
-    return FaultsAndLog(app, service)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RecursionError, _answer_recursion)
+    return Gate(FaultsAndLog(app, service), port)
 
 
 async def _answer_service_error(_request: Request, error: Exception) -> JSONResponse:
@@ -82,11 +87,26 @@ async def _answer_invalid_request(_request: Request, error: Exception) -> JSONRe
     return JSONResponse(ServiceError(400, "UserError", f"The request is invalid: {problems}").body(), status_code=400)
 
 
+async def _answer_http_exception(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = "RequestBodyTooLarge" if error.status_code == 413 else "UserError"
+    return JSONResponse(
+        ServiceError(error.status_code, code, str(error.detail)).body(),
+        status_code=error.status_code,
+        headers={"x-ms-error-code": code},
+    )
+
+
+async def _answer_recursion(_request: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse(ServiceError(400, "UserError", "The request is nested too deep.").body(), status_code=400)
+
+
 async def _answer_unknown_route(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     service.requests.add_unknown(request.method, request.url.path)
-    log.warning("unknown route: %s %s", request.method, request.url.path)
-    message = f"The emulator has no route {request.method} {request.url.path}"
+    path = recordable(request.url.path)
+    log.warning("unknown route: %s %s", request.method, path)
+    message = f"The emulator has no route {request.method} {path}"
     return JSONResponse(ServiceError(501, "RouteNotEmulated", message).body(), status_code=501)
 
 
@@ -106,7 +126,7 @@ class FaultsAndLog:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        method, path = scope["method"], scope["path"]
+        method, path = scope["method"], recordable(scope["path"])
         status = 0
 
         async def recording_send(message: Message) -> None:

@@ -121,7 +121,8 @@ def _not_started(state: StateDir, problem: str) -> EmulatorError:
 
 def _without_client_variables() -> dict[str, str]:
     """Return the environment without what points at another emulator, which a new one must not trust."""
-    return {name: value for name, value in os.environ.items() if name not in ("MSI_ENDPOINT", "MSI_SECRET")}
+    theirs = ("MSI_ENDPOINT", "MSI_SECRET", "APPSETTING_WEBSITE_SITE_NAME")
+    return {name: value for name, value in os.environ.items() if name not in theirs}
 
 
 class Emulator:

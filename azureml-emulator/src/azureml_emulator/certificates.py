@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from azureml_emulator.state import write_atomically
+from azureml_emulator.private import write_atomically
 
 LIFETIME = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=7)
@@ -78,7 +78,7 @@ def _create(ca_path: Path, certificate_path: Path, key_path: Path) -> None:
         server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
     write_atomically(certificate_path, server.public_bytes(pem))
-    write_atomically(ca_path, ca.public_bytes(pem), mode=0o644)
+    write_atomically(ca_path, ca.public_bytes(pem))
 
 
 def _builder(

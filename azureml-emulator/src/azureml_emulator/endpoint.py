@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
-from azureml_emulator.state import CLOUD_NAME, StateDir, write_atomically
+from azureml_emulator.private import write_atomically
+from azureml_emulator.state import CLOUD_NAME, StateDir
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 ADMIN_TOKEN_LIFETIME = 300.0
@@ -109,8 +110,13 @@ class Endpoint:
 
     @property
     def token_url(self) -> str:
-        """Where it gives bearer tokens, as a managed identity's endpoint does. Who knows it is let in."""
-        return f"{self.url}/msi/{TokenAuthority.for_state(self._state).msi_secret}/token"
+        """Where it gives bearer tokens, as a managed identity's endpoint does, for :attr:`token_secret`."""
+        return f"{self.url}/msi/token"
+
+    @property
+    def token_secret(self) -> str:
+        """What :attr:`token_url` wants as the header ``secret``. Who has it can run code here: show it to nobody."""
+        return TokenAuthority.for_state(self._state).msi_secret
 
     @functools.cached_property
     def _workspace(self) -> dict[str, str]:
@@ -139,7 +145,11 @@ class Endpoint:
             "ARM_CLOUD_METADATA_URL": (self._state.client / "cloud.json").as_uri(),
             "AZUREML_CURRENT_CLOUD": CLOUD_NAME,
             "MSI_ENDPOINT": self.token_url,
-            "MSI_SECRET": "unused",
+            "MSI_SECRET": self.token_secret,
+            # With this, the SDK signs in as it does on App Service, where MSI_SECRET is sent, as a header.
+            "APPSETTING_WEBSITE_SITE_NAME": "azureml-emulator",
+            # The SDK's own switch against telemetry; another is a file that any program may change.
+            "HBI_WORKSPACE_JOB": "true",
             "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
             "CURL_CA_BUNDLE": str(self.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
@@ -178,8 +188,8 @@ class Endpoint:
             EmulatorError: It answered, and gave none.
             requests.RequestException: It did not answer, or answered with an error status.
         """
-        answer = self._session().post(
-            self.token_url, data={"resource": audience}, headers={"Metadata": "true"}, timeout=30
+        answer = self._session().get(
+            self.token_url, params={"resource": audience}, headers={"secret": self.token_secret}, timeout=30
         )
         answer.raise_for_status()
         try:
@@ -279,9 +289,15 @@ def process_is_alive(pid: int, created: float) -> bool:
 
 
 def find(state_dir: str | os.PathLike[str]) -> Endpoint | None:
-    """Find the emulator that serves this state directory, if one is running and answers."""
+    """Find the emulator that serves this state directory, if one is running and answers.
+
+    Raises:
+        EmulatorError: The directory is another user's, or others can read or write it.
+    """
+    state = StateDir.at(state_dir)
     try:
-        info = EndpointFile.model_validate_json(StateDir.at(state_dir).endpoint.read_bytes())
+        state.check()
+        info = EndpointFile.model_validate_json(state.endpoint.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
     endpoint = Endpoint(state_dir, info)

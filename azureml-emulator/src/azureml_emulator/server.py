@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +19,15 @@ from azureml_emulator.endpoint import EndpointFile
 from azureml_emulator.errors import STATE_IN_USE, EmulatorError
 from azureml_emulator.faults import Faults, FaultSwitchboard
 from azureml_emulator.jobs.scheduler import Scheduler
+from azureml_emulator.logs import configure_logging
+from azureml_emulator.private import FILE_MODE, umask, write_atomically
 from azureml_emulator.service import Service
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import StateDir, write_atomically, write_client_files
+from azureml_emulator.state import StateDir, write_client_files
 from azureml_emulator.store.database import Database
 from azureml_emulator.sweeps.driver import SweepDriver
 
 HOST = "127.0.0.1"
-LOG_BYTES = 5 << 20
 
 log = logging.getLogger("azureml_emulator")
 
@@ -65,16 +64,24 @@ def run_server(
         on_ready: Called once requests are answered and ``endpoint.json`` is written.
 
     Raises:
-        EmulatorError: Another emulator serves this state, or the port is taken.
+        EmulatorError: Another emulator serves this state, its directory is not private, or the port is taken.
     """
     state.create()
-    lock = filelock.FileLock(state.lock, timeout=0)
+    with umask():
+        _run_locked(state, port, settings, faults, on_ready)
+
+
+def _run_locked(
+    state: StateDir, port: int, settings: Settings, faults: Faults | None, on_ready: Callable[[], None]
+) -> None:
+    lock = filelock.FileLock(state.lock, timeout=0, mode=FILE_MODE)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise EmulatorError(f"{STATE_IN_USE} {state.root}.", "Stop it, or use another state directory.") from None
     try:
-        _configure_logging(state)
+        state.tighten()
+        configure_logging(state.log)
         for upload in state.uploads.iterdir():
             # Left by requests that a killed emulator was receiving. Directories hold blocks, which are complete.
             if upload.is_file():
@@ -123,7 +130,7 @@ def _serve(
         on_ready()
 
     config = uvicorn.Config(
-        create_app(service, scheduler, shutdown),
+        create_app(service, scheduler, shutdown, port),
         ssl_certfile=certificate,
         ssl_keyfile=key,
         log_config=None,
@@ -182,17 +189,3 @@ def _exit_when_idle(server: uvicorn.Server, service: Service, limit: float) -> N
         quiet = time.monotonic() - service.requests.last_request
         if quiet >= limit and not service.jobs.active() and not service.sweeps.active():
             server.should_exit = True
-
-
-def _configure_logging(state: StateDir) -> None:
-    handler = logging.handlers.RotatingFileHandler(state.log, maxBytes=LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handlers: list[logging.Handler] = [handler]
-    problems = logging.StreamHandler(sys.stderr)
-    problems.setLevel(logging.ERROR)
-    handlers.append(problems)
-    for name, level in (("azureml_emulator", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.setLevel(level)
-        logger.propagate = False
-        logger.handlers = handlers

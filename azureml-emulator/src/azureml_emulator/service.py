@@ -11,6 +11,7 @@ from pathlib import Path
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultSwitchboard
+from azureml_emulator.logs import recordable
 from azureml_emulator.settings import Settings
 from azureml_emulator.state import StateDir
 from azureml_emulator.store.artifacts import ArtifactStore, StoredArtifact
@@ -31,12 +32,12 @@ EXPIRED = -60.0
 
 
 class RequestLog:
-    """The latest requests, and every request to an unknown route."""
+    """The latest requests, and the latest to unknown routes. Both are bounded, in number and in the length of paths."""
 
-    def __init__(self, capacity: int = 20_000) -> None:
+    def __init__(self, capacity: int = 20_000, unknown_capacity: int = 1_000) -> None:
         self._lock = threading.Lock()
         self._records: deque[RequestInfo] = deque(maxlen=capacity)
-        self._unknown: list[RequestInfo] = []
+        self._unknown: deque[RequestInfo] = deque(maxlen=unknown_capacity)
         self.last_request = time.monotonic()
 
     def add(self, record: RequestInfo) -> None:
@@ -47,8 +48,9 @@ class RequestLog:
 
     def add_unknown(self, method: str, path: str) -> None:
         """Record a request to a route that the emulator does not have."""
+        record = RequestInfo(method=method, path=recordable(path), status=501, duration=0.0)
         with self._lock:
-            self._unknown.append(RequestInfo(method=method, path=path, status=501, duration=0.0))
+            self._unknown.append(record)
 
     def records(self) -> list[RequestInfo]:
         """Return the latest requests, oldest first."""
@@ -56,7 +58,7 @@ class RequestLog:
             return list(self._records)
 
     def unknown(self) -> list[RequestInfo]:
-        """Return the requests to unknown routes, oldest first."""
+        """Return the latest requests to unknown routes, oldest first."""
         with self._lock:
             return list(self._unknown)
 

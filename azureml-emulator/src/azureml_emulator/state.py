@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from azureml_emulator.private import check_directory, make_directory, make_file, tighten, tighten_all, write_atomically
 from azureml_emulator.settings import Settings
-
-
-def write_atomically(path: Path, data: bytes | str, mode: int = 0o600) -> None:
-    """Replace ``path`` with ``data`` so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = data.encode() if isinstance(data, str) else data
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -41,12 +24,31 @@ class StateDir:
         return cls(Path(path).expanduser().resolve())
 
     def create(self) -> None:
-        """Make the directories, for their owner only. A root that is there already keeps its mode."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (self.blobs, self.uploads, self.jobs, self.client, self.client_home):
-            path.mkdir(mode=0o700, exist_ok=True)
+        """Make the directories, for their owner only.
+
+        Raises:
+            EmulatorError: The root is there already and is someone else's or open to others.
+        """
+        make_directory(self.root)
+        for path in (self.blobs, self.uploads, self.jobs, self.tls, self.client, self.client_home):
+            # Below a private root nobody else can have been, but an older emulator may have been less strict.
+            tighten(path)
+            make_directory(path)
         for path in (self.database, self.log):
-            path.touch(mode=0o600)
+            make_file(path)
+
+    def check(self) -> None:
+        """See that nobody else can write or read here.
+
+        Raises:
+            FileNotFoundError: There is no such directory.
+            EmulatorError: Someone can.
+        """
+        check_directory(self.root)
+
+    def tighten(self) -> None:
+        """Make everything in it private, also what clients have written there."""
+        tighten_all(self.root)
 
     @property
     def lock(self) -> Path:
@@ -135,7 +137,7 @@ def write_ca_bundle(state: StateDir, target: Path, environment: Mapping[str, str
     """
     own = state.ca.read_text()
     existing = existing_ca_bundle(environment, but_not=target).read_text()
-    write_atomically(target, existing.rstrip() + "\n" + own, mode=0o644)
+    write_atomically(target, existing.rstrip() + "\n" + own)
 
 
 def cloud_description(base_url: str) -> str:
@@ -169,6 +171,6 @@ def write_client_files(state: StateDir, settings: Settings, base_url: str) -> Pa
     """
     bundle = state.client / "ca-bundle.pem"
     write_ca_bundle(state, bundle, os.environ)
-    write_atomically(state.client / "cloud.json", cloud_description(base_url), mode=0o644)
-    write_atomically(state.client / "config.json", workspace_config(settings), mode=0o644)
+    write_atomically(state.client / "cloud.json", cloud_description(base_url))
+    write_atomically(state.client / "config.json", workspace_config(settings))
     return bundle

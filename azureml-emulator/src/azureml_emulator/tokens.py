@@ -17,11 +17,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
-from azureml_emulator.state import StateDir, write_atomically
+from azureml_emulator.errors import EmulatorError
+from azureml_emulator.private import read_file, write_atomically
+from azureml_emulator.state import StateDir
 
 TENANT_ID = "11111111-1111-1111-1111-111111111111"
 ISSUER = "azureml-emulator"
 _ALGORITHM = "HS256"
+_KEY_BYTES = 32
 
 
 class Scope(StrEnum):
@@ -53,10 +56,17 @@ class TokenAuthority:
 
     @classmethod
     def for_state(cls, state: StateDir) -> TokenAuthority:
-        """Return the authority of a state directory; its key is made on first use."""
+        """Return the authority of a state directory; its key is made on first use.
+
+        Raises:
+            EmulatorError: The key is damaged, or others could have read it.
+        """
         if not state.key.exists():
-            write_atomically(state.key, secrets.token_bytes(32))
-        return cls(state.key.read_bytes())
+            write_atomically(state.key, secrets.token_bytes(_KEY_BYTES))
+        key = read_file(state.key)
+        if len(key) < _KEY_BYTES:
+            raise EmulatorError(f"{state.key} is damaged.", "Remove it; the emulator makes a new one.")
+        return cls(key)
 
     def issue(self, scope: Scope, lifetime: float, *, audience: str = "emulator", run_id: str | None = None) -> str:
         """Issue a token that expires ``lifetime`` seconds from now. A negative lifetime gives an expired one."""
@@ -99,8 +109,17 @@ class TokenAuthority:
 
     @property
     def msi_secret(self) -> str:
-        """Path segment that makes the managed-identity URL unguessable for other users of the machine."""
-        return hmac.new(self._key, b"managed identity", hashlib.sha256).hexdigest()[:32]
+        """What a client of the managed identity sends as the header ``secret``, and shows nowhere else."""
+        return hmac.new(self._key, b"managed identity: secret header", hashlib.sha256).hexdigest()
+
+    def check_msi_secret(self, given: str | None) -> None:
+        """Check such a header.
+
+        Raises:
+            TokenError: It is missing or wrong.
+        """
+        if not hmac.compare_digest(self.msi_secret.encode(), (given or "").encode("utf-8", "replace")):
+            raise TokenError("The managed identity's secret is missing or wrong.")
 
     def sign_blob(self, key: str, permissions: str, lifetime: float) -> str:
         """Return the query string that permits ``permissions`` (of ``rcw``) on blob ``key`` for so many seconds."""
@@ -117,7 +136,7 @@ class TokenAuthority:
         """
         granted, expiry = query.get("sp", ""), query.get("se", "")
         expected = self._blob_signature(key, granted, expiry)
-        if not hmac.compare_digest(expected, query.get("sig", "")):
+        if not hmac.compare_digest(expected.encode(), query.get("sig", "").encode("utf-8", "replace")):
             raise TokenError("Signature did not match.")
         if permission not in granted:
             raise TokenError(f"The signature does not grant {permission!r}.")

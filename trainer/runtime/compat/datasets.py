@@ -44,15 +44,29 @@ def _retrieve(original: Callable[[], Any], name: str, part: str) -> Any:  # noqa
     travelled = layout.travelled_dataset()
     if travelled is None and _chainers_own_cache(name, part).is_file():
         return original()
-    data = _load(name, travelled)
+    data = _load(name, travelled, f"get_{name.replace('-', '_')}()")
     images = data.train_images if part == "train" else data.test_images
     labels = data.train_labels if part == "train" else data.test_labels
     return {"x": images.reshape(len(images), -1), "y": labels}
 
 
+def mnist(asked_by: str) -> Dataset:
+    """Return what stands for MNIST in this job.
+
+    Args:
+        asked_by: What the script calls, for messages.
+
+    Raises:
+        RuntimeFault: There is none, or its images have another size.
+    """
+    from trainer.runtime import layout
+
+    return _load(_MNIST, layout.travelled_dataset(), asked_by)
+
+
 # Chainer retrieves both parts one after the other; reading and checking the files once is enough.
 @functools.lru_cache(maxsize=1)
-def _load(name: str, travelled: Path | None) -> Dataset:
+def _load(name: str, travelled: Path | None, asked_by: str) -> Dataset:
     from trainer.runtime import datasets
 
     # A sample of MNIST, or the user's own digits, is what a job was told to train on. Clothes are
@@ -62,12 +76,12 @@ def _load(name: str, travelled: Path | None) -> Dataset:
     if data.train_images.shape[1:] != (28, 28):
         rows, columns = data.train_images.shape[1:]
         raise RuntimeFault(
-            f"get_{name.replace('-', '_')}() gives images of 28x28, and {data.name!r} has images of {rows}x{columns}.",
+            f"{asked_by} gives images of 28x28, and {data.name!r} has images of {rows}x{columns}.",
             "Submit with --dataset mnist, or read this data set with trainer.runtime.datasets.load() in the script.",
         )
     if data.name != name:
         warnings.warn(
-            f"get_mnist() returns the data set {data.name!r} ({len(data.train_images):,} training images), "
+            f"{asked_by} returns the data set {data.name!r} ({len(data.train_images):,} training images), "
             "not the full MNIST",
             stacklevel=4,
         )

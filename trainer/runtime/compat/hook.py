@@ -25,7 +25,7 @@ def _always() -> bool:
 
 @dataclass(frozen=True)
 class Patch:
-    """One change to one of Chainer's modules.
+    """One change to a module of Chainer's, or to one that scripts of its time use with it.
 
     A patch has up to three moments, each a callable:
 
@@ -35,7 +35,7 @@ class Patch:
         reason: What goes wrong without it.
         versions: The versions that need it, in words.
         needed: Whether the installed versions are among those; asked when ``module`` is imported.
-        stand_in: Replaces the module: fills an empty one instead of executing Chainer's.
+        stand_in: Replaces the module: fills an empty one instead of executing the real one.
         around: Entered before the module is executed and left after it; a context manager.
         after: Changes the executed module.
     """

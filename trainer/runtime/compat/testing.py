@@ -1,7 +1,9 @@
-"""``chainer.testing`` and ``chainer.gradient_check`` where ``pkg_resources`` is gone.
+"""``chainer.testing``, ``chainer.gradient_check`` and ChainerCV where ``pkg_resources`` is gone.
 
-Who writes a function of their own checks its gradient with these. All that they want of
-``pkg_resources`` is whether a requirement, as "numpy>=1.10", is satisfied.
+Who writes a function of their own checks its gradient with the first two. All that they want of
+``pkg_resources`` is whether a requirement, as "numpy>=1.10", is satisfied; ChainerCV 0.13 asks it for its own version
+while it is imported. A setuptools below 82 would bring more than that: the warning that comes with its
+``pkg_resources``, and a pin that every other package of the environment has to live with.
 """
 
 from __future__ import annotations
@@ -18,6 +20,20 @@ from trainer.runtime.versions import installed_version
 
 class ResolutionError(Exception):
     """A requirement is not satisfied."""
+
+
+class DistributionNotFound(ResolutionError):  # noqa: N818  # the name in pkg_resources
+    """A distribution is not installed."""
+
+
+class Distribution:
+    """An installed distribution: its name and its version."""
+
+    def __init__(self, name: str) -> None:
+        version = installed_version(name)
+        if version is None:
+            raise DistributionNotFound(name)
+        self.project_name, self.version = name, version
 
 
 class WorkingSet:
@@ -70,19 +86,21 @@ def _pkg_resources() -> Iterator[None]:
     module = ModuleType("pkg_resources")
     module.WorkingSet = WorkingSet  # type: ignore[attr-defined]
     module.ResolutionError = ResolutionError  # type: ignore[attr-defined]
+    module.DistributionNotFound = DistributionNotFound  # type: ignore[attr-defined]
+    module.get_distribution = Distribution  # type: ignore[attr-defined]
     before = sys.modules.get("pkg_resources")
     sys.modules["pkg_resources"] = module
     try:
         yield
     finally:
-        # Only Chainer knows it from here on; others must find what is, or is not, installed.
+        # Only Chainer and ChainerCV know it from here on; others must find what is, or is not, installed.
         del sys.modules["pkg_resources"]
         if before is not None:
             sys.modules["pkg_resources"] = before
 
 
-PATCHES = tuple(
-    Patch(
+def _patch_of_testing(name: str) -> Patch:
+    return Patch(
         name=f"testing-{name.replace('_', '-')}",
         module=f"chainer.testing.{name}",
         reason=(
@@ -93,5 +111,16 @@ PATCHES = tuple(
         needed=_pkg_resources_is_absent_or_warns,
         around=_pkg_resources,
     )
-    for name in ("helper", "doctest_helper")
+
+
+PATCHES = (
+    *(_patch_of_testing(name) for name in ("helper", "doctest_helper")),
+    Patch(
+        name="chainercv-version",
+        module="chainercv",
+        reason="ChainerCV imports pkg_resources to learn its own version",
+        versions="setuptools absent or >= 67.3",
+        needed=_pkg_resources_is_absent_or_warns,
+        around=_pkg_resources,
+    ),
 )

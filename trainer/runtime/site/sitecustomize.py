@@ -4,7 +4,7 @@ Python imports a module of this name at start-up. Every Python process below a j
 them without any use for Chainer, so nothing is imported until the module that needs a layer is.
 """
 # pathlib would be most of this file's cost.
-# ruff: noqa: ARG002, PTH100, PTH120
+# ruff: noqa: PTH100, PTH120
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ import importlib
 import os
 import sys
 
+TYPE_CHECKING = False  # typing need not be loaded for it
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # .../<root>/trainer/runtime/site
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
 
+# Python puts the folder of a script in front only after this file has run.
+_PATH = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
+_LOADED = frozenset(sys.modules)
+
 # The first import of the key calls the function of the module.
 _LAYERS = {
     "chainer": ("trainer.runtime.compat", "apply"),
+    "numpy": ("trainer.runtime.compat", "apply"),
     "azureml": ("trainer.runtime.reporting", "install"),
 }
 
@@ -26,22 +37,36 @@ _LAYERS = {
 class _Trigger:
     """A finder that finds nothing: it only notices which modules are asked for."""
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         layer = _LAYERS.pop(fullname, None)
-        if layer is not None:
-            _activate(*layer)
+        if layer is None:
+            return None
+        _activate(*layer)
+        # The layer's own finder is in front of this one now: too late for this import, if it went on from here.
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
 
 
 def _activate(module: str, function: str) -> None:
     # A script may have imported a neighbour of this name before it imports Chainer.
     scripts_own = sys.modules.pop("trainer", None) if "trainer.runtime" not in sys.modules else None
     # The layer of the parent process, not another installation that this interpreter may have.
-    sys.path.insert(0, _ROOT)
+    saved = sys.path[:]
+    sys.path[:] = [_ROOT, *_PATH]
     try:
-        layer = importlib.import_module(module)
-        launch = importlib.import_module("trainer.runtime.launch")
+        shadowing = importlib.import_module("trainer.runtime.shadowing")
+        # The folder of the script: what Python has put in front since.
+        folder = os.path.abspath(saved[0]) if saved and saved[0] not in _PATH else _HERE
+        with shadowing.standard_library_first(folder, [_ROOT, *_PATH], _LOADED):
+            layer = importlib.import_module(module)
+            launch = importlib.import_module("trainer.runtime.launch")
     finally:
-        sys.path.remove(_ROOT)
+        sys.path[:] = saved
     getattr(layer, function)()
     if scripts_own is None:
         launch.give_way()

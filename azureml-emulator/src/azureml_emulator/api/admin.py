@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
-from azureml_emulator.api.common import ADMIN, ServiceDep
+from azureml_emulator.api.common import ADMIN, ServiceDep, guarded_router
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import Faults
 
-router = APIRouter(tags=["Emulator"], prefix="/_emulator")
+router = guarded_router("Emulator", prefix="/_emulator")
 
 
 class Health(BaseModel):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Header
+from fastapi import Depends, Header
 
-from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, require_workspace
+from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
 from azureml_emulator.bodies import ArmList, Body, Page
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.store.compute import VmSizes, offered_sizes
-from azureml_emulator.tokens import TENANT_ID, Scope
+from azureml_emulator.tokens import TENANT_ID, Scope, TokenError
 
 
 class MsiToken(Body):
@@ -83,18 +83,19 @@ class Datastore(Body):
     azure_storage_section: dict[str, Any] | None = None
 
 
-router = APIRouter(tags=["Sign-in, ARM, discovery"])
+router = guarded_router("Sign-in, ARM, discovery")
 
 
-@router.post("/msi/{secret}/token", summary="`MsiAuthentication`, or `Workspace.from_config()` with `MSI_ENDPOINT` set")
+@router.get("/msi/token", summary="azure-identity, MSAL, `azureml_emulator.Endpoint.fetch_token`")
+@router.get("/msi/token/", summary="`MsiAuthentication`, or `Workspace.from_config()` with what `Endpoint.env()` sets")
 def managed_identity_token(
-    secret: str,
-    service: ServiceDep,
-    resource: Annotated[str, Form()],
-    metadata: Annotated[str | None, Header()] = None,
+    service: ServiceDep, resource: str = "", secret: Annotated[str | None, Header()] = None
 ) -> MsiToken:
-    if secret != service.authority.msi_secret or (metadata or "").lower() != "true":
-        raise ServiceError(401, "AuthenticationFailed", "This is not the managed identity's URL.")
+    # As App Service has it. The path alone opens nothing: it is in every message about a sign-in that failed.
+    try:
+        service.authority.check_msi_secret(secret)
+    except TokenError as error:
+        raise ServiceError(401, "AuthenticationFailed", str(error)) from None
     token, expiry = service.issue_token(Scope.USER, audience=resource)
     lifetime = max(0, int(service.settings.token_lifetime))
     return MsiToken(access_token=token, expires_on=str(int(expiry)), expires_in=str(lifetime), resource=resource)
@@ -153,7 +154,7 @@ def list_vm_sizes(service: ServiceDep) -> VmSizes:
     return VmSizes(aml_compute=offered_sizes(retired=service.settings.offer_retired_sizes, without=without))
 
 
-datastores = APIRouter(tags=["Datastores"], dependencies=DATA_PLANE)
+datastores = guarded_router("Datastores", access=DATA_PLANE)
 
 
 @datastores.get(

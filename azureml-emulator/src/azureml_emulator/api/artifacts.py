@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, paginate
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import not_found
 from azureml_emulator.store.artifacts import Artifact, ArtifactPaths, BatchArtifacts, ContentInfo, StoredArtifact
@@ -18,7 +18,7 @@ BASE = f"/artifact/v2.0{WORKSPACE}/artifacts"
 ContinuationToken = Annotated[str | None, Query(alias="continuationToken")]
 PAGE_SIZE = 500
 
-router = APIRouter(tags=["Artifacts"], dependencies=DATA_PLANE)
+router = guarded_router("Artifacts", access=DATA_PLANE)
 
 
 @router.post(

@@ -12,24 +12,27 @@ from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from azureml_emulator.api.common import ServiceDep
+from azureml_emulator.api.common import ServiceDep, guarded_router, max_body
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.service import Service
 from azureml_emulator.store.blobs import APPEND_BLOB, BLOCK_BLOB, Blob
 from azureml_emulator.tokens import TokenError
 
+MAX_BLOB = 5000 << 20
+"""Bytes of one request, as on Azure. They go to a file as they come."""
 MAX_BLOCK_LIST = 8 << 20
 MAX_APPEND = 64 << 20
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
-router = APIRouter(tags=["Blobs"])
+router = guarded_router("Blobs")
 
 
 @router.put("/blobs/{key}", summary="every upload: Put Blob, Put Block, Put Block List, Append Block")
+@max_body(MAX_BLOB)
 async def put_blob(
     key: str,
     request: Request,

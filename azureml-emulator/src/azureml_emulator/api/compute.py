@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
-from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, require_workspace
+from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
 from azureml_emulator.bodies import ArmList
 from azureml_emulator.errors import bad_request
 from azureml_emulator.jobs.scheduler import Scheduler
@@ -30,7 +30,7 @@ from azureml_emulator.store.compute import (
 )
 from azureml_emulator.times import from_epoch, parse_duration
 
-router = APIRouter(tags=["Compute"])
+router = guarded_router("Compute")
 ARM_ACCESS = [*USER, Depends(require_workspace)]
 
 

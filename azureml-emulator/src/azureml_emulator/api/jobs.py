@@ -9,16 +9,17 @@ import json
 import zipfile
 from typing import Annotated
 
-from fastapi import APIRouter, File, Query, Response, UploadFile
+from fastapi import File, Query, Response, UploadFile
 
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
+from azureml_emulator.api.common import DATA_PLANE, MAX_BODY, WORKSPACE, ServiceDep, guarded_router, max_body
 from azureml_emulator.errors import bad_request
 from azureml_emulator.jobs.submission import request_cancel, submit
 from azureml_emulator.store.jobs import SnapshotRunRequest, SubmittedRun
+from azureml_emulator.store.snapshots import MAX_BYTES
 
 BASE = f"/execution/v1.0{WORKSPACE}/experiments/{{experiment}}"
 
-router = APIRouter(tags=["Execution"], dependencies=DATA_PLANE)
+router = guarded_router("Execution", access=DATA_PLANE)
 
 
 @router.post(f"{BASE}/snapshotrun", summary="`Experiment.submit(estimator)`, `Experiment.submit(ScriptRunConfig)`")
@@ -37,6 +38,7 @@ def submit_snapshot(
 
 
 @router.post(f"{BASE}/startrun", summary="`Experiment.submit` with `AML_FORCE_EXECUTE_WITH_ZIP`")
+@max_body(MAX_BYTES + MAX_BODY)
 def submit_zip(
     experiment: str,
     service: ServiceDep,

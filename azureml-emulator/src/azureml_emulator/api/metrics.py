@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import not_found
 from azureml_emulator.store.metrics import (
@@ -21,7 +19,7 @@ from azureml_emulator.store.metrics import (
 
 BASE = f"/metric/v2.0{WORKSPACE}/runs/{{run_id}}"
 
-router = APIRouter(tags=["Metrics"], dependencies=DATA_PLANE)
+router = guarded_router("Metrics", access=DATA_PLANE)
 
 
 @router.post(f"{BASE}/batch", summary="`Run.log`, `Run.log_list`, `Run.log_row`, `Run.log_table`")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, paginate
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import bad_request
 from azureml_emulator.store.models import Asset, AssetRequest, Model, ModelRequest, PatchOperation
@@ -19,7 +19,7 @@ BASE = f"/modelmanagement/v1.0{WORKSPACE}"
 _MAPPINGS = {"kvTags": "kv_tags", "properties": "properties"}
 _TEXTS = {"description": "description"}
 
-router = APIRouter(tags=["Models"], dependencies=DATA_PLANE)
+router = guarded_router("Models", access=DATA_PLANE)
 
 
 @router.post(f"{BASE}/assets", summary="`Run.register_model`, `Model.register`")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import Body, Query, Response
 
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, paginate
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.api.run_filter import run_filter, sort_runs
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import ServiceError, bad_request
@@ -45,7 +45,7 @@ _ENDING_EVENTS = {
 }
 _LOG_FOLDERS = ("user_logs/", "logs/", "azureml-logs/")
 
-router = APIRouter(tags=["Run history"], dependencies=DATA_PLANE)
+router = guarded_router("Run history", access=DATA_PLANE)
 
 
 # Experiments

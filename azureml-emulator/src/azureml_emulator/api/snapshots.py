@@ -8,13 +8,12 @@ from __future__ import annotations
 import uuid
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter
-
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router
 from azureml_emulator.errors import bad_request
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import normalise
 from azureml_emulator.store.snapshots import (
+    MAX_FILES,
     BlobAnswer,
     BlobRequest,
     FileNode,
@@ -26,9 +25,8 @@ from azureml_emulator.store.snapshots import (
 
 V1 = f"/content/v1.0{WORKSPACE}/snapshots"
 V2 = f"/content/v2.0{WORKSPACE}/snapshots"
-MAX_FILES = 2000
 
-router = APIRouter(tags=["Snapshots"], dependencies=DATA_PLANE)
+router = guarded_router("Snapshots", access=DATA_PLANE)
 
 
 @router.get(f"{V1}/latest/metadata", summary="`Experiment.submit` (first snapshot of a client)")

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, UploadFile
+from fastapi import File, UploadFile
 from pydantic import ValidationError
 
-from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep
+from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router
 from azureml_emulator.errors import bad_request
 from azureml_emulator.store.sweeps import Acknowledgement, SweepAnswer, SweepRequest
 from azureml_emulator.sweeps.driver import cancel_sweep, start_sweep
 
 BASE = f"/hyperdrive/v1.0{WORKSPACE}/experiments/{{experiment}}/runs"
 
-router = APIRouter(tags=["HyperDrive"], dependencies=DATA_PLANE)
+router = guarded_router("HyperDrive", access=DATA_PLANE)
 
 
 @router.post(BASE, status_code=201, summary="`Experiment.submit(HyperDriveConfig)`")

@@ -186,6 +186,7 @@ def job_environment(
         "HOME": str(home),
         "NO_PROXY": _LOOPBACK,
         "no_proxy": _LOOPBACK,
+        "HBI_WORKSPACE_JOB": "true",  # no telemetry, as in Endpoint.env
         "PYTHONUNBUFFERED": "1",
         **requested,
         "REQUESTS_CA_BUNDLE": str(ca_bundle),

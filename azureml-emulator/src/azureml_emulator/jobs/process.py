@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from azureml_emulator.jobs.plan import JobPlan, job_environment
+from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
-from azureml_emulator.state import write_atomically
 from azureml_emulator.store.artifacts import RUN_ORIGIN
 from azureml_emulator.store.jobs import Job
 from azureml_emulator.store.runs import Run
@@ -89,7 +89,7 @@ class Attempt:
             "grace": grace,
         }
         # The environment holds the run's token, so the file is for its owner only.
-        write_atomically(spec, json.dumps(content), mode=0o600)
+        write_atomically(spec, json.dumps(content))
         with (self.directory / "supervisor.log").open("ab") as problems:
             return subprocess.Popen(
                 [sys.executable, "-I", str(SUPERVISOR), str(spec)],

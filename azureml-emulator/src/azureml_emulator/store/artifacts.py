@@ -66,10 +66,11 @@ def normalise(path: str) -> str:
     """Return a path as it is stored: ``./outputs/x`` is ``outputs/x``.
 
     Raises:
-        ServiceError: 400, the path is empty, absolute or leaves its container.
+        ServiceError: 400, the path is empty, absolute, leaves its container or can't be UTF-8.
     """
     clean = posixpath.normpath(path.replace("\\", "/"))
-    if not path or clean in (".", "..") or clean.startswith(("/", "../")) or "\0" in path:
+    unnameable = "\0" in path or any("\ud800" <= character < "\ue000" for character in path)
+    if not path or clean in (".", "..") or clean.startswith(("/", "../")) or unnameable:
         raise bad_request(f"{path!r} is no artifact path.")
     return clean
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -83,7 +84,8 @@ class SnapshotZip(Body):
 
 
 MAX_BYTES = 300 << 20
-"""Azure's limit on a snapshot."""
+MAX_FILES = 2000
+"""Azure's limits on a snapshot."""
 
 
 def tree_files(node: TreeNode, prefix: str = "") -> Iterator[str]:
@@ -151,12 +153,15 @@ class SnapshotStore:
         files: dict[str, str] = {}
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
-            if sum(member.file_size for member in members) > MAX_BYTES:
-                raise bad_request(f"A snapshot may have {MAX_BYTES} bytes.", "SnapshotTooLarge")
+            if sum(member.file_size for member in members) > MAX_BYTES or len(members) > MAX_FILES:
+                raise bad_request(f"A snapshot may have {MAX_BYTES} bytes, {MAX_FILES} files.", "SnapshotTooLarge")
             for member in members:
                 key = self._blobs.new_key()
                 files[normalise(member.filename)] = key
-                self._blobs.commit_bytes(key, opened.read(member))
+                upload = self._blobs.new_upload()
+                with opened.open(member) as source, upload.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                self._blobs.commit(key, upload)
         with self._db.transaction():
             self._db.execute("INSERT INTO snapshots VALUES (?, ?, ?)", snapshot_id, "{}", utc_now())
             for path, key in files.items():

@@ -1,0 +1,60 @@
+"""The position of an iterator can be assigned, as it could while scripts of Chainer 4 to 6 were written.
+
+The loop of Chainer's own tutorial, and of Azure's, starts a test iterator over by ``test_iter.epoch = 0``,
+``test_iter.current_position = 0`` and ``test_iter.is_new_epoch = False``. In Chainer 7 these are properties of an
+immutable state.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from trainer.runtime.compat.hook import Patch
+
+_FIELDS = ("current_position", "epoch", "is_new_epoch")
+
+
+def _settable(class_name: str, module: ModuleType) -> None:
+    iterator = getattr(module, class_name)
+    for field in _FIELDS:
+        setattr(iterator, field, _property(field, getattr(iterator, field)))
+
+
+def _property(field: str, chainers: property) -> property:
+    def assign(self: Any, value: Any) -> None:  # noqa: ANN401  # Chainer has no types
+        state = self._state._replace(**{field: value})
+        if state.epoch == 0 and state.current_position == 0 and not state.is_new_epoch:
+            # What reset() does, but for the order: Chainer 4 to 6 kept the last epoch's too.
+            self._previous_epoch_detail = -1.0
+        self._state = state
+        if hasattr(self, "_next"):  # MultithreadIterator's batch of the old position
+            self._next = None
+
+    return property(chainers.fget, assign, doc=chainers.__doc__)
+
+
+def _settable_serial(module: ModuleType) -> None:
+    _settable("SerialIterator", module)
+
+
+def _settable_multithread(module: ModuleType) -> None:
+    _settable("MultithreadIterator", module)
+
+
+PATCHES = (
+    Patch(
+        name="serial-iterator-position",
+        module="chainer.iterators.serial_iterator",
+        reason="test_iter.epoch = 0 and the like are refused, with which the tutorials start an iterator over",
+        versions="any",
+        after=_settable_serial,
+    ),
+    Patch(
+        name="multithread-iterator-position",
+        module="chainer.iterators.multithread_iterator",
+        reason="test_iter.epoch = 0 and the like are refused, with which the tutorials start an iterator over",
+        versions="any",
+        after=_settable_multithread,
+    ),
+)

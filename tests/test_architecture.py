@@ -294,7 +294,7 @@ def test_imports_have_no_cycle() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["trainer.cli", "trainer.run", "trainer.backend", "trainer.artifacts", "backends.local"]
+    "module", ["trainer.cli", "trainer.handle", "trainer.backend", "trainer.artifacts", "backends.local"]
 )
 def test_importing_a_start_up_module_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trainer.errors import IntegrityError, NotFoundError, RefusedError, SignInError, TrainerError, UsageError
+from trainer.handle import Run
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
 from trainer.provision import ensure_chainer
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
-from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR

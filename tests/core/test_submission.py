@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from trainer.errors import IntegrityError, NotFoundError, RefusedError, TrainerError, UsageError
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunInfo, RunStatus
-from trainer.run import Run
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder, find_run
 from trainer.snapshot import Limits
 from trainer.submission import JobRequest, prepare, resume, submit

@@ -32,8 +32,8 @@ from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
 if TYPE_CHECKING:
+    from trainer.handle import Run
     from trainer.records import RunInfo
-    from trainer.run import Run
 
 # The options with which a run's model is found later, kept in its record for the commands that "Next" shows.
 FLAGS = "flags"

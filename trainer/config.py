@@ -36,8 +36,14 @@ JOB: tuple[Option, ...] = (
     Option("script", Path, None, "The training script."),
     Option("source", Path, None, "The directory that travels with it."),
     Option("dataset", _Text, "auto", "The data set."),
-    Option("experiment", _Text, DEFAULT_EXPERIMENT, "Groups runs."),
-    Option("model_name", _Text, DEFAULT_MODEL_NAME, "The name under which models are registered."),
+    Option("experiment", _Text, None, "Groups runs.", default_text=f"`{DEFAULT_EXPERIMENT}`, or the name of `script`"),
+    Option(
+        "model_name",
+        _Text,
+        None,
+        "The name under which models are registered.",
+        default_text=f"`{DEFAULT_MODEL_NAME}`, or the name of `script`",
+    ),
     Option("max_minutes", _Count, None, "The time cap of a run, in minutes."),
 )
 # With the flags of the training script that ships with this package. None of them has a default here: the script's

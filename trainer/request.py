@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.artifacts import check_model_name
 from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.runtime.flags import TRAINING
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
+
+if TYPE_CHECKING:
+    from trainer.config import Config
 
 NO_DATASET = "none"
 # Azure ML's own rule (azureml/_base_sdk_common/common.py), so that a name that works here works there.
@@ -30,8 +33,8 @@ class JobRequest:
         training: Values of the training flags (``trainer.runtime.flags.TRAINING``) by name, for the script that ships
             with this package.
         dataset: ``auto``, a data set's name, a directory, or ``none``.
-        experiment: Groups runs.
-        model_name: Register the model under this name; None doesn't register it.
+        experiment: Groups runs; empty for one named after the script.
+        model_name: Register the model under this name; empty for one named after the script, None doesn't register it.
         tags: Recorded on the run and its model version.
         max_minutes: Stop the run after so long; None for no cap.
     """
@@ -41,10 +44,55 @@ class JobRequest:
     script_args: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = "auto"
-    experiment: str = DEFAULT_EXPERIMENT
-    model_name: str | None = DEFAULT_MODEL_NAME
+    experiment: str = ""
+    model_name: str | None = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     max_minutes: int | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        *,
+        script_args: tuple[str, ...] = (),
+        tags: Mapping[str, str] | None = None,
+        register: bool = True,
+    ) -> JobRequest:
+        """Return what the configuration in force asks for.
+
+        Args:
+            config: The configuration.
+            script_args: Arguments for the script.
+            tags: Recorded on the run and its model version.
+            register: Whether the model is registered.
+        """
+        return cls(
+            script=config["script"],
+            source=config["source"],
+            script_args=script_args,
+            # Flags of our script that a file or a variable sets are not meant for another script.
+            training=config.training(flags_only=config["script"] is not None),
+            dataset=config["dataset"],
+            experiment=config["experiment"] or "",
+            model_name=(config["model_name"] or "") if register else None,
+            tags=tags or {},
+            max_minutes=config["max_minutes"],
+        )
+
+    def named(self, script: Path) -> JobRequest:
+        """Return the request with the names that it leaves to the script.
+
+        Args:
+            script: The script that it means.
+        """
+        ours = is_default_script(script)
+        # What both names can be made of, on Azure ML too.
+        own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
+        experiment = self.experiment or (DEFAULT_EXPERIMENT if ours else own)
+        model_name = self.model_name
+        if model_name == "":
+            model_name = DEFAULT_MODEL_NAME if ours else own
+        return replace(self, experiment=experiment, model_name=model_name)
 
 
 def check_request(request: JobRequest, script: Path) -> None:

@@ -85,6 +85,7 @@ def prepare(
         TrainerError: The data can't be had.
     """
     script = request.script or default_script()
+    request = request.named(script)
     check_request(request, script)
     name = script_path(script, request.source)
     # First without data: a faulty source directory must not cost a download.

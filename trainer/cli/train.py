@@ -23,7 +23,6 @@ from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
-    from trainer.config import Config
     from trainer.home import Home
 
 _DATASETS = (
@@ -60,7 +59,7 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     script_args = options.pop("script_args")
     home, config = configured(options)
     backend = backend_of(home, config)
-    request = _request(config, script_args, dict(tags or ()), register=not no_register)
+    request = JobRequest.from_config(config, script_args=script_args, tags=dict(tags or ()), register=not no_register)
     dry_run = following["dry_run"]
     prepared = prepare(
         request, home, progress=DownloadProgress(), backend=None if dry_run else backend, offline=dry_run
@@ -101,7 +100,7 @@ def resume_command(
 def package_command(*, as_json: bool, **options: Any) -> None:
     """Show what would travel."""
     home, config = configured(options)
-    prepared = prepare(_request(config), home, progress=DownloadProgress(), offline=True)
+    prepared = prepare(JobRequest.from_config(config), home, progress=DownloadProgress(), offline=True)
     print_package(prepared, backend_of(home, config).limits, as_json=as_json)
 
 
@@ -133,23 +132,6 @@ def _start(
     return follow_to_the_end(run, logs=logs, as_json=as_json)
 
 
-def _request(
-    config: Config, script_args: tuple[str, ...] = (), tags: dict[str, str] | None = None, *, register: bool = True
-) -> JobRequest:
-    return JobRequest(
-        script=config["script"],
-        source=config["source"],
-        script_args=script_args,
-        # Flags of our script that a file or a variable sets are not meant for another script.
-        training=config.training(flags_only=config["script"] is not None),
-        dataset=config["dataset"],
-        experiment=config["experiment"],
-        model_name=config["model_name"] if register else None,
-        tags=tags or {},
-        max_minutes=config["max_minutes"],
-    )
-
-
 def _add_what(parser: Parser) -> None:
     group = parser.add_argument_group("what travels")
     group.add_argument("--script", metavar="FILE", help="The training script (default: the one that is included).")
@@ -165,10 +147,14 @@ def _add_job(parser: Parser) -> None:
     training.add_argument("--max-minutes", metavar="N", help="Stop the run after N minutes (default: no cap).")
     record = parser.add_argument_group("what is recorded")
     record.add_argument(
-        "--experiment", metavar="NAME", help="Experiment that the run belongs to (default: chainer-mnist)."
+        "--experiment",
+        metavar="NAME",
+        help="Experiment that the run belongs to (default: chainer-mnist, or a --script's own name).",
     )
     record.add_argument(
-        "--model-name", metavar="NAME", help="Name to register the model under (default: chainer-dnn-mnist)."
+        "--model-name",
+        metavar="NAME",
+        help="Name to register the model under (default: chainer-dnn-mnist, or a --script's own name).",
     )
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(

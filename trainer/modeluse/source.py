@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.artifacts import ArtifactStore, ModelVersion, fetch, read_record
 from trainer.modelfile import read_npz
 from trainer.modeluse.network import Network
 from trainer.runtime.layout import MODEL_FILE
+
+if TYPE_CHECKING:
+    from trainer.modeluse.evaluation import Evaluation
+    from trainer.modeluse.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,18 @@ class LoadedModel:
     label: str
     network: Network
     version: ModelVersion | None = None
+
+    def evaluate(self, dataset: str | Path | None = None) -> Evaluation:
+        """Measure it; see :func:`trainer.modeluse.evaluation.evaluate`."""
+        from trainer.modeluse.evaluation import evaluate
+
+        return evaluate(self, None if dataset is None else str(dataset))
+
+    def predict(self, images: Sequence[str | Path]) -> list[Prediction]:
+        """Classify pictures; see :func:`trainer.modeluse.prediction.predict`."""
+        from trainer.modeluse.prediction import predict
+
+        return predict(self, [Path(image) for image in images])
 
 
 def is_path(reference: str) -> bool:

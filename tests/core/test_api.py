@@ -47,7 +47,7 @@ def test_inside_a_job_it_says_that_only_the_runtime_travels(tmp_path: Path) -> N
 def test_a_run_that_fails_is_raised_with_its_reason(project: Path) -> None:
     (project / "bad.py").write_text("import sys\nprint('so far', *sys.argv[1:])\nraise ValueError('no good')\n")
     run = trainer.run("bad.py", seed=3, args=["-x"], tags={"why": "test"})
-    with pytest.raises(RunFailedError, match="Failed: .*ValueError: no good"):
+    with pytest.raises(RunFailedError, match=r"Failed: .*ValueError: no good"):
         run.wait()
     assert run.wait(check=False).status is RunStatus.FAILED
     assert next(run.logs()) == "so far --seed 3 -x"
@@ -81,6 +81,7 @@ def test_a_mistake_costs_nothing(project: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TRAINER_EPOCHS", "two")
     with pytest.raises(ConfigError, match="TRAINER_EPOCHS"):
         trainer.run()
+    monkeypatch.delenv("TRAINER_EPOCHS")
     assert not (project / ".trainer").exists()
     assert trainer.runs() == []
     assert trainer.models() == []

@@ -51,10 +51,6 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         {f"trainer.cli.{command.module}" for command in COMMANDS.values()},
         "the table of commands, each imported when it is named",
     ),
-    ("trainer", "importlib.import_module(f'{__name__}.api')"): (
-        set(),
-        "the Python API, which is above everything in the package whose name it is offered under",
-    ),
     ("trainer.backend", "pkgutil.resolve_name(where)"): (
         set(),
         "a backend: one of BACKENDS, which counts where that table is taken, or another package's entry point",

@@ -16,11 +16,11 @@ is used.
 """
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Run", "TrainerError", "load", "models", "run", "runs"]
+__all__ = ["LoadedModel", "Model", "Run", "TrainerError", "load", "models", "run", "runs"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from trainer.api import Model, Run, load, models, run, runs
+    from trainer.api import LoadedModel, Model, Run, load, models, run, runs
     from trainer.errors import TrainerError
 
 

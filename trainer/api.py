@@ -23,11 +23,11 @@ from trainer.snapshot import is_default_script
 from trainer.submission import Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
-    from trainer import handle
+    from trainer import handle, modeluse
     from trainer.artifacts import ArtifactStore, ModelVersion
-    from trainer.modeluse import Evaluation, LoadedModel, Prediction
+    from trainer.modeluse import Evaluation, Prediction
 
-__all__ = ["Model", "Run", "TrainerError", "Training", "load", "models", "run", "runs"]
+__all__ = ["LoadedModel", "Model", "Run", "TrainerError", "Training", "load", "models", "run", "runs"]
 
 
 class Training(TypedDict, total=False):
@@ -50,6 +50,7 @@ def run(
     backend: str | None = None,
     source: str | Path | None = None,
     dataset: str | Path | None = None,
+    network: str | None = None,
     experiment: str | None = None,
     model_name: str | None = None,
     register: bool = True,
@@ -66,6 +67,7 @@ def run(
         backend: Where it runs; by default as configured, else ``local``.
         source: The directory that travels with the script; by default the script's own.
         dataset: A data set's name, a directory or a file, ``auto`` or ``none``.
+        network: ``FILE.py:NAME`` of a function that makes another network, for the included script.
         experiment: Groups runs.
         model_name: The name to register the model under.
         register: Whether the model is registered.
@@ -90,6 +92,7 @@ def run(
         "script": _path(script),
         "source": _path(source),
         "dataset": None if dataset is None else str(dataset),
+        "network": network,
         "experiment": experiment,
         "model_name": model_name,
         "max_minutes": max_minutes,
@@ -151,9 +154,9 @@ def load(
     from trainer.modeluse import open_model
 
     if isinstance(model, Model):
-        found = model
-        return open_model(found.reference, lambda: found._store)
-    return open_model(str(model), lambda: _store(backend, options))
+        known = model._store
+        return LoadedModel(open_model(model.reference, lambda: known))
+    return LoadedModel(open_model(str(model), lambda: _store(backend, options)))
 
 
 class Run:
@@ -333,17 +336,55 @@ class Model:
         """Remove this version; its number is not used again."""
         self._store.delete(self.name, self.version)
 
-    def evaluate(self, dataset: str | Path | None = None) -> Evaluation:
-        """Measure the model on a data set's test examples; by default those of the one that it was trained on."""
-        return load(self).evaluate(dataset)
-
-    def predict(self, inputs: Sequence[str | Path]) -> list[Prediction]:
-        """Classify pictures."""
-        return load(self).predict(inputs)
-
     def __repr__(self) -> str:
         """The model's name and version."""
         return f"<Model {self.reference}>"
+
+
+class LoadedModel:
+    """A model that can be used. :func:`load` makes it."""
+
+    def __init__(self, opened: modeluse.LoadedModel) -> None:
+        self._opened = opened
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that it tells apart."""
+        return self._opened.classes
+
+    def evaluate(self, dataset: str | Path | None = None) -> Evaluation:
+        """Measure the model on a data set's test examples.
+
+        Args:
+            dataset: As ``--dataset`` takes it; by default what the model was trained on.
+
+        Raises:
+            UsageError: That is not known or not here, or is not what the model takes.
+        """
+        from trainer.modeluse import evaluate
+
+        return evaluate(self._opened, None if dataset is None else str(dataset))
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[Prediction]:
+        """Classify examples.
+
+        Args:
+            inputs: Files: pictures, or a CSV file of rows, or an npy file of arrays, by what the model was trained on.
+
+        Returns:
+            One prediction per example.
+
+        Raises:
+            NotFoundError: A file is missing.
+            UsageError: A file is not what the model takes.
+        """
+        from trainer.modeluse import predict
+
+        return predict(self._opened, [Path(path) for path in inputs])
+
+    def __repr__(self) -> str:
+        """What it was loaded from."""
+        return f"<LoadedModel {self._opened.label}>"
 
 
 def _start(prepared: Prepared, backend: Backend, home: Home) -> Run:

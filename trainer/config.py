@@ -35,6 +35,7 @@ JOB: tuple[Option, ...] = (
     Option("backend", _Text, DEFAULT_BACKEND, "Where jobs run."),
     Option("script", Path, None, "The training script."),
     Option("source", Path, None, "The directory that travels with it."),
+    Option("network", _Text, None, "FILE.py:NAME of the network that the included script trains."),
     Option("dataset", _Text, "auto", "The data set."),
     Option("experiment", _Text, None, "Groups runs.", default_text=f"`{DEFAULT_EXPERIMENT}`, or the name of `script`"),
     Option(
@@ -83,6 +84,10 @@ class Config:
             flags_only: Only those that the command line gave.
         """
         return self._set((flag.name for flag in TRAINING), flags_only=flags_only)
+
+    def is_flag(self, name: str) -> bool:
+        """Whether the command line gave a setting."""
+        return self.values[name].source == "flag"
 
     def options(self) -> dict[str, Any]:
         """The backend's options that have been set."""

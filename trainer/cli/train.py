@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from trainer.home import Home
 
 _DATASETS = (
-    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if "
-    "available, else mnist-5k; for a --script, the one that it asks Chainer for)."
+    "auto, mnist, fashion-mnist, mnist-5k, or none; or your own: a folder of pictures per class, a CSV or npz file, a "
+    "directory of IDX files (default: auto, which is mnist if available, else mnist-5k; for a --script, the one that "
+    "it asks Chainer for)."
 )
 
 
@@ -137,6 +138,9 @@ def _add_what(parser: Parser) -> None:
     group.add_argument("--script", metavar="FILE", help="The training script (default: the one that is included).")
     group.add_argument("--source", metavar="DIR", help="The directory that travels with it (default: the script's).")
     add_dataset(group, _DATASETS)
+    group.add_argument(
+        "--network", metavar="FILE.py:NAME", help="The function that makes the network (default: the included MLP)."
+    )
 
 
 def _add_job(parser: Parser) -> None:

@@ -113,7 +113,7 @@ class AzureMLBackend(Backend):
             ConfigError: There is no workspace, and no emulator is asked for.
         """
         from backends.azure import cluster
-        from backends.azure.session import find_workspace
+        from backends.azure.session import answer_by, find_workspace, sdk
 
         if self._checked:
             return
@@ -122,7 +122,9 @@ class AzureMLBackend(Backend):
         ref = find_workspace(self.options, self.home)
         if ref.is_emulated:
             self.notify(DOES_NOT_PROVE)
-        cluster.check(self._open(ref), self.options)
+        workspace = self._open(ref)
+        sdk("azureml.core.compute")  # importing it waits for nobody
+        answer_by(ref).wait(lambda: cluster.check(workspace, self.options), "look at the cluster")
         self._checked = True
 
     def submit(self, folder: RunFolder) -> None:
@@ -253,8 +255,8 @@ class AzureMLBackend(Backend):
 
     def _refresh_missing(self, folder: RunFolder, info: RunInfo) -> RunInfo:
         """Refresh a run that the service doesn't have, yet or at all."""
-        # Not before it was sent either, as after a clock was set back: it would be on its way for ever.
-        on_its_way = 0 <= time.time() - float(info.detail.get(sync.SENT, 0.0)) < _IN_FLIGHT_SECONDS
+        # abs: one that was sent while the clock was ahead would be on its way until the clock has caught up.
+        on_its_way = abs(time.time() - float(info.detail.get(sync.SENT, 0.0))) < _IN_FLIGHT_SECONDS
         if folder.is_locked(SUBMISSION_LOCK) or on_its_way:
             return info
         if info.detail.get(sync.CANCEL_ASKED):
@@ -300,5 +302,6 @@ def _workspace_ref(info: RunInfo) -> WorkspaceRef:
 
 
 def _never_sent(info: RunInfo) -> RunInfo:
-    failure = RunFailure(message="The client that submitted it ended before Azure ML had the run. Start it again.")
+    message = "The client that submitted it ended before Azure ML had the run. Start it again."
+    failure = RunFailure(message=message, lost=True)
     return msgspec.structs.replace(info, status=RunStatus.FAILED, failure=failure)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,6 +44,7 @@ class LocalBackend(Backend):
     """The backend for jobs on this machine. It has no options."""
 
     name = "local"
+    _warm: Path | None = None
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`."""
@@ -85,10 +87,10 @@ class LocalBackend(Backend):
         import subprocess
 
         from backends.local_supervisor import SUPERVISOR_LOG
-        from trainer.data import decoded_dir
 
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
-        environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
+        if self._warm is not None and folder.snapshot.resolve().parent == self._warm and self._submit_warm(folder):
+            return
+        environment = _environment()
         log = folder.logs / SUPERVISOR_LOG
         supervisor = own_module("backends.local_supervisor")
         try:
@@ -108,6 +110,49 @@ class LocalBackend(Backend):
         if started.returncode:
             last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it ended at once"]
             raise ConfigError(f"The run's supervisor could not be started: {last[0]}.", f"Look into {log}.")
+
+    def warm_up(self, study: Path) -> str:
+        """See :meth:`trainer.backend.Backend.warm_up`. One process that has imported Chainer forks every trial."""
+        import subprocess
+
+        from backends import local_pool
+
+        if sys.platform != "linux":
+            return "forking an interpreter that has imported Chainer is tried on Linux alone"
+        log = study / local_pool.POOL_LOG
+        try:
+            with log.open("ab") as stream:
+                started = subprocess.run(
+                    [*own_module("backends.local_pool"), str(study.resolve()), str(self.home.models)],
+                    cwd=study,
+                    env=_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    timeout=_START_SECONDS * 2,
+                    check=False,
+                )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"the warm worker could not be started: {error}"
+        if started.returncode:
+            return (log.read_text("utf-8", "replace").strip().splitlines() or ["the warm worker ended at once"])[-1]
+        self._warm = study.resolve()
+        return ""
+
+    def _submit_warm(self, folder: RunFolder) -> bool:
+        """Hand a trial to its study's pool, which is started again if it has died; return whether it took it."""
+        from backends import local_pool
+
+        study = self._warm
+        for _ in range(2):
+            if study is None:
+                return False
+            if local_pool.send(study, folder.run_id) and local_pool.wait_until_taken(study, folder, _START_SECONDS):
+                return True
+            self._warm = None
+            self.warm_up(study)
+            study = self._warm
+        return folder.info().status is not RunStatus.NOT_STARTED
 
     def refresh(self, folder: RunFolder) -> RunInfo:
         """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here.
@@ -157,6 +202,15 @@ class LocalBackend(Backend):
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a process that supervises runs."""
+    from trainer.data import decoded_dir
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
+    environment.setdefault(DECODED_DIR_VARIABLE, decoded_dir())
+    return environment
 
 
 def _record(folder: RunFolder) -> RunInfo:

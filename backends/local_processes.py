@@ -95,6 +95,15 @@ def stop_children() -> None:
             stop(left, grace=0)
 
 
+def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
+    """Send a signal to each process that is still there."""
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
 def stop(processes: Iterable[psutil.Process], grace: float = GRACE_SECONDS) -> None:
     """End processes: SIGTERM, ``grace`` seconds, SIGKILL."""
     import psutil

@@ -142,6 +142,9 @@ class LocalStore(ArtifactStore):
             return sorted(entry.name for entry in os.scandir(self.models) if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
+        except NotADirectoryError as error:
+            hint = "Move it away, or set TRAINER_HOME to a directory."
+            raise ConfigError(f"{self.models} is not a directory.", hint) from error
 
     @contextmanager
     def _changing(self, directory: Path) -> Iterator[None]:

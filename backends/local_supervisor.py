@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 from backends import local_processes as processes
 from backends.local_store import LocalStore
@@ -38,20 +39,37 @@ def cancel_flag(folder: RunFolder) -> Path:
     return folder.path / ".cancel"
 
 
-def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUTE) -> None:
+class Jobs(Protocol):
+    """How a job's processes are started, waited for and stopped; :mod:`backends.local_processes` is one way."""
+
+    def start(self, command: list[str], directory: Path, folder: RunFolder) -> Any:  # noqa: ANN401
+        """Start the job; what is returned has a ``pid``."""
+
+    def wait(self, process: Any, seconds: float) -> int | None:  # noqa: ANN401
+        """Wait for it to end; return its exit status, or None when the time is over."""
+
+    def reap_adopted(self, job: Any) -> None:  # noqa: ANN401
+        """Collect the ended processes that it left to us."""
+
+    def stop_children(self) -> None:
+        """End it, and every process that it started."""
+
+
+def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUTE, jobs: Jobs = processes) -> None:
     """Run the folder's job to its end. The caller holds the supervisor's lock.
 
     Args:
         folder: The run, with its staged snapshot.
         store: Takes the model.
         minute: Seconds in a minute of the job's cap.
+        jobs: Starts and stops processes.
     """
     if folder.info().status.terminal:
         return
     try:
-        outcome = _run_job(folder, minute)
+        outcome = _run_job(folder, minute, jobs)
     except Exception as error:  # job.json may be damaged, the snapshot unreadable, the disk full: the run must end
-        processes.stop_children()
+        jobs.stop_children()
         outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {reason(error)}"))
     _finish(folder, store, outcome)
 
@@ -75,7 +93,7 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
         outcome = Outcome(RunStatus.CANCELED)
     else:
         message = "The process that supervised the run died: it was killed, or this machine was restarted."
-        outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail()))
+        outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail(), lost=True))
     return _finish(folder, store, outcome)
 
 
@@ -85,28 +103,28 @@ def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInf
     return finish(folder, lambda: store, outcome, collect=lambda: collect_outputs(folder))
 
 
-def _run_job(folder: RunFolder, minute: float) -> Outcome:
+def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
     job = folder.job()
     folder.update(status=RunStatus.PREPARING, detail={"supervisor_pid": os.getpid()})
     work = make_workdir(folder)
     if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
-    process = processes.start(job.command(sys.executable), work, folder)
+    process = jobs.start(job.command(sys.executable), work, folder)
     detail = {"supervisor_pid": os.getpid(), "pid": process.pid}
     folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
-    while (exit_code := processes.wait(process, _POLL_SECONDS)) is None:
-        processes.reap_adopted(process)
+    while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
+        jobs.reap_adopted(process)
         with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
             folder.mend()
         if _stop_requested(folder):
-            processes.stop_children()
+            jobs.stop_children()
             return Outcome(RunStatus.CANCELED)
         if deadline is not None and time.monotonic() > deadline:
-            processes.stop_children()
+            jobs.stop_children()
             return Outcome.over_cap(folder)
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
-    processes.stop_children()
+    jobs.stop_children()
     return Outcome.from_exit_code(folder, exit_code)
 
 

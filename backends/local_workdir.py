@@ -22,7 +22,7 @@ from trainer.recordfile import kind_of
 from trainer.runfolder import RunFolder
 from trainer.runtime import leftovers
 from trainer.runtime.atomic import sync_directory
-from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, MODEL_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, MODEL_FILE, OUTPUTS_DIR
 from trainer.trees import described, open_up, remove_tree, walk
 
 _COLLECTED = ".collected"
@@ -42,16 +42,39 @@ def working_directory(folder: RunFolder) -> Path:
 def make_workdir(folder: RunFolder) -> Path:
     """Copy the snapshot, show its outputs in the run's folder, and reserve room for the run's end.
 
+    The trials of a study share one snapshot; of that, what is ours (the runtime and the data set) is linked.
+
     Raises:
         OSError: It can't be written.
     """
     work = working_directory(folder)
-    shutil.copytree(folder.snapshot, work, copy_function=copy_file)
+    if folder.snapshot.is_symlink():
+        copy_linked(folder.snapshot, work)
+    else:
+        shutil.copytree(folder.snapshot, work, copy_function=copy_file)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
     (folder.path / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
     return work
+
+
+def copy_linked(snapshot: Path, work: Path) -> None:
+    """Copy a snapshot with hard links for the files that no script has a reason to write to.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    shared = os.path.join(snapshot, JOB_DIR, "")  # noqa: PTH118  # compared with what copytree passes, a text
+
+    def copy(source: str, target: str) -> str | os.PathLike[str]:
+        if source.startswith(shared):
+            with suppress(OSError):  # a file system without links
+                os.link(source, target)
+                return target
+        return copy_file(source, target)
+
+    shutil.copytree(snapshot, work, copy_function=copy)
 
 
 def release_reserve(folder: RunFolder) -> None:
@@ -73,10 +96,13 @@ def collect_outputs(folder: RunFolder) -> list[str]:
     problems: list[str] = []
     if work.is_dir() and not work.is_symlink():
         open_up(work)
-        problems += _left_behind(folder, work)
         made = _made_outputs(work, problems)
+        kept: list[str] = []
         if made is not None and made.is_dir():
-            problems += _Collector(work, made).settle()
+            collector = _Collector(work, made)
+            problems += collector.settle()
+            kept = [str(made), *collector.sources]
+        problems += _left_behind(folder, work, kept)
         if outputs.is_symlink():
             outputs.unlink()
         if made is not None:
@@ -95,12 +121,26 @@ def collect_outputs(folder: RunFolder) -> list[str]:
     return problems
 
 
-def _left_behind(folder: RunFolder, work: Path) -> list[str]:
-    """Say what the job wrote outside its outputs, which is not kept."""
+def _left_behind(folder: RunFolder, work: Path, kept: list[str]) -> list[str]:
+    """Say what the job wrote outside its outputs, which is not kept.
+
+    Args:
+        folder: The run.
+        work: The working directory.
+        kept: Paths in it of what links among the outputs, or in their place, lead to.
+    """
+    work = work.resolve()
+
+    def lost(name: str) -> bool:
+        path = str(work / name)
+        ours = name == OUTPUTS_DIR or name.startswith(f"{_COLLECTED}/")
+        # Another name of the file is among the outputs, where a process put it that was killed since.
+        return not (ours or any(_within(path, source) for source in kept) or os.lstat(path).st_nlink > 1)
+
     # copytree() has kept the times of the snapshot's files.
-    after = leftovers.state_of(work)
-    ours = {name: state for name, state in after.items() if not name.startswith(f"{_COLLECTED}/")}
-    sentence = leftovers.sentence(leftovers.state_of(folder.snapshot), ours)
+    before, after = leftovers.state_of(folder.snapshot), leftovers.state_of(work)
+    new = {name: state for name, state in after.items() if before.get(name) != state}
+    sentence = leftovers.sentence({}, {name: state for name, state in new.items() if lost(name)})
     return [sentence] if sentence else []
 
 
@@ -167,6 +207,11 @@ class _Collector:
         self._placed: dict[str, str] = {}
         self._problems: list[str] = []
         self._count = 0
+
+    @property
+    def sources(self) -> list[str]:
+        """Paths of what was copied from outside the outputs."""
+        return list(self._placed)
 
     def settle(self) -> list[str]:
         """Do it. Returns what could not be kept."""

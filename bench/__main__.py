@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import commands, epochs, gpu, machine, report, startup, threads
+from bench import commands, epochs, gpu, machine, report, startup, threads, tuning
 from bench.measuring import Samples
 
-PARTS = ("epoch", "command", "scripts", "threads", "startup", "gpu")
+PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "gpu")
 
 
 def main() -> None:
@@ -61,6 +61,13 @@ def main() -> None:
         if "startup" in parts:
             samples = startup.measure(args.repeats, folder / "startup")
             add("Start-up", samples, startup.NOTHING, f"times {startup.NOTHING}", [])
+        if "tune" in parts:
+            for epochs_each, trials in ((5, 40), (None, 40)):
+                what = "the notebook's space" if epochs_each is None else f"{epochs_each} epochs per trial"
+                studies = tuning.measure(epochs_each, trials, args.repeats, folder / f"tune-{epochs_each}")
+                title = f"A study of {trials} trials, 2 at once, {what}"
+                add(title, studies, tuning.OURS, f"times {tuning.OURS}", [tuning.per_hour(studies, trials)])
+                panels[title] = studies
         if "gpu" in parts:
             for units in (100, 1000):
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -66,7 +66,7 @@ class Backend(ABC):
     what everyone reads.
 
     What a backend can do beyond running jobs is asked of it by one method each, and the default says that it can't:
-    today :meth:`store`, its model registry.
+    :meth:`store`, its model registry, and :meth:`warm_up`.
 
     Attributes:
         name: The name under which it is registered.
@@ -146,6 +146,17 @@ class Backend(ABC):
     @abstractmethod
     def cancel(self, folder: RunFolder) -> None:
         """Ask for the run to stop. Idempotent; does nothing to a run that has ended."""
+
+    def warm_up(self, study: Path) -> str:  # noqa: ARG002  # a default
+        """Get ready to run a study's trials without starting an interpreter for each; ``submit`` then does so.
+
+        Args:
+            study: The study's folder, with its staged snapshot.
+
+        Returns:
+            An empty text, or why each trial is a fresh process, which is the default.
+        """
+        return f"the {self.name} backend starts a fresh process per trial"
 
     def damage(self) -> Iterable[Damage]:
         """Find what is damaged in the backend's own files on this machine; by default nothing."""

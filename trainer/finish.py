@@ -18,7 +18,7 @@ import msgspec
 from trainer import divergence
 from trainer.artifacts import ArtifactStore, environment_problems
 from trainer.errors import RefusedError
-from trainer.failures import LINES, failure, reason
+from trainer.failures import FULL, LINES, failure, reason
 from trainer.recordfile import kind_of
 from trainer.records import ModelRef, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
@@ -26,7 +26,10 @@ from trainer.runtime.layout import MODEL_FILE
 
 _LOCK = "finish"
 _MOST_WARNINGS = 50
-_LONGEST_WARNING = 1000
+# Two names of 255 bytes that are no UTF-8 are written with four characters per byte.
+_LONGEST_WARNING = 4000
+# Bytes. A buffered write of Python's has 8,192.
+_LEAST_ROOM = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,11 @@ class Outcome:
         """
         if exit_code == 0:
             return cls(RunStatus.COMPLETED)
-        return cls(RunStatus.FAILED, failure(exit_code, folder.log_tail(LINES)))
+        found = failure(exit_code, folder.log_tail(LINES))
+        if _disk_is_full(folder.path) and FULL not in found.message:
+            # The log ends where the disk was full, most often before the script's own words about it.
+            found = msgspec.structs.replace(found, message=f"{found.message.rstrip('.')}: {FULL}.")
+        return cls(RunStatus.FAILED, found)
 
     @classmethod
     def over_cap(cls, folder: RunFolder, ended: float | None = None) -> Outcome:
@@ -129,7 +136,7 @@ def finish(
         try:
             if collect is not None:
                 lost = collect()
-                if isinstance(lost, list):
+                if isinstance(lost, list | tuple):
                     warnings.extend(map(str, lost))
         except retry_on:
             raise
@@ -193,6 +200,15 @@ def _register(folder: RunFolder, store: Callable[[], ArtifactStore]) -> tuple[Mo
         return None, (f"outputs/{MODEL_FILE} was not registered: the {backend} backend has no model registry.",)
     model = registry.register(folder, name)
     return ModelRef(name=model.name, version=model.version, sha256=model.sha256), ()
+
+
+def _disk_is_full(path: Path) -> bool:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    free = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    return status.f_blocks > 0 and free * status.f_frsize < _LEAST_ROOM
 
 
 def _what_is(path: Path) -> str:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.errors import ConfigError
+
 HOME_VARIABLE = "TRAINER_HOME"
 # What marks the top of a project, nearest first.
 _MARKS = (".trainer", "pyproject.toml", ".git")
@@ -29,9 +31,35 @@ class Home:
         return self.path / "runs"
 
     @property
+    def studies(self) -> Path:
+        """The studies, one folder per study."""
+        return self.path / "studies"
+
+    @property
     def models(self) -> Path:
         """The local model registry."""
         return self.path / "models"
+
+
+def user_home() -> Path | None:
+    """Return the user's home directory; None for a user id that has none, as in containers and cron jobs."""
+    try:
+        found = Path.home()
+    except RuntimeError:
+        return None
+    return found if found.is_absolute() else None
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with ``~`` and ``~name`` replaced by the directories that they stand for.
+
+    Raises:
+        ConfigError: That user has none.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: there is no home directory for {path.parts[0]}.", "Write the path out.") from error
 
 
 def find_home(start: Path | None = None) -> Home:
@@ -41,4 +69,4 @@ def find_home(start: Path | None = None) -> Home:
         (folder for folder in (start, *start.parents) if any((folder / mark).exists() for mark in _MARKS)), start
     )
     override = os.environ.get(HOME_VARIABLE)
-    return Home(Path(override).expanduser().resolve() if override else project / ".trainer", project)
+    return Home(expanded(Path(override)).resolve() if override else project / ".trainer", project)

@@ -48,6 +48,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         max_minutes: Stop the run after this many minutes; None for no cap.
         resumed_from: Run id whose checkpoint this job continues.
         tags: Recorded on the run and on its model version.
+        study: The study that it is a trial of, or None.
+        trial: Its number there.
     """
 
     script: str
@@ -62,6 +64,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_minutes: int | None = None
     resumed_from: str | None = None
     tags: dict[str, str] = {}
+    study: str | None = None
+    trial: int | None = None
 
     def command(self, python: str) -> list[str]:
         """The command line of a run, relative to the snapshot's root, on every backend.

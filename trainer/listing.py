@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import msgspec
@@ -59,6 +59,7 @@ def list_infos(
     refresh: bool = True,
     limit: int | None = None,
     load: Callable[[str, Home], Backend] = load_backend,
+    without: Container[str] = (),
 ) -> Listing:
     """Read every run's record.
 
@@ -70,11 +71,12 @@ def list_infos(
         refresh: Bring runs that have not ended up to date.
         limit: Only so many of the newest; None for all.
         load: Makes a backend from its name, once for each.
+        without: Ids of runs to leave out; they don't count for the limit.
     """
     infos: list[RunInfo] = []
     problems: list[str] = []
     backends: dict[str, Backend] = {}
-    known = run_ids(home.runs)
+    known = [run_id for run_id in run_ids(home.runs) if run_id not in without]
     for run_id in known[:limit]:
         try:
             info = _read(f"{home.runs}/{run_id}/{STATUS_FILE}")
@@ -94,15 +96,17 @@ def list_infos(
                     backends[info.backend] = load(info.backend, home)
                 backend = backends[info.backend]
                 if (host := elsewhere(info)) and not backend.remote:
-                    problems.append(f"{run_id} runs on {host}; it is shown as last seen.")
+                    problems.append(f"{run_id}: showing the last known status; it runs on {host}.")
                 else:
                     info = backend.refresh(RunFolder(home.runs / run_id))
             except NoLocksError as error:
-                text = f"{error.message} Runs that have not ended are shown as last seen."
+                text = (
+                    f"The file system of {home.runs} has no locks ({error.why}): showing the last known status of runs."
+                )
                 if text not in problems:  # once, however many there are
                     problems.append(text)
             except (TrainerError, OSError) as error:
-                problems.append(f"{info.run_id} is shown as last seen: {reason(error)}")
+                problems.append(f"{info.run_id}: showing the last known status; {reason(error)}")
         infos.append(info)
     return Listing(tuple(infos), tuple(problems), len(known) - len(known[:limit]))
 

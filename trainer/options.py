@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from trainer.errors import UsageError, must_be
+from trainer.home import expanded
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -98,6 +99,11 @@ class Option(NamedTuple):
     def is_path(self) -> bool:
         """Whether the value is a path, which in a file counts from where the file lies."""
         return _bare(self.type) is Path
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Every value of a ``Literal``; empty for another type."""
+        return _choices(self.type)
 
     @property
     def expected(self) -> str:
@@ -198,10 +204,7 @@ def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, Path):
         return value
     if kind is Path and isinstance(value, str) and value and "\0" not in value:
-        try:
-            return Path(value).expanduser()
-        except RuntimeError as error:  # "~nobody/x"
-            raise ValueError("not a path") from error
+        return expanded(Path(value))
     raise ValueError("not a path")
 
 

@@ -43,11 +43,13 @@ class RunFailure(msgspec.Struct, frozen=True, kw_only=True):
         message: The reason in one line, for example the exception's last line.
         log_tail: The last lines of the log.
         exit_code: The process's exit status where there was one; negative for a signal.
+        lost: Whether the script itself may be without fault: whoever watched over it, or its machine, went down.
     """
 
     message: str
     log_tail: tuple[str, ...] = ()
     exit_code: int | None = None
+    lost: bool = False
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "message", redact(self.message))
@@ -59,6 +61,22 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: int
     sha256: str
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a trial of a study was stopped before its end.
+
+    Attributes:
+        by: The policy: ``bandit``, ``median``, ``truncation`` or ``asha``.
+        step: The interval at which it was judged: the number of values of the metric.
+        value: What it was judged by; None for NaN.
+        bound: What that value is worse than, or None where the policy tells none.
+    """
+
+    by: str
+    step: int
+    value: float | None
+    bound: float | None = None
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +112,9 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         resumed_from: The run whose checkpoint it continued, or None.
         warnings: What the user should know though the run went on.
         detail: The backend's own notes, such as a process id; secrets never.
+        study: The study that it is a trial of, or None.
+        trial: Its number there.
+        stopped: What stopped the trial, where it was not the user.
     """
 
     run_id: str
@@ -111,6 +132,9 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     resumed_from: str | None = None
     warnings: tuple[str, ...] = ()
     detail: dict[str, Any] = {}
+    study: str | None = None
+    trial: int | None = None
+    stopped: Stopped | None = None
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):

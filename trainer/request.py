@@ -104,6 +104,10 @@ class JobRequest:
         return replace(self, **left)  # type: ignore[arg-type]
 
 
+# Programs without an ending are common on Linux.
+_SCRIPT_SUFFIXES = (".py", ".pyw", "")
+
+
 def check_request(request: JobRequest, script: Path) -> None:
     """Refuse what can't be run, before anything is done.
 
@@ -115,11 +119,14 @@ def check_request(request: JobRequest, script: Path) -> None:
         UsageError: A field is unusable, or not meant for this script.
     """
     if not script.is_file():
-        raise UsageError(f"There is no script {script}.", "Give --script the path of a Python file.")
+        reason = f"{script} is a directory." if script.is_dir() else f"There is no script {script}."
+        raise UsageError(reason, "Give --script the path of a Python file.")
+    if script.suffix not in _SCRIPT_SUFFIXES:
+        raise UsageError(f"{script} is not a Python file.", "Give --script a file whose name ends in .py.")
     if request.training and not is_default_script(script):
         given = " ".join(f"--{name} {value}" for name, value in request.training.items())
         raise UsageError(
-            f"{', '.join('--' + name for name in request.training)}: flags of {DEFAULT_SCRIPT}, not of {script.name}.",
+            f"{', '.join('--' + name for name in request.training)}: only for the included script, not {script.name}.",
             f"Pass the script its own after two dashes: trainer run --script {script} -- {given}",
         )
     if request.dataset == NO_DATASET and is_default_script(script):
@@ -131,7 +138,7 @@ def check_request(request: JobRequest, script: Path) -> None:
         raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
         raise UsageError(
-            f"{request.experiment[:60]!r} can't name an experiment.",
+            f"{request.experiment[:60]!r} is not a valid experiment name.",
             "Use up to 255 letters, digits, '_' and '-', beginning with a letter or digit.",
         )
     if request.model_name is not None:

@@ -86,7 +86,16 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def submitting(cls, runs: Path, job: TrainingJob, *, backend: str, snapshot: str) -> Iterator[RunFolder]:
+    def submitting(
+        cls,
+        runs: Path,
+        job: TrainingJob,
+        *,
+        backend: str,
+        snapshot: str,
+        run_id: str | None = None,
+        shared: Path | None = None,
+    ) -> Iterator[RunFolder]:
         """Make a new run's folder with its job and its first record, and hold its submission lock for the block.
 
         The folder gets its name when both are written and the lock is held, so that nobody sees a run without a
@@ -97,6 +106,8 @@ class RunFolder:
             job: What will run.
             backend: Name of the backend that will run it.
             snapshot: The snapshot's digest.
+            run_id: The run's id, which is unused; None for a new one.
+            shared: A staged snapshot that the run's ``snapshot`` is to be a link to; None for an empty directory.
 
         Raises:
             ConfigError: The directory can't be written, or has no locks.
@@ -107,7 +118,7 @@ class RunFolder:
                 clean_new(runs)
                 draft = stack.enter_context(_draft(runs))
                 info = RunInfo(
-                    run_id=_unused_id(runs),
+                    run_id=run_id or _unused_id(runs),
                     backend=backend,
                     status=RunStatus.NOT_STARTED,
                     experiment=job.experiment,
@@ -116,9 +127,15 @@ class RunFolder:
                     host=this_host(),
                     created=time.time(),
                     resumed_from=job.resumed_from,
+                    study=job.study,
+                    trial=job.trial,
                 )
-                for directory in (draft.logs, draft.snapshot, draft.outputs):
+                for directory in (draft.logs, draft.outputs):
                     directory.mkdir()
+                if shared is None:
+                    draft.snapshot.mkdir()
+                else:
+                    draft.snapshot.symlink_to(os.path.relpath(shared, runs / info.run_id))
                 write_bytes(draft.path / JOB_FILE, _encode(job))
                 write_bytes(draft.path / STATUS_FILE, _encode(info))
                 draft.path.chmod(0o755)
@@ -429,6 +446,9 @@ def _draft(runs: Path) -> Iterator[RunFolder]:
                 stack.enter_context(draft.locked(SUBMISSION_LOCK, blocking=False))
             except (BlockingIOError, FileNotFoundError, NotFoundError):
                 continue  # between its making and its locking another process took it for a leftover
+            except Exception:  # there are no locks
+                remove_tree(draft.path)
+                raise
             if not draft.path.exists():
                 continue
             try:
@@ -459,12 +479,18 @@ def _no_such_run(run_id: str) -> NotFoundError:
 
 
 def run_ids(runs: Path) -> list[str]:
-    """Every run's id, newest first."""
+    """Every run's id, newest first.
+
+    Raises:
+        ConfigError: ``runs`` is no directory.
+    """
     try:
         # Not Path.iterdir: ten thousand Path objects take longer than everything else that listing does.
         return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
     except FileNotFoundError:
         return []
+    except NotADirectoryError as error:
+        raise ConfigError(f"{runs} is not a directory.", "Move it away, or set TRAINER_HOME to a directory.") from error
 
 
 def find_run(runs: Path, reference: str) -> RunFolder:

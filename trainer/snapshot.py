@@ -15,7 +15,7 @@ import trainer
 from trainer.copying import clone
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
-from trainer.runtime.layout import DATA_DIR, JOB_DIR, RESUME_DIR
+from trainer.runtime.layout import DATA_DIR, JOB_DIR, OBJECTIVE_FILE, RESUME_DIR, STUDY_DIR
 from trainer.sourcefiles import AMLIGNORE, SourceFiles, check_name, source_files
 
 DEFAULT_SCRIPT = "chainer_mnist.py"
@@ -134,6 +134,10 @@ class Snapshot:
             files: The name of each of its files to the file.
         """
         return self._with(DATA_DIR, f"{DATA_DIR}/{name}", files)
+
+    def with_objective(self, path: Path) -> Snapshot:
+        """Return the same snapshot with what tells the trials of a study which epoch to keep."""
+        return self._with(STUDY_DIR, STUDY_DIR, {OBJECTIVE_FILE: path})
 
     def _with(self, replaced: str, folder: str, files: Mapping[str, Path]) -> Snapshot:
         kept = [file for file in self.files if not file.path.startswith(replaced + "/")]

@@ -23,7 +23,7 @@ from trainer.modelfile import check_npz
 from trainer.provision import ensure_chainer
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
-from trainer.runfolder import RunFolder
+from trainer.runfolder import NEW_PREFIX, RunFolder
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
@@ -156,7 +156,7 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
                 f"To continue, give it its own argument for that, for example: -- --resume {_newest(files)}",
             )
     return Prepared(
-        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id),
+        msgspec.structs.replace(job, arguments=arguments, resumed_from=run.run_id, study=None, trial=None),
         snapshot.with_resume(files),
         warnings,
     )
@@ -193,7 +193,9 @@ def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
         if isinstance(error, RefusedError | SignInError) and folder.info().status is RunStatus.NOT_STARTED:
             # Nothing was sent, and whoever asked is told: there is no run of which to keep a record.
-            shutil.rmtree(folder.path, ignore_errors=True)
+            # Renamed first: one that is killed on the way leaves nothing that looks like a run.
+            leftover = folder.path.rename(folder.path.with_name(f"{NEW_PREFIX}{folder.run_id}"))
+            shutil.rmtree(leftover, ignore_errors=True)
             raise
         # On a full disk the record stays NotStarted, and the next refresh ends a run that nobody submits any more.
         with suppress(OSError):

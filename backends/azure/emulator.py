@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, MissingExtraError, SignInError
+from trainer.runtime.compat import SITE
 
 if TYPE_CHECKING:
     from azureml_emulator import Endpoint
@@ -79,7 +80,8 @@ def running_emulator(state: Path) -> EmulatorEndpoint:
     except ImportError as error:
         raise MissingExtraError("The emulator", "emulator") from error
     try:
-        settings = Settings(idle_exit=_IDLE_SECONDS)
+        # The same layer for Chainer as that of `trainer emulator`: whoever starts it first, others' jobs run on it too.
+        settings = Settings(idle_exit=_IDLE_SECONDS, job_site=SITE)
         return EmulatorEndpoint(start_in_background(state.resolve(), settings=settings, timeout=_START_SECONDS))
     except EmulatorError as error:
         raise ConfigError(error.message, error.hint) from error

@@ -25,6 +25,7 @@ from backends.azure.emulator import running_emulator
 from backends.azure.errors import explained, retry
 from trainer.console.output import warn
 from trainer.errors import ConfigError, MissingExtraError
+from trainer.home import expanded
 from trainer.redaction import redact
 from trainer.runtime.layout import NO_TELEMETRY_VARIABLE
 
@@ -110,7 +111,7 @@ def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
 
 def find_config(start: Path) -> Path | None:
     """Find the ``config.json`` that ``Workspace.from_config(start)`` would use; None if there is none."""
-    start = start.expanduser().resolve()
+    start = expanded(start).resolve()
     if start.is_file():
         return start
     for directory in _CONFIG_DIRS:
@@ -133,7 +134,7 @@ def read_config(path: Path) -> WorkspaceRef:
         if len(scope) >= 9:  # the form of old SDKs: one ARM id
             found = {"subscription_id": scope[2], "resource_group": scope[4], "workspace_name": scope[8]}
         return msgspec.convert(found, WorkspaceRef)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not a workspace's config.json: {error}.",
             "It holds subscription_id, resource_group and workspace_name; download it again from https://ml.azure.com.",
@@ -161,7 +162,7 @@ def _open(ref: WorkspaceRef) -> Workspace:
     # The imports take seconds and wait for nobody.
     core = sdk("azureml.core")
     sdk("azureml.core.authentication")
-    deadline = Deadline(signin.ANSWER_SECONDS if ref.emulator is None else _EMULATOR_SECONDS)
+    deadline = answer_by(ref)
     doing = f"open the workspace {ref.workspace_name}"
 
     def get(signed_in: Auth) -> Workspace:
@@ -177,6 +178,11 @@ def _open(ref: WorkspaceRef) -> Workspace:
         signed_in = auth(deadline)
     with explained(doing):
         return deadline.wait(lambda: retry(lambda: get(signed_in)), doing)
+
+
+def answer_by(ref: WorkspaceRef) -> Deadline:
+    """Return by when a workspace must have answered the short questions before a submission."""
+    return Deadline(_EMULATOR_SECONDS if ref.is_emulated else signin.ANSWER_SECONDS)
 
 
 def forget_workspaces() -> None:

@@ -209,5 +209,5 @@ def _record(model: Model) -> ModelVersion | None:
         return msgspec.convert(
             fields | {"name": model.name, "version": int(model.version), "tags": dict(model.tags or {})}, ModelVersion
         )
-    except (KeyError, ValueError):  # msgspec's errors are ValueErrors
+    except (KeyError, ValueError, OverflowError, RecursionError):  # msgspec's errors are ValueErrors
         return None

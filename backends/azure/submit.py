@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from backends.azure.errors import explained, is_transient, status_of, translate
 from backends.azure.image import PARSING
 from backends.azure.session import sdk
+from trainer.errors import ConfigError
+from trainer.home import user_home
 from trainer.locks import locked
 from trainer.runtime.layout import LAUNCHER
 
@@ -136,7 +138,9 @@ def exclusive_upload() -> Iterator[None]:
     to send only what changed: two at once can pair one's tree with the other's id, and a run would get the wrong
     files. The working directory and standard output are the process's, so threads exclude each other too.
     """
-    home = Path(os.environ.get("HOME") or Path.home())
+    home = user_home()
+    if home is None:
+        raise ConfigError("The Azure ML SDK needs a home directory, and this user has none.", "Set HOME to one.")
     directory = home / ".azureml"
     directory.mkdir(parents=True, exist_ok=True)
     with _one_thread, locked(directory / ".trainer-upload.lock"), contextlib.redirect_stdout(sys.stderr):

@@ -12,9 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).parent / "programs" / "flipped_telemetry.py"
 JOB = """
-import azureml.telemetry
-handler = azureml.telemetry.get_telemetry_log_handler()
-print(*azureml.telemetry.get_diagnostics_collection_info(), type(handler).__name__)
+from azureml.telemetry import get_diagnostics_collection_info, get_telemetry_log_handler
+print(*get_diagnostics_collection_info(), type(get_telemetry_log_handler()).__name__)
 """
 
 

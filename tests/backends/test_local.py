@@ -222,5 +222,5 @@ class TestLimits:
         done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], stdout=subprocess.PIPE, check=True)
         found = json.loads(done.stdout)
         assert found["status"] == "Failed"
-        assert "No space left on device" in found["failure"]["message"]
+        assert "the disk is full" in found["failure"]["message"]
         assert found["on_disk"] == "Failed"

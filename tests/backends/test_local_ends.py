@@ -16,6 +16,7 @@ from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, star
 from tests.contract.backend_contract import arrays
 from trainer.home import Home
 from trainer.job import TrainingJob
+from trainer.listing import list_infos
 from trainer.records import RunStatus
 from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.submission import JobRequest, prepare, resume, submit
@@ -125,6 +126,21 @@ class TestCancel:
         )
         subprocess.run([sys.executable, "-c", code, str(home.path)], check=True)
         assert run.wait(SECONDS).status is RunStatus.CANCELED
+
+    @pytest.mark.parametrize("then", [0.0, 253402300799.0])
+    def test_whatever_the_clock_said_when_it_was_submitted(self, home: Home, tmp_path: Path, then: float) -> None:
+        run = start(home, tmp_path / "job", SLEEP)
+        worker(run)
+        run.folder.update(created=then, started=then)
+        assert [info.status for info in list_infos(home).infos] == [RunStatus.RUNNING]
+        run.cancel()
+        assert run.wait(SECONDS).status is RunStatus.CANCELED
+
+    @pytest.mark.parametrize("then", [0.0, 253402300799.0])
+    def test_a_submission_that_died_while_the_clock_was_wrong(self, home: Home, then: float) -> None:
+        folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
+        folder.update(created=then)
+        assert [info.status for info in list_infos(home).infos] == [RunStatus.FAILED]
 
     def test_what_was_written_before_is_kept(self, home: Home, tmp_path: Path) -> None:
         run = start(home, tmp_path / "job", FAMILY, "600")

@@ -44,7 +44,7 @@ def test_a_run_on_another_machine_is_only_read(home: Home, status: RunStatus) ->
         assert info == before == folder.info()
     listing = list_infos(home)
     assert listing.infos == (before,)
-    assert listing.problems == (f"{folder.run_id} runs on far-away; it is shown as last seen.",)
+    assert listing.problems == (f"{folder.run_id}: showing the last known status; it runs on far-away.",)
 
 
 def test_a_record_of_an_earlier_version_counts_as_this_machines(home: Home) -> None:
@@ -69,7 +69,7 @@ def test_a_second_machine_reads_a_living_run_and_can_cancel_it(home: Home, tmp_p
 
     listed, said = there("runs", "--json")
     assert [found["status"] for found in json.loads(listed)] == ["Running"]
-    assert f"{run.run_id} runs on {os.uname().nodename}; it is shown as last seen." in said
+    assert f"{run.run_id}: showing the last known status; it runs on {os.uname().nodename}." in said
     shown, _ = there("show", "latest", "--json")
     assert json.loads(shown)["status"] == "Running"
     there("doctor", "--repair")

@@ -29,7 +29,7 @@ chainer.serializers.save_npz("outputs/model.npz", model)
 
 
 def ran(project: Project, *words: str, **options: Any) -> dict[str, Any]:
-    done = project.trainer("run", "--script", *words, "--json", **options)
+    done = project.trainer("run", "--json", "--script", *words, **options)
     assert done.stdout, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found | {"stderr": done.stderr}

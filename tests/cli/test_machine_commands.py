@@ -177,3 +177,20 @@ def test_the_module_and_the_script_are_one(project: Project) -> None:
         pytest.skip("trainer is not installed as a script here")
     ran = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout == project.trainer("--version").stdout
+
+
+def test_with_mirrors_off_nothing_is_promised(project: Project, tmp_path: Path) -> None:
+    empty = {"TRAINER_DATA_DIR": str(tmp_path / "empty"), "TRAINER_DATA_MIRRORS": "off"}
+    listed = project.trainer("data", "list", env=empty)
+    where = {line.split()[0]: line for line in listed.stdout.splitlines()[1:]}
+    assert where["mnist"].endswith("  not here")
+    assert where["fashion-mnist"].endswith("  not here")
+    assert where["mnist-5k"].endswith("  made when used")
+    assert listed.stderr == "TRAINER_DATA_MIRRORS=off: nothing is downloaded.\n"
+    findings = json.loads(project.trainer("doctor", "--json", env=empty).stdout)["findings"]
+    data = {finding["name"]: finding for finding in findings if finding["area"] == "data"}
+    for name in ("mnist", "fashion-mnist"):
+        assert data[name]["state"] == "note"
+        assert data[name]["found"] == "not in the cache, and TRAINER_DATA_MIRRORS is off"
+        assert data[name]["fix"] == f"Unset it, then: trainer data download {name}"
+    assert data["mnist-5k"]["found"] == "made here when it is used"

@@ -40,7 +40,7 @@ def test_interrupt_detaches(emulated: Project) -> None:
     assert "Traceback" not in err
     # The list doesn't ask elsewhere.
     listed = emulated.trainer("runs")
-    assert "is shown as last seen" in listed.stderr
+    assert "showing the last known status" in listed.stderr
     attached = emulated.start("attach", run_id)
     wait_for_line(attached, "line 3")
     assert emulated.trainer("cancel", run_id).returncode == 0

@@ -1,5 +1,7 @@
 """Locks on files and directories, against processes and threads; that death frees them is in test_runfolder.py."""
 
+import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from trainer.home import Home
+from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
+from trainer.records import RunStatus
+from trainer.runfolder import NEW_PREFIX, RunFolder, run_ids
+
+ROOT = Path(__file__).resolve().parents[2]
 
 HOLD = """
 import sys
@@ -67,3 +75,45 @@ def test_an_error_inside_frees_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="x"), locked(tmp_path / "lock"):
         raise ValueError("x")
     assert not is_locked(tmp_path / "lock")
+
+
+NO_LOCKS = """
+import errno, fcntl, os
+
+def flock(descriptor, operation):
+    raise OSError(errno.{name}, os.strerror(errno.{name}))
+
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_said_once_and_in_words(home: Home, tmp_path: Path, name: str) -> None:
+    for status in (RunStatus.RUNNING, RunStatus.QUEUED):
+        folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="local", snapshot="0" * 64)
+        folder.update(status=status)
+    (tmp_path / "usercustomize").mkdir()
+    (tmp_path / "usercustomize" / "sitecustomize.py").write_text(NO_LOCKS.format(name=name))
+    (home.project / "train.py").write_text("print('never')\n")
+    paths = os.pathsep.join([str(tmp_path / "usercustomize"), str(ROOT)])
+
+    def trainer(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "trainer", *words],
+            cwd=home.project,
+            env={**os.environ, "PYTHONPATH": paths, "TRAINER_HOME": str(home.path), "TRAINER_DATA_MIRRORS": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    listed = trainer("runs", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert {run["status"] for run in json.loads(listed.stdout)} == {"Queued", "Running"}
+    assert listed.stderr.count("has no locks") == 1
+    started = trainer("run", "--script", "train.py")
+    assert started.returncode == 3
+    assert "has no locks" in started.stderr
+    assert "TRAINER_HOME" in started.stderr
+    assert len(run_ids(home.runs)) == 2
+    assert list(home.runs.glob(f"{NEW_PREFIX}*")) == []

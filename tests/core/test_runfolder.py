@@ -159,7 +159,10 @@ class TestWhatTheScriptWrites:
             b'{"name": "half", "va',
         ]
         (folder.path / "metrics.jsonl").write_bytes(b"\n".join(lines))
-        assert folder.metrics() == [Metric(name="a", value=1.5, step=1.0, time=2.0), Metric(name="b", value=None)]
+        assert folder.metrics() == [
+            Metric(name="a", value=1.5, step=1.0, time=2.0),
+            Metric(name="b", value=None, text="nan"),
+        ]
 
     def test_progress(self, folder: RunFolder) -> None:
         assert folder.progress() is None

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.errors import IntegrityError, NotFoundError, RefusedError, TrainerError, UsageError
+from trainer.errors import (
+    ConfigError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    SignInError,
+    TrainerError,
+    UsageError,
+)
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.job import TrainingJob
@@ -29,6 +37,7 @@ class Recorded:
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.submitted, self.canceled = error, [], []  # type: ignore[var-annotated]
         self.refusal: TrainerError | None = None
+        self.leaves: RunStatus | None = None
 
     def check(self, job: TrainingJob) -> None:
         if self.refusal:
@@ -37,6 +46,8 @@ class Recorded:
     def submit(self, folder: RunFolder) -> None:
         assert folder.is_locked(SUBMISSION_LOCK)
         self.submitted.append(folder)
+        if self.leaves:
+            folder.update(status=self.leaves)
         if self.error:
             raise self.error
 
@@ -174,12 +185,29 @@ class TestSubmit:
         assert (run.folder.snapshot / "train.py").read_text() == "print(1)\n"
 
     def test_a_failure_is_on_the_record_and_raised(self, home: Home, script: Path) -> None:
-        with pytest.raises(RefusedError):
-            submit(prepare(JobRequest(script=script), home), Recorded(RefusedError("No quota.")), home)  # type: ignore[arg-type]
+        backend = Recorded(ConfigError("The machine is on fire."))
+        with pytest.raises(ConfigError):
+            submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
         info = find_run(home.runs, "latest").info()
         assert info.status is RunStatus.FAILED
         assert info.failure is not None
-        assert info.failure.message == "No quota."
+        assert info.failure.message == "The machine is on fire."
+
+    @pytest.mark.parametrize("refusal", [RefusedError("No quota."), SignInError("Who are you?")])
+    def test_a_refusal_before_anything_was_sent_leaves_no_run(
+        self, home: Home, script: Path, refusal: TrainerError
+    ) -> None:
+        with pytest.raises(type(refusal)):
+            submit(prepare(JobRequest(script=script), home), Recorded(refusal), home)  # type: ignore[arg-type]
+        assert list(home.runs.iterdir()) == []
+
+    def test_a_refusal_of_what_was_sent_is_on_the_record(self, home: Home, script: Path) -> None:
+        backend = Recorded(RefusedError("No quota."))
+        backend.leaves = RunStatus.PREPARING
+        with pytest.raises(RefusedError):
+            submit(prepare(JobRequest(script=script), home), backend, home)  # type: ignore[arg-type]
+        info = find_run(home.runs, "latest").info()
+        assert (info.status, info.failure and info.failure.message) == (RunStatus.FAILED, "No quota.")
 
     def test_an_interrupt_cancels(self, home: Home, script: Path) -> None:
         backend = Recorded(KeyboardInterrupt())

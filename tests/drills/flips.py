@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from backends.local import LocalBackend
 from tests.artifacts.local_runs import make_local_run
 from tests.contract.store_contract import npz_bytes
+from tests.drills.drill import Drill
 from trainer import repair
 from trainer.artifacts import describe_model, environment_versions, fetch, read_record
 from trainer.console.summary import as_object, print_summary
@@ -260,3 +261,36 @@ def replaced(path: Path, kind: str) -> Iterator[None]:
             bound.close()
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         kept.rename(path)
+
+
+def mutations(scratch: Path, scale: float) -> dict[str, int]:
+    """A scene of its own, damaged tens of thousands of times."""
+    times = max(len(FORMATS), round(40_000 * scale))
+    fuzz(make_scene(scratch), times)
+    return {"mutations": times // len(FORMATS) * len(FORMATS)}
+
+
+def kinds(scratch: Path, _: float) -> dict[str, int]:
+    """Something else in each format's place."""
+    scene = make_scene(scratch)
+    tried = 0
+    for name in FORMATS:
+        for kind in KINDS:
+            with replaced(scene.files[name], kind):
+                read_everything(scene, name)
+            tried += 1
+    return {"files replaced": tried}
+
+
+DRILLS = (
+    Drill(
+        "flips",
+        "A damaged record is one line that names the file; every other run, model and command works.",
+        mutations,
+    ),
+    Drill(
+        "odd-records",
+        "The same for a pipe, a device, a directory, a link or a gigabyte in a record's place; no reader waits for it.",
+        kinds,
+    ),
+)

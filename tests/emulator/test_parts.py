@@ -148,8 +148,11 @@ def test_a_name_stays_in_its_container_or_is_refused(path: str) -> None:
     assert normalise(clean) == clean
 
 
+TAGS = {"a": "1", "two words": "three (3) and more", "a eq b": "c", "quoted": 'say "yes"'}
+
+
 def _run(run_id: str = "r", **fields: Any) -> Run:
-    given_fields: dict[str, Any] = {"status": RunStatus.RUNNING, "tags": {"a": "1"}, "created_utc": "2026-01-02"}
+    given_fields: dict[str, Any] = {"status": RunStatus.RUNNING, "tags": TAGS, "created_utc": "2026-01-02"}
     return Run(
         run_id=run_id,
         run_number=1,
@@ -176,6 +179,17 @@ def _run(run_id: str = "r", **fields: Any) -> Run:
         ("(CreatedUtc ge 2026-01-01 10:00:00)", True),
         ("(CreatedUtc ge 2026-01-03)", False),
         ("(RunType eq t or Properties/azureml.runsource eq t)", False),
+        ('(Tags/a eq "1")', True),
+        ('(Tags/a eq "2")', False),
+        ("(Tags/two words ne null or Tags/two words eq null)", True),
+        ("(Tags/no words ne null or Tags/no words eq null)", False),
+        ('(Tags/two words eq "three (3) and more")', True),
+        ('(Tags/two words eq "three")', False),
+        ('(Tags/a eq b eq "c")', True),
+        ('((ParentRunId eq null) and (Tags/two words eq "three (3) and more") and (Tags/a eq "1"))', True),
+        ('(Properties/a property eq "x")', False),
+        ('(Tags/quoted eq "say "yes"")', True),
+        ("(RunTypeV2/Traits/automl ne null) or (RunTypeV2/Traits/automl eq null)", False),
     ],
 )
 def test_filters(expression: str | None, matches: bool) -> None:
@@ -275,6 +289,8 @@ def test_a_job_s_environment_has_no_client_settings(tmp_path: Path) -> None:
             "AZURE_CLIENT_SECRET": "x",
             "AWS_SECRET_ACCESS_KEY": "x",
             "PYTHONPATH": "x",
+            "HTTPS_PROXY": "http://user:x@proxy.example",
+            "HTTP_PROXY": "http://proxy.example",
             "HOME": "/root",
         },
         requested={"MINE": "1", "AZUREML_RUN_TOKEN": "stolen"},
@@ -291,6 +307,8 @@ def test_a_job_s_environment_has_no_client_settings(tmp_path: Path) -> None:
         distributed=False,
     )
     assert "x" not in environment.values()
+    assert "HTTPS_PROXY" not in environment
+    assert environment["HTTP_PROXY"] == "http://proxy.example"
     assert environment["HOME"] == str(tmp_path)
     assert environment["OMP_NUM_THREADS"] == environment["MINE"] == "1"
     assert environment["AZUREML_RUN_TOKEN"] == "t"
@@ -339,7 +357,8 @@ def test_a_supervisor_that_comes_too_late_runs_nothing(tmp_path: Path) -> None:
     attempt.create()
     assert attempt.void()
     marker = tmp_path / "ran"
-    process = attempt.start([["touch", str(marker)]], {}, log=tmp_path / "log", deadline=None, grace=1.0)
+    attempt.prepare([["touch", str(marker)]], {}, log=tmp_path / "log", deadline=None, grace=1.0)
+    process = attempt.start()
     assert process.wait(30) == 0
     assert not marker.exists()
     assert attempt.outcome() is None
@@ -360,7 +379,8 @@ def test_a_supervisor_writes_how_its_job_ended(
     attempt = Attempt(tmp_path)
     attempt.create()
     environment = {"PATH": os.environ["PATH"]}
-    attempt.start(commands, environment, log=tmp_path / "log", deadline=None, grace=1.0).wait(30)
+    attempt.prepare(commands, environment, log=tmp_path / "log", deadline=None, grace=1.0)
+    attempt.start().wait(30)
     outcome = attempt.outcome()
     assert outcome is not None
     assert outcome.reason.startswith(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from azureml_emulator import Endpoint, Settings, find, start_in_background
 from azureml_emulator.endpoint import process_is_alive
+from azureml_emulator.tokens import Scope
 from tests.emulator.clients import PROGRAMS, Http, Sdk, processes_of
 
 SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0)
@@ -29,6 +31,23 @@ while not pathlib.Path(sys.argv[2]).exists():
     time.sleep(0.1)
 run.log("Done", 1)
 pathlib.Path("outputs/result.txt").write_text("result")
+"""
+
+AWAY = 90.0
+COUNTING = """\
+import pathlib, sys, time
+from azureml.core import Run
+
+run = Run.get_context(allow_offline=False)
+pathlib.Path(sys.argv[1]).write_text("attempt\\n")
+while not pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.1)
+for count in range(5):
+    run.log("Count", count)
+    time.sleep(0.3)
+run.log("Again", 1)
+pathlib.Path("outputs/result.txt").write_text("result")
+pathlib.Path("script_has_ended").touch()
 """
 
 STREAMING = """\
@@ -57,6 +76,7 @@ class Lab:
         self.source.mkdir()
         (self.source / "train.py").write_text(WAITING)
         (self.source / "stream.py").write_text(STREAMING)
+        (self.source / "counting.py").write_text(COUNTING)
         client = directory / "client"
         client.mkdir()
         self.endpoint = self.start()
@@ -144,6 +164,51 @@ def test_a_job_whose_log_could_not_be_streamed_ends(lab: Lab) -> None:
     content = lab.sdk.log_text(run_id=run_id, name="logs/a.txt")
     assert content.startswith("first.")
     assert content.endswith(".last")
+
+
+def test_a_job_goes_on_while_there_is_no_emulator(lab: Lab) -> None:
+    # As long as the SDK's own retries take, and half as long again: they give up after a minute.
+    run_id = lab.submit(use_sdk=True, script="counting.py")
+    lab.kill()
+    lab.go.touch()
+    ended = lab.state / "jobs" / run_id / "1" / "work" / "script_has_ended"
+    while not ended.exists():
+        assert processes_of(run_id)
+        time.sleep(0.1)
+    time.sleep(AWAY)
+    assert processes_of(run_id), "it waits until what it had to say can be said"
+    lab.start()
+    assert lab.sdk.wait(run_id=run_id, timeout=600) == "Completed"
+    assert lab.sdk.metrics(run_id=run_id) == {"Count": [0, 1, 2, 3, 4], "Again": 1}
+    assert "outputs/result.txt" in lab.sdk.files(run_id=run_id)
+    assert "Traceback" not in lab.sdk.log_text(run_id=run_id)
+    assert lab.attempts.read_text() == "attempt\n"
+
+
+def test_a_job_without_an_emulator_ends_with_the_state(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run_id = lab.submit(use_sdk=True)
+    processes = processes_of(run_id)
+    lab.kill()
+    lab.go.touch()
+    shutil.rmtree(lab.state)
+    _, alive = psutil.wait_procs(processes, timeout=600)
+    assert alive == []
+    lab.sdk.close()
+
+
+def test_a_job_s_token_is_good_if_it_expired_while_nobody_could_renew_it(lab: Lab) -> None:
+    http = Http(lab.endpoint)
+    path = f"/history/v1.0{http.workspace}/experiments/tokens"
+    assert http("POST", path).status_code == 200
+    expired = http.authority.issue(Scope.RUN, -60, run_id="r")
+    lab.kill()
+    tokens = {scope: http.authority.issue(scope, 2, run_id="r") for scope in (Scope.RUN, Scope.USER)}
+    time.sleep(3)
+    http = Http(lab.start())
+    assert http("GET", path, token=tokens[Scope.RUN]).status_code == 200
+    assert http("GET", path, token=tokens[Scope.USER]).status_code == 401
+    assert http("GET", path, token=expired).status_code == 401
 
 
 def test_a_job_that_ended_while_there_was_no_emulator(lab: Lab) -> None:

@@ -17,7 +17,8 @@ import pytest
 from tests.cli.conftest import Project
 
 FOLDER = os.environ.get("TRAINER_AZURE_SAMPLES", "")
-SCRIPTS = sorted(Path(FOLDER).glob("*/chainer_mnist*.py")) if FOLDER else []
+NAMES = ("chainer_mnist.py", "chainer_mnist_hd.py")
+SCRIPTS = sorted(path for name in NAMES for path in Path(FOLDER).glob(f"*/{name}")) if FOLDER else []
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SCRIPTS, reason="TRAINER_AZURE_SAMPLES names no folder of them")]
 

@@ -122,7 +122,7 @@ def check_model_name(name: str) -> str:
     """
     if not _MODEL_NAME.fullmatch(name) or ".." in name:
         raise UsageError(
-            f"{name[:60]!r} can't name a model.",
+            f"{name[:60]!r} is not a valid model name.",
             "Use up to 254 letters, digits, '_', '-' and single '.', beginning with a letter or digit.",
         )
     return name

@@ -44,6 +44,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Train": (
         Command("run", "train", "Train a model: submit a job, follow it, register its model."),
         Command("resume", "train", "Continue a run from its last checkpoint."),
+        Command("tune", "tune", "Search for the best values of a script's flags: many runs, the best one registered."),
         Command("package", "train", "Show what would travel: files, bytes, limits, digest."),
     ),
     "Runs": (
@@ -52,10 +53,12 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("logs", "runs", "Print the output of a run's script."),
         Command("attach", "runs", "Follow a run that is under way."),
         Command("cancel", "runs", "Stop a run."),
+        Command("studies", "tune", "List the studies of this project, newest first."),
     ),
     "Models": (
         Command("models", "models", "List the registered models, or the versions of one."),
         Command("fetch", "models", "Copy a registered model into a directory."),
+        Command("register", "models", "Register the model of a completed run."),
         Command("delete", "models", "Delete a model version. Its number is not reused."),
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),

@@ -35,6 +35,12 @@ def model_references(prefix: str = "", **_: Any) -> list[str]:
     return [f"{name}:{version}" for version in sorted(versions, key=int)]
 
 
+def model_versions(prefix: str = "", **_: Any) -> list[str]:
+    """Return every version in the local registry as ``name:version``, those of one name after a colon."""
+    names = [prefix.partition(":")[0]] if ":" in prefix else [n for n in model_names() if n.startswith(prefix)]
+    return [reference for name in names for reference in model_references(f"{name}:")]
+
+
 def model_files(prefix: str = "", **_: Any) -> list[str]:
     """Return registered models and npz files."""
     from argcomplete.completers import FilesCompleter

@@ -9,7 +9,7 @@ from trainer.cli.completers import datasets, known_datasets
 from trainer.cli.parsing import Parser, add_json, complete_with
 from trainer.console.download import DownloadProgress
 from trainer.console.output import note, print_json, say, size, table, warn
-from trainer.data import catalogue_status, download, verify
+from trainer.data import MIRRORS_VARIABLE, catalogue_status, download, verify
 
 
 def add_data(parser: Parser) -> None:
@@ -51,11 +51,13 @@ def _list(*, as_json: bool) -> int:
             f"{item.train_count:,}",
             f"{item.test_count:,}",
             size(item.size) if item.cached else "-",
-            item.directory if item.cached else "not here" if item.mirrors else "made when used",
+            item.directory if item.cached else "made when used" if item.made_here else "not here",
         )
         for item in found
     )
     table(("DATA SET", "TRAINING", "TEST", "SIZE", "WHERE"), rows, right=("TRAINING", "TEST", "SIZE"))
+    if any(not item.cached and not item.mirrors and not item.made_here for item in found):
+        note(f"{MIRRORS_VARIABLE}=off: nothing is downloaded.")
     for item in found:
         for fault in item.faults:
             warn(f"{item.name}: {fault} To repair it: trainer data download {item.name}")

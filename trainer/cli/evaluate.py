@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from trainer.cli.context import store_of
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 from trainer.console.download import DownloadProgress
 from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table, warn
+from trainer.errors import UsageError
 
 if TYPE_CHECKING:
     from trainer.modeluse import Evaluation, Prediction
@@ -51,17 +53,20 @@ def add_predict(parser: Parser) -> None:
         "images",
         metavar="FILE",
         nargs="+",
-        type=Path,
         help="PNG or JPEG files of one digit each, of any size; or what it was trained on: pictures, CSV or npy files.",
     )
-    parser.epilog = "How an image is prepared: trainer docs cli"
+    parser.epilog = (
+        "An image of a digit is prepared as MNIST's were: made grey, inverted if the ink is dark, cut out, scaled into "
+        "20 of 28 pixels, and centred by its mass. One of the model's own size on black is used as it is."
+    )
     _add_rest(parser)
 
 
-def predict_command(*, model: str, images: list[Path], network: str | None, as_json: bool, **flags: Any) -> None:
+def predict_command(*, model: str, images: list[str], network: str | None, as_json: bool, **flags: Any) -> None:
     """Classify images."""
+    paths = [_image(name) for name in images]
     opened = modeluse.open_model(model, lambda: store_of(flags), network)
-    found = modeluse.predict(opened, images)
+    found = modeluse.predict(opened, paths)
     for item in found:
         for text in item.notes:
             warn(f"{item.path}: {text}")
@@ -69,6 +74,16 @@ def predict_command(*, model: str, images: list[Path], network: str | None, as_j
         print_json(found)
     else:
         print_predictions(found, opened.classes)
+
+
+def _image(name: str) -> Path:
+    if name == "-" or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        what = "Standard input" if name == "-" else f"The address {name}"
+        raise UsageError(f"{what} can't be read as an image.", "Save it to a file, and give the file.")
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory.", f"Give its files: {path}/*.png")
+    return path
 
 
 def print_evaluation(found: Evaluation) -> None:

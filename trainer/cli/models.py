@@ -7,31 +7,40 @@ from pathlib import Path
 from typing import Any
 
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
-from trainer.cli.completers import model_names, model_references
-from trainer.cli.context import store_of
-from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
-from trainer.console.output import moment, note, number, print_json, say, size, table
+from trainer.cli.completers import model_references, model_versions
+from trainer.cli.context import configured, open_run, store_of
+from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
+from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 
 
 def add_models(parser: Parser) -> None:
     """Declare ``trainer models``."""
-    action = parser.add_argument("name", metavar="NAME", nargs="?", help="List the versions of this model.")
-    complete_with(action, model_names)
+    what = "List the versions of this model, or show one: NAME or NAME:VERSION."
+    complete_with(parser.add_argument("name", metavar="NAME", nargs="?", help=what), model_references)
     _add_registry(parser)
     add_json(parser, "Print every version as JSON.")
 
 
 def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
-    """List models, or the versions of one."""
+    """List models, or the versions of one, or show one version."""
+    name, wanted = (name, None) if name is None else parse_model_reference(name)
     store = store_of(flags)
     versions = store.versions(name)
     for problem in store.damaged():
         note(f"{problem} To set it aside: trainer doctor --repair")
     if name is not None and not versions:
         raise NotFoundError(f"There is no model {name!r} in the {store.name} registry.", "See: trainer models")
+    if wanted is not None:
+        versions = [version for version in versions if version.version == wanted]
+        if not versions:
+            raise NotFoundError(
+                f"There is no version {wanted} of {name!r} in the {store.name} registry.", f"See: trainer models {name}"
+            )
     if as_json:
         print_json(versions)
+    elif wanted is not None:
+        print_version(versions[0])
     elif not versions:
         note(f"No models in the {store.name} registry. Train one: trainer run")
     elif name is None:
@@ -68,10 +77,31 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
     note(f"{fetched.model.reference}: {state}, sha256 {fetched.model.sha256}")
 
 
+def add_register(parser: Parser) -> None:
+    """Declare ``trainer register``."""
+    add_reference(parser, "whose outputs/model.npz is registered")
+    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: chainer-dnn-mnist).")
+    add_json(parser)
+
+
+def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
+    """Register a run's model. A run that has been registered keeps its version."""
+    from trainer.tune.driver import register  # for this command alone
+
+    run = open_run(reference)
+    run.info()
+    _, config = configured({"model_name": model_name})
+    model = register(run.folder, run.backend, config["model_name"])
+    if as_json:
+        print_json(model)
+    else:
+        note(f"{model.name}:{model.version} is run {run.run_id}'s, sha256 {model.sha256}")
+
+
 def add_delete(parser: Parser) -> None:
     """Declare ``trainer delete``."""
     what = "The version to delete. Its number is required."
-    complete_with(parser.add_argument("model", metavar="NAME:VERSION", help=what), model_references)
+    complete_with(parser.add_argument("model", metavar="NAME:VERSION", help=what), model_versions)
     _add_registry(parser)
     add_json(parser)
 
@@ -129,6 +159,26 @@ def print_versions(versions: list[ModelVersion]) -> None:
     )
     head = ("MODEL", "ACCURACY", "DATA SET", "SIZE", "SHA256", "RUN", "CREATED", "TAGS")
     table(head, rows, right=("ACCURACY", "SIZE"))
+
+
+def print_version(version: ModelVersion) -> None:
+    """Print all that is recorded of one version."""
+    listed = {
+        "Metrics": "  ".join(f"{name} {number(value)}" for name, value in version.metrics.items()),
+        "Versions": "  ".join(f"{name} {value}" for name, value in version.versions.items()),
+        "Tags": "  ".join(f"{name}={value}" for name, value in version.tags.items()),
+    }
+    pairs = [
+        ("Model", version.reference),
+        ("Created", moment(version.created)),
+        ("Size", size(version.size)),
+        ("SHA256", version.sha256),
+        ("Run", f"{version.run_id} ({version.backend})"),
+        ("Data set", version.dataset or "none"),
+        ("Snapshot", f"sha256 {version.snapshot}"),
+        *((label, value) for label, value in listed.items() if value),
+    ]
+    facts([(label, inline(value)) for label, value in pairs])
 
 
 def _accuracy(version: ModelVersion) -> str:

@@ -16,6 +16,13 @@ from trainer.errors import TrainerError, UsageError
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING
 
+# What the tutorial's script and other programs call some options, for a hint.
+_OTHER_NAMES = {
+    **{"--gpu": "--device cuda", "--gpus": "--device cuda", "--gpu_id": "--device cuda", "-g": "--device cuda"},
+    **{"--cpu": "--device cpu", "--learning-rate": "--lr", "--learning_rate": "--lr", "-e": "--epochs"},
+    **{"-b": "--batchsize", "--batch-size": "--batchsize", "--data": "--dataset", "--follow": "--logs"},
+}
+
 
 class Help(argparse.HelpFormatter):
     """Help laid out the same on every supported Python."""
@@ -134,7 +141,10 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"Unexpected argument {word!r}.", f"Did you mean: {self.prog} --script {word}")
             dashes = " Arguments of the script follow two dashes: -- ARGS" if self._passes_on else ""
             raise UsageError(f"Unexpected argument {word!r}.", f"See: {self.prog} --help.{dashes}")
-        meant = closest(word.partition("=")[0], self._option_string_actions)
+        typed = word.partition("=")[0]
+        meant = _OTHER_NAMES.get(typed)
+        if meant is None or meant.split()[0] not in self._option_string_actions:
+            meant = closest(typed, self._option_string_actions)
         hint = f"Did you mean {meant}? See: {self.prog} --help" if meant else f"See: {self.prog} --help"
         raise UsageError(f"There is no option {word}.", hint)
 

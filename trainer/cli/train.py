@@ -18,6 +18,7 @@ from trainer.console.download import DownloadProgress
 from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
 from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
+from trainer.errors import UsageError
 from trainer.provision import ensure_chainer
 from trainer.submission import JobRequest, Prepared, prepare, resume, submit
 
@@ -41,6 +42,11 @@ def add_run(parser: Parser) -> None:
 
 def add_resume(parser: Parser) -> None:
     """Declare ``trainer resume``."""
+    parser.epilog = (
+        "The included script continues from its checkpoint. A script of your own finds the earlier run's outputs in "
+        "_trainer_job/resume/ and is told so by its own arguments: "
+        "trainer resume RUN -- --resume _trainer_job/resume/snapshot_iter_100"
+    )
     add_reference(parser, "to continue")
     add_backend(parser, "Where it continues", default="where it was")
     _add_following(parser)
@@ -56,6 +62,7 @@ def add_package(parser: Parser) -> None:
 
 def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
     """Submit a job and follow it."""
+    _check_following(options)
     following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
     script_args = options.pop("script_args")
     home, config = configured(options)
@@ -80,6 +87,7 @@ def resume_command(
     **options: Any,
 ) -> int:
     """Continue a run from its checkpoint, as a new run."""
+    _check_following({"detach": detach, "logs": logs})
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
@@ -131,6 +139,13 @@ def _start(
         print_detached(run, as_json=as_json)
         return 0
     return follow_to_the_end(run, logs=logs, as_json=as_json)
+
+
+def _check_following(options: dict[str, Any]) -> None:
+    if options["detach"] and options["logs"]:
+        raise UsageError(
+            "--logs shows nothing with --detach.", "Leave one out, and see the output with: trainer logs -f"
+        )
 
 
 def _add_what(parser: Parser) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from trainer.advice import advice
 from trainer.console.epochs import Epochs
 from trainer.console.output import note, print_error, print_json, say
-from trainer.console.summary import FLAGS, as_object, print_failure, print_summary
+from trainer.console.summary import FLAGS, as_object, kept_path, print_failure, print_summary
 from trainer.console.view import View, make_view
 from trainer.errors import InterruptedRunError, RunFailedError
 from trainer.records import RunStatus
@@ -125,7 +125,7 @@ def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
         began = time.monotonic()
         info = run.info()
         for line in log.lines(final=info.status.terminal) if logs else ():
-            view.log(line)
+            view.log(kept_path(line, run))
         complete = epochs.add(run.metrics(), ended=info.status.terminal)
         progress = epochs.progress(run.progress())
         view.progress(info, progress, epochs.latest)

@@ -28,6 +28,8 @@ from trainer.console.output import (
     number,
     paint,
 )
+from trainer.errors import TrainerError
+from trainer.host import elsewhere
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -40,6 +42,8 @@ FLAGS = "flags"
 _ACCURACY = "Accuracy"
 # What else than pictures a model is asked with, by the kind of data that it was trained on.
 _EXAMPLES = {"table": "ROWS.csv"}
+# Of no use once the process has ended.
+_OF_THE_PROCESS = ("pid", "supervisor_pid")
 # Logged, as the tutorial does, but already on the command line.
 _GIVEN = ("Batch size", "Epochs")
 
@@ -87,7 +91,7 @@ def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
     """Print where a failed run's log is, and its last lines if ``tail``."""
     lines = info.failure.log_tail if info.failure and tail else ()
     for line in lines[-15:]:
-        note(f"  | {log_line(line, sys.stderr)}")
+        note(f"  | {log_line(kept_path(line, run), sys.stderr)}")
     if run.folder.log_path.exists():
         note(f"Full log: {relative(run.folder.log_path)}")
 
@@ -95,6 +99,15 @@ def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
 def curves_of(run: Run) -> str:
     """Return the learning curves as text; empty if there are none to draw."""
     return modeluse.curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
+
+
+def kept_path(line: str, run: Run) -> str:
+    """Return a line of a log in which files of the job's working directory are named where they stay.
+
+    A traceback names the script in ``work/``, which is removed when the run has ended; the same files lie in the
+    snapshot.
+    """
+    return line.replace(f"{run.folder.path}/work/", f"{run.folder.snapshot}/")
 
 
 def relative(path: Path) -> str:
@@ -111,10 +124,21 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     yield "Run", f"{info.run_id}  {paint(info.status, colour.get(info.status, BOLD))}{took} ({info.backend})"
     if info.failure:
         yield "Failure", info.failure.message
+    if info.stopped:
+        value, bound = ("-" if each is None else f"{each:.6g}" for each in (info.stopped.value, info.stopped.bound))
+        yield "Stopped", f"by {info.stopped.by} at step {info.stopped.step}: {value}, bound {bound}"
+    if detailed and info.study:
+        yield "Study", f"{info.study}, trial {info.trial}"
     if detailed:
         yield "Experiment", info.experiment
         yield "Command", shlex.join([job.script, *job.arguments])
         yield "Created", moment(info.created)
+        if info.host:
+            yield (
+                "Host",
+                inline(info.host.name)
+                + (" (another machine: the last known status is shown)" if elsewhere(info) else ""),
+            )
         if info.resumed_from:
             yield "Resumed from", info.resumed_from
         if job.tags:
@@ -122,10 +146,13 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Snapshot", f"sha256 {info.snapshot}"
     yield from _metrics(run.latest_metrics(), detailed=detailed)
     if info.dataset:
-        yield "Data set", info.dataset + (f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note else "")
+        # Whoever follows a run has read the note as a warning.
+        told = f"\n{paint(job.dataset_note, YELLOW)}" if job.dataset_note and detailed else ""
+        yield "Data set", info.dataset + told
     if detailed:
         for label, value in info.detail.items():
-            if label != FLAGS and value is not None:
+            over = info.status.terminal and label in _OF_THE_PROCESS
+            if label != FLAGS and value is not None and not over:
                 yield label.replace("_", " ").capitalize(), _detail(value)
         for text in info.warnings:
             yield "Warning", text
@@ -133,9 +160,11 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     if outputs:
         some = ", ".join(map(inline, outputs)) if detailed else f"{len(outputs)} file{'s' * (len(outputs) != 1)}"
         yield "Outputs", f"{relative(run.folder.outputs)}/  ({some})"
+    deleted = detailed and _model_is_deleted(run, info)
     if info.model:
-        yield "Model", f"{paint(f'{info.model.name}:{info.model.version}', BOLD)}  sha256 {info.model.sha256[:16]}..."
-    following = "\n".join(_next(run, info))
+        reference = paint(f"{info.model.name}:{info.model.version}", BOLD)
+        yield "Model", f"{reference}{' (deleted)' if deleted else ''}  sha256 {info.model.sha256[:16]}..."
+    following = "" if deleted else "\n".join(_next(run, info))
     if following:
         yield "Next", following
 
@@ -146,6 +175,17 @@ def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tup
     rest = [(name, value) for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)]
     if rest:
         yield "Metrics", "  ".join(f"{inline(name)} {_short(value)}" for name, value in rest)
+
+
+def _model_is_deleted(run: Run, info: RunInfo) -> bool:
+    """Whether the registered version is gone; a registry that is elsewhere is not asked."""
+    if info.model is None or run.backend.remote:
+        return False
+    try:
+        versions = run.backend.store().versions(info.model.name)
+    except TrainerError:
+        return False
+    return all(version.version != info.model.version for version in versions)
 
 
 def _next(run: Run, info: RunInfo) -> list[str]:

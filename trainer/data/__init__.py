@@ -36,5 +36,5 @@ __all__ = [
 
 
 def decoded_dir() -> str:
-    """Return the folder of decompressed copies; a local run gets it as ``TRAINER_DECODED_DIR``."""
-    return str(Cache.from_environment().decoded)
+    """Return the folder of decompressed copies, empty without one; a local run gets it as ``TRAINER_DECODED_DIR``."""
+    return str(Cache.from_environment().decoded or "")

@@ -29,8 +29,10 @@ from pathlib import Path
 
 import msgspec
 
+from trainer import recordfile
 from trainer.data.catalogue import CatalogueEntry, CatalogueFile
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DamagedRecordError
+from trainer.home import expanded, user_home
 from trainer.locks import locked
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, find_file
@@ -61,12 +63,12 @@ class Cache:
     """The data sets of one root.
 
     Args:
-        root: Where this program writes.
+        root: Where this program writes; None for a user who has no place for it.
         given: A directory of the user's that itself holds the four files, or None.
     """
 
-    def __init__(self, root: Path, given: Path | None = None) -> None:
-        self.root = root
+    def __init__(self, root: Path | None, given: Path | None = None) -> None:
+        self._root = root
         self.given = given
 
     @classmethod
@@ -74,30 +76,55 @@ class Cache:
         """Return the cache of this user."""
         import platformdirs
 
-        default = platformdirs.user_cache_path("trainer") / "data"
+        has_place = os.environ.get("XDG_CACHE_HOME") or user_home() is not None
+        default = platformdirs.user_cache_path("trainer") / "data" if has_place else None
         named = os.environ.get(DATA_DIR_VARIABLE)
         if not named:
             return cls(default)
-        directory = Path(named).expanduser().absolute()
+        directory = expanded(Path(named)).absolute()
         return cls(default, directory) if _holds_files(directory) else cls(directory)
 
     @property
-    def decoded(self) -> Path:
-        """Where decompressed copies lie."""
-        return self.root / "decoded"
+    def root(self) -> Path:
+        """Where this program writes.
+
+        Raises:
+            ConfigError: There is no place for it.
+        """
+        if self._root is None:
+            raise ConfigError(
+                "There is no home directory to keep data sets in.",
+                f"Set {DATA_DIR_VARIABLE} to a directory that can be written.",
+            )
+        return self._root
+
+    @property
+    def writable(self) -> bool:
+        """Whether there is a root at all."""
+        return self._root is not None
+
+    @property
+    def decoded(self) -> Path | None:
+        """Where decompressed copies lie, or None."""
+        return self._root / "decoded" if self._root else None
 
     @cached_property
     def stamps(self) -> Stamps:
         """The digests computed so far."""
-        return Stamps(self.root / "verified")
+        return Stamps(self._root / "verified" if self._root else None)
 
     def folder(self, entry: CatalogueEntry) -> Path:
         """Return where a data set lies, or would."""
         return self.root / entry.name
 
     def find(self, entry: CatalogueEntry) -> tuple[Path, dict[str, Path]] | None:
-        """Return a data set's directory and its verified files by name, or None if it isn't whole here."""
-        for directory in (self.given, self.folder(entry)):
+        """Return a data set's directory and its verified files by name, or None if it isn't whole here.
+
+        Raises:
+            ConfigError: There is no place where it could be.
+        """
+        directories = (self.given, self.folder(entry) if self._root or not self.given else None)
+        for directory in directories:
             if directory is not None:
                 states = self.inspect(entry, directory)
                 files = {state.expected.name: state.path for state in states if state.path and not state.fault}
@@ -197,15 +224,18 @@ class _Stamp(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_STAMP = msgspec.json.Decoder(_Stamp)
+
+
 class Stamps:
     """The stamps in one folder.
 
     Args:
-        folder: Made when the first stamp is written; one that can't be written costs time only.
+        folder: Made when the first stamp is written; one that can't be written, or None, costs time only.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder or Path(os.devnull, "stamps")
 
     def digest(self, path: Path, *, largest: int, afresh: bool = False) -> str:
         """SHA-256 of the file's decompressed content, in hexadecimal.
@@ -221,8 +251,8 @@ class Stamps:
         stamp_path = self._folder / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
         before = _stamp(path, "")
         if not afresh and before is not None:
-            with contextlib.suppress(OSError, msgspec.DecodeError):
-                known = msgspec.json.decode(stamp_path.read_bytes(), type=_Stamp)
+            with contextlib.suppress(OSError, DamagedRecordError):
+                known = recordfile.read(stamp_path, _STAMP)
                 if msgspec.structs.replace(known, sha256="") == before:
                     return known.sha256
         sha256 = content_digest(path, largest)

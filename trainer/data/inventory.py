@@ -12,6 +12,7 @@ from trainer.data.mirrors import Patience, mirrors_of, without_secrets
 from trainer.data.resolution import ensure, resolve
 from trainer.data.transfer import ProgressDisplay, Silent
 from trainer.errors import UsageError
+from trainer.home import expanded
 from trainer.runtime.datasets.files import FILES, find_file
 
 
@@ -28,7 +29,8 @@ class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
         directory: Where it lies, or would.
         size: Bytes on disk; 0 if it isn't here.
         digest: As recorded on runs; None if it isn't here.
-        mirrors: Where it would be fetched from; empty for what is made here.
+        mirrors: Where it would be fetched from; empty for what is made here, and where mirrors are off.
+        made_here: Whether it needs no mirror: it is made of what is installed.
         faults: What is wrong with the files that are here.
     """
 
@@ -42,6 +44,7 @@ class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     digest: str | None
     mirrors: tuple[str, ...]
+    made_here: bool
     faults: tuple[str, ...]
 
 
@@ -133,7 +136,7 @@ def _verify_directory(where: str, cache: Cache) -> VerifyReport:
     from trainer.runtime.datasets import idx
     from trainer.runtime.faults import RuntimeFault
 
-    directory = Path(where).expanduser()
+    directory = expanded(Path(where))
     together, name = None, directory.resolve().name
     try:
         name = resolve(where).name
@@ -171,8 +174,11 @@ def _verify_directory(where: str, cache: Cache) -> VerifyReport:
 
 def _status(entry: CatalogueEntry, cache: Cache) -> DatasetStatus:
     found = cache.find(entry)
-    directory = found[0] if found else cache.folder(entry)
-    faults = [state.fault for state in cache.inspect(entry, directory) if state.path and state.fault]
+    if found is None and cache.given is not None and not cache.writable:
+        directory, faults = cache.given, []  # another data set lies there
+    else:
+        directory = found[0] if found else cache.folder(entry)
+        faults = [state.fault for state in cache.inspect(entry, directory) if state.path and state.fault]
     return DatasetStatus(
         name=entry.name,
         description=entry.description,
@@ -184,5 +190,6 @@ def _status(entry: CatalogueEntry, cache: Cache) -> DatasetStatus:
         size=sum(path.stat().st_size for path in found[1].values()) if found else 0,
         digest=entry.digest if found else None,
         mirrors=tuple(without_secrets(url) for url in mirrors_of(entry)),
+        made_here=not entry.mirrors,
         faults=tuple(faults),
     )

@@ -15,6 +15,7 @@ from trainer.data.catalogue import CATALOGUE, CatalogueEntry, set_digest
 from trainer.data.mirrors import MIRRORS_VARIABLE, Patience, answering, mirrors_of, without_secrets
 from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
+from trainer.home import expanded
 from trainer.job import DataRecord
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_file, find_files
@@ -133,7 +134,7 @@ def resolve_for_script(where: str) -> tuple[Path, str]:
         raise RuntimeFault(error.message, error.hint) from error
     if found.note:
         print(f"warning: {found.note}", file=sys.stderr)  # noqa: T201
-    os.environ.setdefault(DECODED_DIR_VARIABLE, str(Cache.from_environment().decoded))
+    os.environ.setdefault(DECODED_DIR_VARIABLE, str(Cache.from_environment().decoded or ""))
     return found.directory, found.name
 
 
@@ -199,7 +200,7 @@ def _make_sample(folder: Path) -> None:
 
 
 def _directory(where: str, cache: Cache) -> ResolvedDataset:
-    directory = Path(where).expanduser()
+    directory = expanded(Path(where))
     if directory.exists() and find_file(directory, FILES[0]) is None:
         from trainer.data import own
 
@@ -211,8 +212,8 @@ def _directory(where: str, cache: Cache) -> ResolvedDataset:
             )
     if directory.is_file():
         raise UsageError(
-            f"{where} is a file that is not read as data.",
-            "Give a CSV file, an npz file, a folder with one folder of pictures per class, or one of four IDX files.",
+            f"{where} is a file.",
+            f"Give a CSV or npz file, or the directory that holds the four IDX files: {directory.parent}",
         )
     if not directory.is_dir():
         near = difflib.get_close_matches(where, CATALOGUE, 1)

@@ -137,7 +137,7 @@ def check_picture(path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path} does not end in .png, .svg or .pdf.", "Name the picture so: --plot picture.png")
     if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"{path} can't be a file: {path.parent} is no directory.", "Make the directory first.")
+        raise UsageError(f"The directory {path.parent} does not exist.", "Make it first.")
 
 
 def _figure(width: float, height: float) -> Figure:

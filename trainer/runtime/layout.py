@@ -6,6 +6,7 @@ A snapshot, which becomes the job's working directory:
     <root>/_trainer_job/trainer/  ``trainer/__init__.py`` and ``trainer/runtime/``, this package
     <root>/_trainer_job/data/     one folder, named after the data set, with four IDX files
     <root>/_trainer_job/resume/   the outputs that a resumed run continues from
+    <root>/_trainer_job/study/    what a trial of a study is to keep
     <root>/outputs/               what the script leaves: its model, its checkpoint, the environment
 
 Everything of ours is under one name that no project uses, so a project's own ``data/`` stays its own.
@@ -53,6 +54,9 @@ JOB_DIR = "_trainer_job"
 LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"
 DATA_DIR = f"{JOB_DIR}/data"
 RESUME_DIR = f"{JOB_DIR}/resume"
+STUDY_DIR = f"{JOB_DIR}/study"
+OBJECTIVE_FILE = "objective.json"
+"""In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
 
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 """The distributions that provide CuPy; only one of them can be installed."""

@@ -18,6 +18,7 @@ from azureml_emulator.api import (
     artifacts,
     blobs,
     compute,
+    environments,
     jobs,
     metrics,
     models,
@@ -45,6 +46,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     arm.datastores,
     sweeps.router,
+    environments.router,
     admin.router,
 )
 ALL_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"]

@@ -50,9 +50,12 @@ def serve(
     """
     settings = settings or Settings()
     if print_env:
+        asked = settings.model_dump(mode="json", exclude_unset=True)
         if "idle_exit" not in settings.model_fields_set:
             settings = settings.model_copy(update={"idle_exit": IDLE_EXIT})
-        _print_environment(start_in_background(state_dir, port, settings=settings, faults=faults))
+        endpoint = start_in_background(state_dir, port, settings=settings, faults=faults)
+        _check_settings(endpoint, asked)
+        _print_environment(endpoint)
         return
     from azureml_emulator.server import run_server
 
@@ -65,6 +68,16 @@ def serve(
         print(NOT_PROVEN, file=sys.stderr, flush=True)
 
     run_server(state, port, settings, faults, announce)
+
+
+def _check_settings(endpoint: Endpoint, asked: dict[str, object]) -> None:
+    has = endpoint.settings.model_dump(mode="json")
+    other = sorted(name for name, value in asked.items() if has[name] != value)
+    if other:
+        raise EmulatorError(
+            f"The emulator that serves {endpoint.state_dir} was started with another {', '.join(other)}.",
+            f"Stop it first: azureml-emulator --state {shlex.quote(str(endpoint.state_dir))} --stop",
+        )
 
 
 def _print_environment(endpoint: Endpoint) -> None:
@@ -101,11 +114,18 @@ def main(arguments: list[str] | None = None) -> int:
         help="print the client's variables, for eval; start an emulator in the background if none serves the state",
     )
     instead.add_argument("--stop", action="store_true", help="stop the emulator that serves the state, and its jobs")
+    parser.add_argument(
+        "--offer-retired-sizes",
+        action="store_true",
+        help="also offer VM sizes that Azure has retired, such as the STANDARD_NC6 of older articles",
+    )
     parser.add_argument("--settings", default="{}", metavar="JSON", help="fields of azureml_emulator.Settings")
     parser.add_argument("--faults", default="{}", metavar="JSON", help="fields of azureml_emulator.Faults")
     options = parser.parse_args(arguments)
     try:
         settings = Settings.model_validate_json(options.settings)
+        if options.offer_retired_sizes:
+            settings = settings.model_copy(update={"offer_retired_sizes": True})
         faults = Faults.model_validate_json(options.faults)
     except ValueError as error:
         parser.error(str(error))

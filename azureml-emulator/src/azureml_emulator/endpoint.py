@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.private import write_atomically
+from azureml_emulator.settings import Settings
 from azureml_emulator.state import CLOUD_NAME, StateDir
 from azureml_emulator.tokens import Scope, TokenAuthority
 
@@ -34,6 +35,7 @@ class EndpointFile(BaseModel):
     ca: Path
     workspace_id: str
     token_lifetime: float
+    settings: Settings = Settings()
     version: int = 1
 
 
@@ -87,6 +89,11 @@ class Endpoint:
     def ca_bundle(self) -> Path:
         """The CAs that were trusted where the emulator was started, and its own."""
         return self._state.client / "ca-bundle.pem"
+
+    @property
+    def settings(self) -> Settings:
+        """What it was started with."""
+        return self._info.settings
 
     @property
     def workspace_id(self) -> str:

@@ -125,6 +125,7 @@ def _serve(
             ca=state.ca,
             workspace_id=service.workspace_id,
             token_lifetime=settings.token_lifetime,
+            settings=settings,
         )
         write_atomically(state.endpoint, info.model_dump_json(indent=2))
         on_ready()

@@ -18,6 +18,7 @@ from azureml_emulator.store.artifacts import ArtifactStore, StoredArtifact
 from azureml_emulator.store.blobs import BlobStore
 from azureml_emulator.store.compute import ComputeStore
 from azureml_emulator.store.database import Database
+from azureml_emulator.store.environments import EnvironmentStore
 from azureml_emulator.store.jobs import JobStore
 from azureml_emulator.store.metrics import MetricStore
 from azureml_emulator.store.models import ModelStore
@@ -25,10 +26,15 @@ from azureml_emulator.store.runs import Run, RunStore
 from azureml_emulator.store.snapshots import SnapshotStore
 from azureml_emulator.store.sweeps import SweepStore
 from azureml_emulator.times import to_epoch, utc_now
-from azureml_emulator.tokens import Scope, TokenAuthority
+from azureml_emulator.tokens import Claims, Scope, TokenAuthority, TokenError
 
+RETURN_GRACE = 300.0
+"""Seconds after a start in which the token of a job is good that expired while there was no emulator to renew it."""
 EXPIRED = -60.0
 """Lifetime, in seconds, of a token or signature that a fault switch wants to be expired."""
+
+
+_LAST_SEEN = "last_seen"
 
 
 class RequestLog:
@@ -98,12 +104,36 @@ class Service:
         self.snapshots = SnapshotStore(self.database, self.blobs)
         self.models = ModelStore(self.database)
         self.computes = ComputeStore(self.database)
+        self.environments = EnvironmentStore(self.database)
         self.jobs = JobStore(self.database)
         self.sweeps = SweepStore(self.database)
         # The SDK caches its latest snapshot by workspace id. A new state needs a new one, or the SDK would build on
         # snapshots that are gone.
         self.created = self.database.meta("created", utc_now())
         self.workspace_id = self.database.meta("workspace_id", str(uuid.uuid4()))
+        self._started = time.time()
+        self._last_seen = float(self.database.meta(_LAST_SEEN, str(self._started)))
+
+    def check_token(self, token: str) -> Claims:
+        """Return the claims of a valid token.
+
+        Raises:
+            TokenError: It is not valid.
+        """
+        try:
+            return self.authority.check(token)
+        except TokenError:
+            now = time.time()
+            if now > self._started + RETURN_GRACE:
+                raise
+            claims = self.authority.check(token, leeway=max(0.0, now - self._last_seen))
+            if claims.scope is not Scope.RUN:
+                raise
+            return claims
+
+    def note_being_here(self) -> None:
+        """Record that there is an emulator now, for the next one to know since when there has been none."""
+        self.database.set_meta(_LAST_SEEN, str(time.time()))
 
     @property
     def discovery_url(self) -> str:

@@ -6,6 +6,8 @@ Settings are fixed for the life of one emulator process. What a test wants to ch
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -26,7 +28,9 @@ class Settings(BaseModel):
         cancel_grace: Time between SIGTERM and SIGKILL for a job that is cancelled or ran out of time.
         default_max_run_duration: Time cap for runs that set none.
         offer_retired_sizes: Whether VM sizes that Azure has retired (STANDARD_NC6) are offered too.
-        blob_overwrite: Whether Put Blob ignores ``If-None-Match: *``.
+        blob_overwrite: Whether a file of a run may be uploaded again: Put Blob ignores ``If-None-Match: *``.
+        job_site: A directory that is put on the PYTHONPATH of jobs, for a ``sitecustomize`` that prepares their Python
+            as an image would. None: none.
         idle_exit: Exit after this long without a request and without an active run. None: never.
     """
 
@@ -46,6 +50,7 @@ class Settings(BaseModel):
     default_max_run_duration: float | None = Field(default=None, gt=0)
     offer_retired_sizes: bool = False
     blob_overwrite: bool = False
+    job_site: Path | None = None
     idle_exit: float | None = Field(default=None, gt=0)
 
     @property

@@ -86,8 +86,12 @@ class TokenAuthority:
         }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
-    def check(self, token: str) -> Claims:
+    def check(self, token: str, leeway: float = 0.0) -> Claims:
         """Return the claims of a valid token.
+
+        Args:
+            token: The token.
+            leeway: Seconds for which one that has expired is still valid.
 
         Raises:
             TokenError: The token is malformed, was signed by another key, or has expired.
@@ -100,6 +104,7 @@ class TokenAuthority:
                 self._key,
                 algorithms=[_ALGORITHM],
                 issuer=ISSUER,
+                leeway=leeway,
                 # One emulator stands in for every audience the SDK asks tokens for.
                 options={"verify_aud": False, "require": ["exp", "iss"]},
             )

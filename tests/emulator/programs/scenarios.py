@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from azureml._restclient.exceptions import ServiceException
-from azureml.core import Experiment, Model, Run, ScriptRunConfig, Workspace
+from azureml.core import Environment, Experiment, Model, Run, ScriptRunConfig, Workspace
 from azureml.core.authentication import TokenAuthentication
 from azureml.core.compute import AmlCompute, ComputeTarget
 from azureml.core.runconfig import MpiConfiguration, RunConfiguration
@@ -326,3 +326,55 @@ def sweep_result(run_id):
         "best": best.id if best else None,
         "sorted": [item["run_id"] for item in run.get_children_sorted_by_primary_metric()],
     }
+
+
+def submit_local(source, script="train.py", arguments=()):
+    configuration = RunConfiguration()
+    configuration.target = "local"
+    configuration.environment.python.user_managed_dependencies = True
+    config = ScriptRunConfig(source, script=script, arguments=list(arguments), run_config=configuration)
+    return Experiment(workspace, "local").submit(config).id
+
+
+def nodes(name):
+    return ComputeTarget(workspace, name).list_nodes()
+
+
+def upload_again(directory):
+    run = Experiment(workspace, "interactive").start_logging(snapshot_directory=None)
+    path = Path(directory, "a.txt")
+    path.write_text("first")
+    run.upload_file("a.txt", str(path))
+    path.write_text("second")
+    try:
+        run.upload_file("a.txt", str(path))
+    finally:
+        run.complete()
+
+
+def register_environment(name, packages, version=None, label=None):
+    environment = Environment(name)
+    for package in packages:
+        environment.python.conda_dependencies.add_pip_package(package)
+    environment.version = version
+    registered = environment.register(workspace)
+    if label:
+        Environment.label(workspace, name, registered.version, [label])
+    return [registered.name, registered.version]
+
+
+def environment(name, version=None, label=None):
+    found = Environment.get(workspace, name, version=version, label=label)
+    return [found.version, list(found.python.conda_dependencies.pip_packages)]
+
+
+def environments():
+    return {name: found.version for name, found in workspace.environments.items()}
+
+
+def submit_with_environment(source, name):
+    cluster()
+    config = ScriptRunConfig(
+        source, script="train.py", compute_target="cpu", environment=Environment.get(workspace, name)
+    )
+    return Experiment(workspace, "tests").submit(config).id

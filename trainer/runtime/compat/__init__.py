@@ -27,7 +27,7 @@ from trainer.runtime.compat.removed_names import PATCHES as _REMOVED_NAMES
 from trainer.runtime.compat.serializers import PATCHES as _SERIALIZERS
 from trainer.runtime.compat.testing import PATCHES as _TESTING
 
-__all__ = ["PATCHES", "Patch", "apply", "apply_to_children"]
+__all__ = ["PATCHES", "SITE", "Patch", "apply", "apply_to_children"]
 
 PATCHES: tuple[Patch, ...] = (
     *(*_IMPORTING, *_FUNCTIONS, *_ITERATORS, *_SERIALIZERS, *_DATASETS, *_TESTING),
@@ -35,7 +35,7 @@ PATCHES: tuple[Patch, ...] = (
 )
 
 # The directory that holds the sitecustomize.py which applies the layer in child interpreters.
-_SITE = Path(__file__).resolve().parent.parent / "site"
+SITE = Path(__file__).resolve().parent.parent / "site"
 
 
 def apply() -> None:
@@ -55,5 +55,5 @@ def apply_to_children() -> None:
     ``PYTHONPATH``, the one way that needs nothing installed on the machine.
     """
     entries = [e for e in os.environ.get("PYTHONPATH", "").split(os.pathsep) if e]
-    if str(_SITE) not in entries:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SITE), *entries])
+    if str(SITE) not in entries:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(SITE), *entries])

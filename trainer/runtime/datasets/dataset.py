@@ -74,7 +74,7 @@ def read_directory(
     Args:
         directory: Where they lie.
         name: What to call the data set; the directory's name if None.
-        class_count: Labels must be smaller than this; by default one more than the largest.
+        class_count: Labels must be smaller than this; by default one more than the largest of training.
         decoded_dir: Folder of decompressed copies; that of the environment if None, and none without one.
 
     Raises:
@@ -86,8 +86,9 @@ def read_directory(
     classes = _class_names(directory)
     class_count = class_count or len(classes) or None
     train = _read_pair(paths[FILES[0]], paths[FILES[1]], class_count, decoded_dir)
-    test = _read_pair(paths[FILES[2]], paths[FILES[3]], class_count, decoded_dir)
-    count = class_count or max(int(labels.max()) for labels in (train[1], test[1])) + 1
+    # A class that only test images have can't be learned: it is an error.
+    count = class_count or int(train[1].max()) + 1
+    test = _read_pair(paths[FILES[2]], paths[FILES[3]], count, decoded_dir)
     if (train[0].shape[1:], train[0].dtype) != (test[0].shape[1:], test[0].dtype):
         raise RuntimeFault(
             f"{paths[FILES[2]]} has images of {_size(test[0])}, and {paths[FILES[0]]} of {_size(train[0])}.",

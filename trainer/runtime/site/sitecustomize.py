@@ -89,5 +89,9 @@ def _run_shadowed_sitecustomize() -> None:
             sys.modules.setdefault(__name__, own)
 
 
-sys.meta_path.insert(0, _Trigger())
+if "AZUREML_RUN_ID" in os.environ and "TRAINER_REPORTING_MAIN" not in os.environ:
+    # A run of Azure ML that our launcher has not started: what it reports is between its script and the SDK.
+    del _LAYERS["azureml"]
+if not any(type(finder).__name__ == _Trigger.__name__ for finder in sys.meta_path):
+    sys.meta_path.insert(0, _Trigger())
 _run_shadowed_sitecustomize()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from chainer.functions import softmax_cross_entropy
 from chainer.training import Extension, Trainer
 from chainer.training.extensions import Evaluator
 
-from trainer.runtime import reporting
+from trainer.runtime import layout, reporting
 from trainer.runtime.faults import RuntimeFault
 
 _SECONDS_BETWEEN_REPORTS = 0.25
@@ -56,11 +58,57 @@ class ClassifierEvaluator(Evaluator):  # type: ignore[misc]
         }
 
 
+class BestEpoch:
+    """Keeps a copy of a link as it was when a metric was best.
+
+    Args:
+        metric: The metric's name.
+        goal: ``max`` or ``min``.
+    """
+
+    def __init__(self, metric: str, goal: str) -> None:
+        self._metric = metric
+        self._sign = 1.0 if goal == "max" else -1.0
+        self._value = -math.inf
+        self._link: chainer.Link | None = None
+        self._copy: chainer.Link | None = None
+
+    @classmethod
+    def of_this_job(cls) -> BestEpoch | None:
+        """Return what the study that this job is a trial of asks for, or None."""
+        job = layout.job_dir()
+        if job is None:
+            return None
+        try:
+            asked = json.loads((job.parent / layout.STUDY_DIR / layout.OBJECTIVE_FILE).read_bytes())
+            return cls(str(asked["metric"]), str(asked["goal"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RuntimeFault(
+                f"{layout.OBJECTIVE_FILE} of this study can't be read: {error}", "start it again"
+            ) from error
+
+    def see(self, name: str, value: float, link: chainer.Link) -> None:
+        """Keep ``link`` as it is, if ``value`` is the best so far of the metric. NaN never is."""
+        if name == self._metric and self._sign * float(value) > self._value:
+            self._value = self._sign * float(value)
+            self._link, self._copy = link, link.copy(mode="copy")
+
+    def restore(self) -> None:
+        """Put the best parameters back."""
+        if self._link is not None:
+            self._link.copyparams(self._copy)
+
+
 class Metrics(Extension):  # type: ignore[misc]
     """Logs what Chainer's ``LogReport`` collects as metrics of the run, and tells how far training is.
 
     Batch size and number of epochs are logged at the start, every new entry of the log when it is made, and
     epoch, speed and latest loss a few times per second.
+
+    In a trial of a study whose best epoch counts (``trainer tune --best any``), the parameters of that epoch are put
+    back when training ends, so that it is they that the script saves.
 
     Args:
         names: Metric name to key in the report, for example ``{"Accuracy": "validation/main/accuracy"}``.
@@ -80,6 +128,7 @@ class Metrics(Extension):  # type: ignore[misc]
         self._logged = 0
         # Time and iteration of the latest progress reports, the first of them that long ago.
         self._reports: deque[tuple[float, int]] = deque()
+        self._best = BestEpoch.of_this_job()
 
     def initialize(self, trainer: Trainer) -> None:
         """Log what is known before the first batch, and start the clock; called by the trainer."""
@@ -113,7 +162,14 @@ class Metrics(Extension):  # type: ignore[misc]
                         f"it has {', '.join(entry)}",
                     )
                 self._run.log(name, entry[key], step=entry["epoch"])
+                if self._best is not None:
+                    self._best.see(name, entry[key], trainer.updater.get_optimizer("main").target)
             self._logged += 1
+
+    def finalize(self) -> None:
+        """Put the best epoch's parameters back, where a study asks for them; called by the trainer."""
+        if self._best is not None:
+            self._best.restore()
 
     def _progress(self, trainer: Trainer) -> None:
         updater = trainer.updater

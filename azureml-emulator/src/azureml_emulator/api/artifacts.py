@@ -12,7 +12,15 @@ from fastapi import Query
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import not_found
-from azureml_emulator.store.artifacts import Artifact, ArtifactPaths, BatchArtifacts, ContentInfo, StoredArtifact
+from azureml_emulator.store.artifacts import (
+    Artifact,
+    ArtifactPaths,
+    BatchArtifacts,
+    ContentInfo,
+    ErrorDetail,
+    ErrorResponse,
+    StoredArtifact,
+)
 
 BASE = f"/artifact/v2.0{WORKSPACE}/artifacts"
 ContinuationToken = Annotated[str | None, Query(alias="continuationToken")]
@@ -27,11 +35,24 @@ router = guarded_router("Artifacts", access=DATA_PLANE)
 )
 def create_artifacts(origin: str, container: str, body: ArtifactPaths, service: ServiceDep) -> BatchArtifacts:
     asked = {item.path: service.artifacts.reserve(origin, container, item.path) for item in body.paths}
+    # As Azure answers: an artifact is written once, and whoever writes it again is told before he uploads anything.
+    taken = {
+        path: ErrorResponse(
+            error=ErrorDetail(
+                code="UserError",
+                message=f"Resource Conflict: ArtifactId {origin}/{container}/{stored.path} already exists.",
+            )
+        )
+        for path, stored in asked.items()
+        if service.artifacts.has_content(stored) and not service.settings.blob_overwrite
+    }
+    free = {path: stored for path, stored in asked.items() if path not in taken}
     return BatchArtifacts(
-        artifacts={path: _artifact(stored) for path, stored in asked.items()},
+        artifacts={path: _artifact(stored) for path, stored in free.items()},
         artifact_content_information={
-            path: _content(stored, service.write_url(stored.blob_key)) for path, stored in asked.items()
+            path: _content(stored, service.write_url(stored.blob_key)) for path, stored in free.items()
         },
+        errors=taken,
     )
 
 

@@ -46,7 +46,7 @@ def _claims(request: Request) -> Claims:
     if scheme.lower() != "bearer" or not token:
         raise ServiceError(401, "AuthenticationFailed", "A bearer token is required.")
     try:
-        claims = service.authority.check(token.strip())
+        claims = service.check_token(token.strip())
     except TokenError as error:
         raise ServiceError(401, "InvalidAuthenticationToken", f"The bearer token is not valid: {error}") from None
     request.scope["emulator.claims"] = claims

@@ -13,7 +13,7 @@ from fastapi import File, Query, Response, UploadFile
 
 from azureml_emulator.api.common import DATA_PLANE, MAX_BODY, WORKSPACE, ServiceDep, guarded_router, max_body
 from azureml_emulator.errors import bad_request
-from azureml_emulator.jobs.submission import request_cancel, submit
+from azureml_emulator.jobs.submission import request_cancel, submit, submit_local
 from azureml_emulator.store.jobs import SnapshotRunRequest, SubmittedRun
 from azureml_emulator.store.snapshots import MAX_BYTES
 
@@ -60,6 +60,32 @@ def submit_zip(
         parent_run_id=definition.get("ParentRunId"),
     )
     return SubmittedRun(run_id=run.run_id)
+
+
+@router.post(f"{BASE}/localrun", summary="`Experiment.submit` of a configuration with the target `local`")
+@max_body(MAX_BYTES + MAX_BODY)
+def submit_to_client(
+    experiment: str,
+    service: ServiceDep,
+    files: Annotated[list[UploadFile], File()],
+    run_id: Annotated[str, Query(alias="runId")],
+) -> Response:
+    definition = next((item for item in files if item.filename == "definition.json"), None)
+    if definition is None:
+        raise bad_request("The submission has no definition.json.")
+    try:
+        found = json.loads(definition.file.read())
+        configuration = dict(found["Configuration"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise bad_request(f"The submission can't be read: {error}") from None
+    archive = submit_local(
+        service,
+        experiment=experiment,
+        run_id=run_id,
+        configuration=configuration,
+        parent_run_id=found.get("ParentRunId"),
+    )
+    return Response(archive, media_type="application/zip")
 
 
 @router.post(f"{BASE}/runId/{{run_id}}/cancel", summary="`Run.cancel`")

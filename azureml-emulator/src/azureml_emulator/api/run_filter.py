@@ -14,6 +14,11 @@ from azureml_emulator.store.runs import Run
 
 Predicate = Callable[[Run], bool]
 
+# A tag's name may have spaces in it, and the SDK neither quotes nor escapes it. Its values are in quotes, or null.
+_TAG_COMPARISON = re.compile(
+    r"\s*((?:tags|properties|runtypev2/traits)/.+?) (eq|ne) (null|\".*?\")\s*(?=\)|$| and | or )",
+    re.IGNORECASE | re.DOTALL,
+)
 _COMPARISON = re.compile(r"\s*(\S+) (eq|ne|ge|gt|le|lt) (.*?)\s*(?=\)|$| and | or )")
 _FIELDS: dict[str, Callable[[Run], str | None]] = {
     "runid": lambda run: run.run_id,
@@ -84,7 +89,7 @@ class _Parser:
             if not self._skip(")"):
                 raise bad_request(f"The filter lacks a parenthesis at {self.rest!r}.")
             return inner
-        match = _COMPARISON.match(self.rest)
+        match = _TAG_COMPARISON.match(self.rest) or _COMPARISON.match(self.rest)
         if match is None:
             raise bad_request(f"The filter is not emulated, from {self.rest!r} on.")
         self.rest = self.rest[match.end() :]
@@ -99,7 +104,11 @@ class _Parser:
 
 
 def _comparison(field: str, operator: str, value: str) -> Predicate:
-    literal = None if value == "null" else value.strip("'\"")
+    literal = None if value == "null" else _unquoted(value)
+    if field.lower().startswith("runtypev2/traits/"):
+        # The SDK asks for a trait by "ne null or eq null".
+        trait = field[len("runtypev2/traits/") :]
+        return lambda run: run.run_type_v2 is not None and trait in run.run_type_v2.traits
     group, _, name = field.partition("/")
     if group.lower() in ("tags", "properties") and name and operator in ("eq", "ne"):
         return _mapping_comparison(group.lower(), name, operator, literal)
@@ -121,6 +130,10 @@ def _comparison(field: str, operator: str, value: str) -> Predicate:
         "lt": lambda run: run.created_utc < moment,
     }
     return compare[operator]
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def _mapping_comparison(mapping: str, name: str, operator: str, literal: str | None) -> Predicate:

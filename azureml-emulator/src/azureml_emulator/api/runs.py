@@ -14,7 +14,8 @@ from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guard
 from azureml_emulator.api.run_filter import run_filter, sort_runs
 from azureml_emulator.bodies import Page
 from azureml_emulator.errors import ServiceError, bad_request
-from azureml_emulator.jobs.submission import check_run_id
+from azureml_emulator.jobs.local import TARGET as LOCAL_TARGET
+from azureml_emulator.jobs.submission import check_run_id, request_cancel
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
 from azureml_emulator.store.runs import (
@@ -187,8 +188,12 @@ def post_event(experiment: str, run_id: str, event: RunEvent, service: ServiceDe
         service.runs.update(run_id, lambda run: run.warnings.append(Warn(source="script", message=message)))
     elif kind == "Start" or kind in _ENDING_EVENTS:
         # How a submitted run goes on is for the service to say, not for its script.
-        if service.jobs.find(run_id) is None:
+        job = service.jobs.find(run_id)
+        if job is None:
             service.runs.set_status(run_id, _ENDING_EVENTS.get(kind, RunStatus.RUNNING))
+        elif job.compute == LOCAL_TARGET and kind == "Canceled":
+            # A local run has no other way to be cancelled.
+            request_cancel(service, run_id)
     else:
         raise bad_request(f"Event {event.name!r} is not emulated.")
     return Response()

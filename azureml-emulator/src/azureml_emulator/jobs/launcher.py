@@ -8,6 +8,10 @@
 its metrics, because the SDK flushes them nowhere else. DIRECTORIES is a comma-separated list of folders whose files
 are streamed to the run while the script is running.
 
+While nothing listens where the service was, a job waits for it: an emulator may have been stopped or killed, and the
+next one on its state takes the same port. Without that, the SDK gives up after a minute, and what the job had to say is
+lost.
+
 Imports nothing of the package: it is started by its path, by the job's interpreter.
 """
 
@@ -15,18 +19,69 @@ from __future__ import annotations
 
 import os
 import runpy
+import socket
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 UPLOAD_GRACE = 30.0
 """Seconds that the SDK has after a script's end to upload what the script wrote into watched folders."""
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+SERVICE = "AZUREML_SERVICE_ENDPOINT"
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks whether the service is back."""
+_HERE = Path.cwd()
+
+
+def wait_for_service() -> bool:
+    """Wait until something listens where the service is; False if it can't come back, for its state is gone."""
+    service = urlsplit(os.environ.get(SERVICE, ""))
+    if not service.hostname or not service.port:
+        return True
+    while True:
+        try:
+            socket.create_connection((service.hostname, service.port), timeout=60).close()
+        except ConnectionRefusedError:
+            if not _HERE.exists():
+                return False
+            time.sleep(LOOK_INTERVAL)
+        except OSError:
+            return True  # whatever that is, the request itself will say so
+        else:
+            return True
+
+
+def be_patient() -> None:
+    """Make every request to the service that finds nobody listening wait and try again. Nothing had been sent yet."""
+    from requests import ConnectionError as RequestsConnectionError
+    from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
+    from urllib3.exceptions import NewConnectionError
+
+    service = urlsplit(os.environ.get(SERVICE, ""))
+    send_at_once = HTTPAdapter.send
+
+    def send(self: HTTPAdapter, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
+        url = urlsplit(request.url or "")
+        is_ours = (url.hostname, url.port) == (service.hostname, service.port)
+        while True:
+            try:
+                return send_at_once(self, request, *arguments, **options)
+            except RequestsConnectionError as error:
+                reason = getattr(error.args[0], "reason", None) if error.args else None
+                if not is_ours or not isinstance(reason, NewConnectionError) or not wait_for_service():
+                    raise
+
+    HTTPAdapter.send = send  # type: ignore[method-assign]
 
 
 def run_script(directories: str, script: str, arguments: list[str]) -> None:
     """Run a script as ``__main__`` inside the run-history context."""
+    be_patient()
     from azureml.history._tracking import get_history_context_manager
 
     # Folders to watch must exist, or the SDK's watcher complains once a second.
@@ -40,6 +95,8 @@ def run_script(directories: str, script: str, arguments: list[str]) -> None:
         try:
             runpy.run_path(script, run_name="__main__")
         finally:
+            # The SDK's own limits on flushing count from here.
+            wait_for_service()
             limit_upload(UPLOAD_GRACE)
 
 
@@ -70,10 +127,16 @@ def release() -> None:
 
     A failed upload does not fail the run: the emulator picks up from the working directory what did not arrive.
     """
+    be_patient()
+    from azureml.exceptions import AzureMLException
     from azureml.history._tracking import execute_job_release
 
+    wait_for_service()
     try:
         execute_job_release()
+    except AzureMLException as error:
+        # Such as a file that the script has uploaded itself, under the name that it has in ./outputs.
+        sys.stderr.write(f"Uploading ./outputs: {error.message}\n")
     except Exception:
         traceback.print_exc()
 

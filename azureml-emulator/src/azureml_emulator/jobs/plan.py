@@ -144,6 +144,13 @@ _KEPT_PREFIXES = ("LC_", "CUDA_", "CUPY_", "NVIDIA_", "NCCL_", "OMP_", "OPENBLAS
 _LOOPBACK = "127.0.0.1,localhost"
 
 
+def kept_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of an environment that a process of a job may have."""
+    kept = {name: value for name, value in inherited.items() if name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES)}
+    # A proxy's URL may have a password in it.
+    return {name: value for name, value in kept.items() if not (name.lower().endswith("_proxy") and "@" in value)}
+
+
 def job_environment(
     settings: Settings,
     *,
@@ -179,15 +186,16 @@ def job_environment(
         home: HOME of the job.
         distributed: Whether the job has several processes.
     """
-    kept = {name: value for name, value in inherited.items() if name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES)}
+    kept = kept_environment(inherited)
     interpreter_dir = str(Path(sys.executable).parent)
     environment = kept | {
         "PATH": os.pathsep.join(filter(None, (interpreter_dir, kept.get("PATH", os.defpath)))),
         "HOME": str(home),
         "NO_PROXY": _LOOPBACK,
         "no_proxy": _LOOPBACK,
-        "HBI_WORKSPACE_JOB": "true",  # no telemetry, as in Endpoint.env
         "PYTHONUNBUFFERED": "1",
+        # The SDK's own switch against telemetry; another is a file that any program may change.
+        "HBI_WORKSPACE_JOB": "true",
         **requested,
         "REQUESTS_CA_BUNDLE": str(ca_bundle),
         "AZUREML_ARM_SUBSCRIPTION": settings.subscription_id,
@@ -204,6 +212,10 @@ def job_environment(
         # What AmlCompute sets; it keeps the SDK from streaming its own debug log to the run.
         "AZUREML_TARGET_TYPE": "batchai",
     }
+    if settings.job_site is not None:
+        # After the job's own: what it brings along is meant for it.
+        paths = (environment.get("PYTHONPATH"), str(settings.job_site))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     if distributed:
         # The job's temporary files and MPICH's local ranks need no network but shared memory and loopback.
         environment |= {"HYDRA_IFACE": "lo", "FI_PROVIDER": "tcp"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from azureml_emulator.jobs.plan import JobPlan, job_environment
+from azureml_emulator.jobs.plan import JobPlan, job_environment, kept_environment
 from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
@@ -61,6 +61,11 @@ class Attempt:
         return self.directory / "user_logs"
 
     @property
+    def spec(self) -> Path:
+        """What the supervisor is told."""
+        return self.directory / "spec.json"
+
+    @property
     def _claim(self) -> Path:
         return self.directory / "claim.json"
 
@@ -73,11 +78,10 @@ class Attempt:
         for path in (self.work, self.home, self.logs):
             path.mkdir(parents=True, exist_ok=True)
 
-    def start(
+    def prepare(
         self, commands: list[list[str]], environment: dict[str, str], *, log: Path, deadline: float | None, grace: float
-    ) -> subprocess.Popen[bytes]:
-        """Start the supervisor in a session of its own, so that it outlives this process."""
-        spec = self.directory / "spec.json"
+    ) -> None:
+        """Write down what the supervisor is to do."""
         content: dict[str, Any] = {
             "commands": commands,
             "env": environment,
@@ -89,15 +93,20 @@ class Attempt:
             "grace": grace,
         }
         # The environment holds the run's token, so the file is for its owner only.
-        write_atomically(spec, json.dumps(content))
+        write_atomically(self.spec, json.dumps(content))
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the supervisor in a session of its own, so that it outlives this process."""
         with (self.directory / "supervisor.log").open("ab") as problems:
             return subprocess.Popen(
-                [sys.executable, "-I", str(SUPERVISOR), str(spec)],
+                [sys.executable, "-I", str(SUPERVISOR), str(self.spec)],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=problems,
                 cwd=self.directory,
+                # It needs no more, and its children could read the rest of the emulator's in /proc.
+                env=kept_environment(os.environ),
             )
 
     def outcome(self) -> Outcome | None:
@@ -156,27 +165,31 @@ class Attempt:
             os.waitpid(process.pid, 0) if process.ppid() == os.getpid() else process.wait(5)
 
 
-def start_job(service: Service, job: Job, attempt: Attempt) -> subprocess.Popen[bytes]:
-    """Start an attempt.
+def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool = True) -> None:
+    """Make everything ready for an attempt.
 
-    Returns:
-        Its supervisor.
+    Args:
+        service: The emulator's state.
+        job: The job.
+        attempt: Which one.
+        extract: Whether the snapshot is to be unpacked into the working directory.
 
     Raises:
         ServiceError: The snapshot is gone, or the configuration can't be run here any more.
-        OSError: The files can't be written, or the process can't be started.
+        OSError: The files can't be written.
     """
     run = service.runs.get(job.run_id)
     plan = JobPlan.from_wire(run.run_definition or {})
     attempt.create()
-    service.snapshots.extract(job.snapshot_id, attempt.work)
+    if extract:
+        service.snapshots.extract(job.snapshot_id, attempt.work)
     for name in plan.log_names():
         path = attempt.logs / name
         path.touch()
         artifact = service.artifacts.reserve(RUN_ORIGIN, run.data_container_id, f"user_logs/{name}")
         service.blobs.link(artifact.blob_key, path)
     cap = plan.configuration.max_run_duration_seconds or service.settings.default_max_run_duration
-    return attempt.start(
+    attempt.prepare(
         plan.commands(attempt.logs),
         _environment(service, run, plan, attempt.home),
         log=attempt.logs / plan.log_names()[0],

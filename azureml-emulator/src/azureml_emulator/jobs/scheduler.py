@@ -11,9 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from azureml_emulator.jobs.collect import collect
+from azureml_emulator.jobs.local import TARGET as LOCAL_TARGET
 from azureml_emulator.jobs.nodes import NodePool
 from azureml_emulator.jobs.plan import JobPlan
-from azureml_emulator.jobs.process import Attempt, Outcome, start_job
+from azureml_emulator.jobs.process import Attempt, Outcome, prepare_job
+from azureml_emulator.private import tighten_all
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
 from azureml_emulator.store.compute import NodeStateCounts, ScaleSettings
@@ -21,8 +23,12 @@ from azureml_emulator.store.jobs import Job, JobState
 from azureml_emulator.store.runs import RunStatus
 
 TICK = 0.1
-CLAIM_TIMEOUT = 15.0
+NOTE_INTERVAL = 5.0
+"""Seconds between two notes that the emulator is there."""
+CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
+LOCAL_TIMEOUT = 600.0
+"""The same for a local run, whose client copies its files first."""
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +54,9 @@ class Scheduler:
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         self._pools: dict[str, NodePool] = {}
         self._pools_lock = threading.Lock()
+        self._next_note = time.monotonic()
         for job in service.jobs.active():
-            if job.state is JobState.RUNNING:
+            if job.state is JobState.RUNNING and job.compute != LOCAL_TARGET:
                 self._pool(job.compute).busy += job.nodes
 
     def start(self) -> None:
@@ -88,6 +95,9 @@ class Scheduler:
     def tick(self) -> None:
         """Look at every job once."""
         now = time.time()
+        if time.monotonic() >= self._next_note:
+            self._next_note = time.monotonic() + NOTE_INTERVAL
+            self._service.note_being_here()
         self._settle_pools(now)
         blocked: set[str] = set()
         for job in self._service.jobs.active():
@@ -150,7 +160,9 @@ class Scheduler:
 
     def _launch(self, job: Job) -> None:
         try:
-            self._supervisors[job.run_id] = start_job(self._service, job, self._attempt(job))
+            attempt = self._attempt(job)
+            prepare_job(self._service, job, attempt)
+            self._supervisors[job.run_id] = attempt.start()
             self._service.runs.set_status(job.run_id, RunStatus.RUNNING)
         except Exception as error:
             log.exception("starting %s failed", job.run_id)
@@ -167,13 +179,14 @@ class Scheduler:
         # The order matters: a supervisor writes the outcome and then ends.
         alive = attempt.process() is not None
         outcome = attempt.outcome()
+        if alive and job.compute == LOCAL_TARGET:
+            self._service.runs.start(job.run_id)
         if outcome is not None:
             self._pending[job.run_id] = self._workers.submit(self._finish, job, outcome)
         elif job.evict:
             self._evict(job, attempt)
         elif not attempt.is_claimed:
-            if now - job.started_at > CLAIM_TIMEOUT and attempt.void():
-                self._requeue(job)
+            self._wait_for_claim(job, attempt, now)
         elif not alive:
             message = "The job's processes are gone, and left no exit code."
             self._pending[job.run_id] = self._workers.submit(self._finish, job, Outcome(message, -1))
@@ -183,6 +196,16 @@ class Scheduler:
             attempt.terminate()
         elif job.cancelled_at is not None and now > job.cancelled_at + self._service.settings.cancel_grace + 10:
             attempt.kill()
+
+    def _wait_for_claim(self, job: Job, attempt: Attempt, now: float) -> None:
+        waited = now - job.started_at
+        if job.compute != LOCAL_TARGET:
+            if waited > CLAIM_TIMEOUT and attempt.void():
+                self._requeue(job)
+        elif job.cancel and attempt.void():
+            self._end(job, RunStatus.CANCELED)
+        elif waited > LOCAL_TIMEOUT and attempt.void():
+            self._end(job, RunStatus.FAILED, "JobNotStarted", "The client has not started its local run.")
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         service = self._service
@@ -195,6 +218,8 @@ class Scheduler:
         except OSError as error:
             log.exception("collecting the files of %s failed", job.run_id)
             service.runs.add_warning(job.run_id, "OutputCollection", f"Not all files were collected: {error}")
+        # The SDK opens some of a job's folders to all, whatever the umask.
+        tighten_all(self._attempt(job).directory)
         service.runs.set_status(job.run_id, RunStatus.FINALIZING)
         self._release_nodes(job)
         if outcome.reason == "terminated" or (outcome.reason != "exited" and job.cancelled_at is not None):
@@ -258,5 +283,7 @@ class Scheduler:
                     self._pool(cluster.name).settle(scale, self._service.settings.node_start_duration, now)
 
     def _release_nodes(self, job: Job) -> None:
+        if job.compute == LOCAL_TARGET:
+            return
         with self._pools_lock:
             self._pool(job.compute).give_back(job.nodes, time.time())

@@ -6,10 +6,13 @@ import re
 import time
 from typing import Any
 
-from azureml_emulator.errors import ServiceError, bad_request
+from azureml_emulator.errors import ServiceError, bad_request, not_found
+from azureml_emulator.jobs.local import TARGET as LOCAL_TARGET
+from azureml_emulator.jobs.local import invocation
 from azureml_emulator.jobs.plan import JobPlan
+from azureml_emulator.jobs.process import Attempt, prepare_job
 from azureml_emulator.service import Service
-from azureml_emulator.store.jobs import Job
+from azureml_emulator.store.jobs import Job, JobState
 from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
 from azureml_emulator.times import utc_now
 
@@ -33,7 +36,7 @@ def submit(
     experiment: str,
     run_id: str,
     configuration: dict[str, Any],
-    snapshot_id: str,
+    snapshot_id: str | None,
     parent_run_id: str | None = None,
     tags: dict[str, str] | None = None,
 ) -> Run:
@@ -49,19 +52,14 @@ def submit(
     plan = JobPlan.from_wire(configuration)
     check_run_id(run_id)
     target = plan.configuration.target
-    cluster = service.computes.find(target)
-    if cluster is None:
-        raise bad_request(f"Compute target {target} is not in the workspace.", "ComputeTargetNotFound")
-    if plan.nodes > cluster.spec.scale_settings.max_node_count:
-        raise bad_request(
-            f"The run asks for {plan.nodes} nodes, and cluster {target} has"
-            f" {cluster.spec.scale_settings.max_node_count} at most.",
-            "NodeCountExceeded",
-        )
+    is_local = snapshot_id is None
+    if not is_local:
+        _check_cluster(service, target, plan.nodes)
     if plan.distributed:
         # Finds out now whether there is an mpiexec.
         plan.commands(service.state.jobs)
-    service.snapshots.files(snapshot_id)
+    if snapshot_id is not None:
+        service.snapshots.files(snapshot_id)
     with service.database.transaction():
         found = service.runs.ensure_experiment(experiment)
         existing = service.runs.find(run_id)
@@ -84,9 +82,9 @@ def submit(
                 run_type="azureml.scriptrun",
                 run_type_v2=RunTypeV2(orchestrator="Execution"),
                 properties={
-                    "_azureml.ComputeTargetType": "amlcompute",
+                    "_azureml.ComputeTargetType": LOCAL_TARGET if is_local else "amlcompute",
                     "azureml.runsource": "azureml.scriptrun",
-                    "ContentSnapshotId": snapshot_id,
+                    **({} if snapshot_id is None else {"ContentSnapshotId": snapshot_id}),
                 },
                 tags=tags or {},
                 script_name=plan.configuration.script,
@@ -98,11 +96,59 @@ def submit(
                 ),
             )
         )
-        ready_at = time.time() + service.settings.phase_duration
-        service.jobs.add(
-            Job(run_id=run_id, snapshot_id=snapshot_id, compute=target, nodes=plan.nodes, ready_at=ready_at)
-        )
+        job = Job(run_id=run_id, snapshot_id=snapshot_id or "", compute=target, nodes=plan.nodes)
+        if is_local:
+            # The client's processes are not the emulator's to queue; it begins where a cluster's job has been started.
+            changes: dict[str, object] = {"state": JobState.RUNNING, "attempt": 1, "started_at": time.time()}
+        else:
+            changes = {"ready_at": time.time() + service.settings.phase_duration}
+        service.jobs.add(job.model_copy(update=changes))
         return run
+
+
+def submit_local(
+    service: Service,
+    *,
+    experiment: str,
+    run_id: str,
+    configuration: dict[str, Any],
+    parent_run_id: str | None = None,
+) -> bytes:
+    """Take in a run that the client itself will start.
+
+    Returns:
+        A ZIP file with the script that starts it.
+
+    Raises:
+        ServiceError: 400, the run can't be prepared; 409, the id belongs to another one.
+    """
+    if configuration.get("target") != LOCAL_TARGET:
+        raise bad_request(f"Only runs on the target {LOCAL_TARGET} are started by their client.")
+    run = submit(
+        service,
+        experiment=experiment,
+        run_id=run_id,
+        configuration=configuration,
+        snapshot_id=None,
+        parent_run_id=parent_run_id,
+    )
+    job = service.jobs.find(run.run_id)
+    if job is None:
+        raise not_found("Job", run.run_id)
+    attempt = Attempt(service.state.jobs / run.run_id / str(job.attempt))
+    prepare_job(service, job, attempt, extract=False)
+    return invocation(attempt)
+
+
+def _check_cluster(service: Service, target: str, nodes: int) -> None:
+    cluster = service.computes.find(target)
+    if cluster is None:
+        raise bad_request(f"Compute target {target} is not in the workspace.", "ComputeTargetNotFound")
+    most = cluster.spec.scale_settings.max_node_count
+    if nodes > most:
+        raise bad_request(
+            f"The run asks for {nodes} nodes, and cluster {target} has {most} at most.", "NodeCountExceeded"
+        )
 
 
 def request_cancel(service: Service, run_id: str) -> None:

@@ -40,12 +40,21 @@ class ContentInfo(Body):
     path: str
 
 
+class ErrorDetail(Body):
+    code: str
+    message: str
+
+
+class ErrorResponse(Body):
+    error: ErrorDetail
+
+
 class BatchArtifacts(Body):
     """Answer keyed by the paths exactly as they were asked for."""
 
     artifacts: dict[str, Artifact]
     artifact_content_information: dict[str, ContentInfo]
-    errors: dict[str, str] = {}
+    errors: dict[str, ErrorResponse] = {}
 
 
 RUN_ORIGIN = "ExperimentRun"
@@ -99,6 +108,10 @@ class ArtifactStore:
             )
             assert row is not None
             return StoredArtifact(*row)
+
+    def has_content(self, artifact: StoredArtifact) -> bool:
+        """Tell whether an artifact has been uploaded."""
+        return self._blobs.find(artifact.blob_key) is not None
 
     def get(self, origin: str, container: str, path: str) -> StoredArtifact:
         """Return an artifact that has content.

@@ -81,6 +81,23 @@ class NodeStateCounts(Body):
     unusable_node_count: int = 0
 
 
+class ComputeNode(Body):
+    """A node. It has no address of its own: all nodes are this machine."""
+
+    node_id: str
+    port: int
+    public_ip_address: str | None = None
+    private_ip_address: str = "127.0.0.1"
+    node_state: str
+    run_id: str | None = None
+
+
+class NodeList(Body):
+    """ARM's answer; a ``nextLink``, even null, would be taken for another page."""
+
+    nodes: list[ComputeNode]
+
+
 class ErrorBody(Body):
     code: str
     message: str
@@ -209,32 +226,67 @@ class ComputeStore:
         return Operation(status="Succeeded")
 
 
-# A small sample of Azure's list, with the figures of Azure's own size tables. Nothing is scaled to them: a job gets the
-# machine that the emulator runs on.
+# A sample of Azure's list: today's common sizes, and those that samples name. The figures are those of Azure's own size
+# tables. Nothing is scaled to them: a job gets the machine that the emulator runs on.
 
 
 def _size(name: str, cpus: int, gpus: int, memory: float, disk_mib: int) -> VmSize:
-    return VmSize(name=name, vCPUs=cpus, gpus=gpus, memoryGB=memory, maxResourceVolumeMB=disk_mib)
+    return VmSize(name=f"Standard_{name}", vCPUs=cpus, gpus=gpus, memoryGB=memory, maxResourceVolumeMB=disk_mib)
 
 
 CURRENT = (
-    _size("Standard_DS2_v2", 2, 0, 7.0, 14336),
-    _size("Standard_DS3_v2", 4, 0, 14.0, 28672),
-    _size("Standard_DS11_v2", 2, 0, 14.0, 28672),
-    _size("Standard_DS12_v2", 4, 0, 28.0, 57344),
-    _size("Standard_NC4as_T4_v3", 4, 1, 28.0, 180224),
-    _size("Standard_NC8as_T4_v3", 8, 1, 56.0, 360448),
-    _size("Standard_NC24ads_A100_v4", 24, 1, 220.0, 65536),
-    _size("Standard_NC40ads_H100_v5", 40, 1, 320.0, 131072),
+    _size("D1_v2", 1, 0, 3.5, 51200),
+    _size("D2_v2", 2, 0, 7.0, 102400),
+    _size("D3_v2", 4, 0, 14.0, 204800),
+    _size("D4_v2", 8, 0, 28.0, 409600),
+    _size("D11_v2", 2, 0, 14.0, 102400),
+    _size("D12_v2", 4, 0, 28.0, 204800),
+    _size("D13_v2", 8, 0, 56.0, 409600),
+    _size("D14_v2", 16, 0, 112.0, 819200),
+    _size("DS1_v2", 1, 0, 3.5, 7168),
+    _size("DS2_v2", 2, 0, 7.0, 14336),
+    _size("DS3_v2", 4, 0, 14.0, 28672),
+    _size("DS4_v2", 8, 0, 28.0, 57344),
+    _size("DS5_v2", 16, 0, 56.0, 114688),
+    _size("DS11_v2", 2, 0, 14.0, 28672),
+    _size("DS12_v2", 4, 0, 28.0, 57344),
+    _size("DS13_v2", 8, 0, 56.0, 114688),
+    _size("DS14_v2", 16, 0, 112.0, 229376),
+    _size("F2s_v2", 2, 0, 4.0, 16384),
+    _size("F4s_v2", 4, 0, 8.0, 32768),
+    _size("F8s_v2", 8, 0, 16.0, 65536),
+    _size("F16s_v2", 16, 0, 32.0, 131072),
+    _size("E4s_v3", 4, 0, 32.0, 65536),
+    _size("E8s_v3", 8, 0, 64.0, 131072),
+    _size("NC4as_T4_v3", 4, 1, 28.0, 180224),
+    _size("NC8as_T4_v3", 8, 1, 56.0, 360448),
+    _size("NC16as_T4_v3", 16, 1, 110.0, 360448),
+    _size("NC64as_T4_v3", 64, 4, 440.0, 2883584),
+    _size("NC24ads_A100_v4", 24, 1, 220.0, 65536),
+    _size("NC48ads_A100_v4", 48, 2, 440.0, 131072),
+    _size("NC96ads_A100_v4", 96, 4, 880.0, 262144),
+    _size("NC40ads_H100_v5", 40, 1, 320.0, 131072),
 )
 
 RETIRED = (
-    _size("Standard_NC6", 6, 1, 56.0, 389120),
-    _size("Standard_NC12", 12, 2, 112.0, 696320),
+    _size("NC6", 6, 1, 56.0, 389120),
+    _size("NC12", 12, 2, 112.0, 696320),
+    _size("NC24", 24, 4, 224.0, 1474560),
+    _size("NC6s_v2", 6, 1, 112.0, 753664),
+    _size("NC6s_v3", 6, 1, 112.0, 753664),
+    _size("NC12s_v3", 12, 2, 224.0, 1509376),
+    _size("NC24s_v3", 24, 4, 448.0, 3018752),
+    _size("NV6", 6, 1, 56.0, 389120),
 )
+"""Those that Azure has taken away (in 2023 and later), and that older samples ask for."""
 
 
 def offered_sizes(*, retired: bool, without: list[str]) -> list[VmSize]:
     """Return the sizes on offer: today's, the retired ones if asked for, less ``without`` (any case)."""
     left_out = {name.lower() for name in without}
     return [size for size in CURRENT + (RETIRED if retired else ()) if size.name.lower() not in left_out]
+
+
+def is_retired(name: str) -> bool:
+    """Tell whether a size is one that Azure has taken away."""
+    return name.lower() in {size.name.lower() for size in RETIRED}

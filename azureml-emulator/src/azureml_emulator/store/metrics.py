@@ -10,6 +10,7 @@ from typing import Any
 
 from azureml_emulator.bodies import Body
 from azureml_emulator.store.database import Database
+from azureml_emulator.times import to_epoch
 
 
 class MetricPoint(Body):
@@ -68,7 +69,7 @@ class MetricFull(Body):
 
 
 class MetricStore:
-    """Points of metrics in the order they came; a point that is sent twice counts once."""
+    """Points of metrics; one that is sent twice counts once."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -113,7 +114,7 @@ class MetricStore:
             name=name,
             columns=columns,
             properties=json.loads(rows[0]["properties"]),
-            value=[MetricPoint.model_validate_json(row["point"]) for row in rows],
+            value=_in_order([MetricPoint.model_validate_json(row["point"]) for row in rows]),
         )
 
     def scalars(self, run_id: str, name: str) -> list[float]:
@@ -121,3 +122,11 @@ class MetricStore:
         found = self.full(run_id, name, "")
         values = (point.data.get(name) for point in found.value) if found else ()
         return [float(value) for value in values if isinstance(value, int | float)]
+
+
+def _in_order(points: list[MetricPoint]) -> list[MetricPoint]:
+    """Return points in the order in which they were logged; after an outage, a client sends several batches at once."""
+    try:
+        return sorted(points, key=lambda point: to_epoch(point.created_utc or ""))
+    except ValueError:
+        return points

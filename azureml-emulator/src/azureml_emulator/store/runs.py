@@ -274,6 +274,11 @@ class RunStore:
 
         return self.update(run_id, change)
 
+    def start(self, run_id: str) -> None:
+        """Say that a run which has not run before is running."""
+        if self.get(run_id).status in (RunStatus.PREPARING, RunStatus.QUEUED, RunStatus.STARTING):
+            self.set_status(run_id, RunStatus.RUNNING)
+
     def set_error(self, run_id: str, code: str, message: str) -> None:
         """Record why a run failed, unless the script has already said so itself."""
 

@@ -1,0 +1,237 @@
+"""``trainer tune`` and ``studies``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from trainer.cli.context import backend_of, configured
+from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with, tag
+from trainer.console.download import DownloadProgress
+from trainer.console.output import moment, note, number, print_error, print_json, table, warn
+from trainer.console.study import make_view, print_plan, print_study, study_object
+from trainer.console.summary import FLAGS, relative
+from trainer.errors import MissingExtraError, TrainerError, UsageError
+from trainer.home import find_home
+from trainer.submission import JobRequest
+from trainer.tune import plots, request
+from trainer.tune.driver import Driver
+from trainer.tune.optuna_study import importances
+from trainer.tune.study import StudyFolder, best_of, find_study, study_ids
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainer.config import Config
+    from trainer.home import Home
+    from trainer.runfolder import RunFolder
+
+_SPACE = (
+    "Values of a flag of the script; can be repeated. A,B,C is a choice; log:LOW..HIGH, uniform:LOW..HIGH and "
+    "int:LOW..HIGH[:STEP] are ranges; docs/tuning.md has the other kinds."
+)
+
+
+def add_tune(parser: Parser) -> None:
+    """Declare ``trainer tune``."""
+    what = parser.add_argument_group("what is searched")
+    what.add_argument("--space", metavar="NAME=VALUES", action="append", help=_SPACE)
+    what.add_argument("--try", dest="tries", metavar="NAME=VALUE,...", action="append", help="Try these values first.")
+    settings = {option.name: option for option in request.SETTINGS}
+    for name in ("trials", "sampler", "seed", "metric", "goal", "best"):
+        _add_setting(what, settings[name])
+    what.add_argument("--warm-start", metavar="STUDY", action="append", help="Learn from an earlier study's trials.")
+    how = parser.add_argument_group("how it is run")
+    for name in ("parallel", "stop", "max_minutes", "isolated"):
+        _add_setting(how, settings[name])
+    how.add_argument(
+        "--resume", metavar="STUDY", help="Go on with a study that was interrupted, or give it more trials."
+    )
+    how.add_argument("--dry-run", action="store_true", help="Show the first trials; start nothing, use no network.")
+    add_json(how, "Print one JSON object at the end, and nothing else, on standard output.")
+    job = parser.add_argument_group("what each trial runs")
+    job.add_argument("--script", metavar="FILE", help="The training script (default: the one that is included).")
+    job.add_argument("--source", metavar="DIR", help="The directory that travels with it (default: the script's).")
+    add_dataset(job, "As for trainer run.")
+    record = parser.add_argument_group("what is recorded")
+    record.add_argument("--experiment", metavar="NAME", help="Experiment of the runs (default: chainer-mnist).")
+    record.add_argument("--model-name", metavar="NAME", help="Name for the best model (default: chainer-dnn-mnist).")
+    record.add_argument("--no-register", action="store_true", help="Don't register the best trial's model.")
+    record.add_argument("--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Tag to record.")
+    add_backend(parser, "Where the trials run")
+    parser.pass_on_rest()
+
+
+def tune_command(
+    *,
+    space: list[str] | None,
+    tries: list[str] | None,
+    warm_start: list[str] | None,
+    resume: str | None,
+    dry_run: bool,
+    as_json: bool,
+    no_register: bool,
+    tags: list[tuple[str, str]] | None,
+    script_args: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Run a study, or go on with one."""
+    given = {option.name: options.pop(option.name) for option in request.SETTINGS}
+    home = find_home()
+    if resume is not None:
+        fixed = {**given, **dict.fromkeys(request.RESUMABLE), "isolated": None}
+        job = {name: options[name] for name in ("script", "source", "dataset", "experiment", "model_name")}
+        other = {"space": space, "try": tries, "warm_start": warm_start, "tag": tags, **fixed, **job}
+        for name, value in other.items():
+            if value is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: what a study is doesn't change with --resume.",
+                    "Of a study that is resumed, --trials, --parallel and --max-minutes can be given.",
+                )
+        return _resume(home, resume, given, options, as_json=as_json)
+    values, table_ = request.settings(home, given, os.environ)
+    home, config = configured(options)
+    backend = backend_of(home, config)
+    words = (*(table_.get("try") or ()), *(tries or ()))
+    definition, prepared = request.plan(
+        JobRequest.from_config(config, script_args=script_args, tags=dict(tags or ())),
+        values,
+        request.space_of(space or (), table_.get("space")),
+        words,
+        warm_start or (),
+        config=config,
+        backend=backend,
+        home=home,
+        progress=DownloadProgress(),
+        register=not no_register,
+        offline=dry_run,
+    )
+    if prepared.job.dataset_note:
+        warn(prepared.job.dataset_note)
+    if dry_run:
+        print_plan(definition, as_json=as_json)
+        return 0
+    study = request.create(definition, prepared, home)
+    return _drive(study, home, config, values, as_json=as_json)
+
+
+def _resume(home: Home, reference: str, given: dict[str, Any], options: dict[str, Any], *, as_json: bool) -> int:
+    study = find_study(home.studies, reference)
+    definition = study.definition()
+    options = {name: value for name, value in options.items() if value is not None}
+    if options.get("backend", definition.backend) != definition.backend:
+        raise UsageError(f"Study {study.study_id} is on {definition.backend}.", "Leave out --backend.")
+    _, config = configured({**definition.options, **options, "backend": definition.backend})
+    values = {
+        option.name: option.parse(text) if isinstance(text, str) else text
+        for option in request.SETTINGS
+        if option.name in request.RESUMABLE
+        for text in [given[option.name]]
+    }
+    return _drive(study, home, config, values, as_json=as_json)
+
+
+def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any], *, as_json: bool) -> int:
+    minutes, flags = values.get("max_minutes"), config.registry_flags()
+
+    def remember(folder: RunFolder) -> None:
+        if flags:
+            import msgspec
+
+            folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: flags}))
+
+    view = make_view(study)
+    driver = Driver(
+        study,
+        backend_of(home, config),
+        home,
+        view,
+        trials=values.get("trials"),
+        parallel=values.get("parallel"),
+        seconds=None if minutes is None else minutes * 60,
+        submitted=remember,
+    )
+    try:
+        driver.run()
+    except TrainerError as error:
+        view.close()
+        if not as_json:
+            raise
+        print_error(error.message, error.hint)
+        print_json(study_object(study, home))
+        return error.exit_code
+    finally:
+        view.close()
+    if as_json:
+        print_json(study_object(study, home))
+    else:
+        print_study(study, home)
+    return 0
+
+
+def add_studies(parser: Parser) -> None:
+    """Declare ``trainer studies``."""
+    add_json(parser)
+
+
+def studies_command(*, as_json: bool) -> None:
+    """List the studies, newest first."""
+    home = find_home()
+    studies = [find_study(home.studies, each) for each in study_ids(home.studies)]
+    if as_json:
+        print_json([study_object(study, home, trials=False) for study in studies])
+        return
+    if not studies:
+        note(f"No studies in {home.studies}. Start one: trainer tune --space lr=log:1e-3..0.3 --trials 12")
+        return
+    rows = []
+    for study in studies:
+        definition, trials = study.definition(), study.trials()
+        done, best = sum(trial.state.finished for trial in trials.values()), best_of(definition, trials)
+        outcome = study.outcome()
+        model = outcome.model if outcome else None
+        rows.append(
+            (
+                study.study_id,
+                definition.backend,
+                study.status,
+                moment(definition.created),
+                f"{done}/{max(definition.trials, len(trials), outcome.trials if outcome else 0)}",
+                definition.metric,
+                "" if best is None else number(best.value),
+                f"{model.name}:{model.version}" if model else "",
+            )
+        )
+    head = ("STUDY", "BACKEND", "STATUS", "CREATED", "TRIALS", "METRIC", "BEST", "MODEL")
+    table(head, rows, right=("TRIALS", "BEST"))
+
+
+def show_study(reference: str, *, plot: Path | None, as_json: bool) -> None:
+    """Show everything that is known of a study."""
+    home = find_home()
+    study = find_study(home.studies, reference)
+    if plot is not None:
+        definition, trials = study.definition(), study.trials()
+        found: dict[str, float] = {}
+        try:
+            found = importances(definition, trials.values())
+        except MissingExtraError as error:
+            note(f"Without importances: {error.message}")
+        plots.plot(definition, trials, plot, found)
+        note(f"History and parallel coordinates: {relative(plot)}")
+    if as_json:
+        print_json(study_object(study, home))
+    else:
+        print_study(study, home, detailed=True)
+
+
+def _add_setting(group: Any, option: Any) -> None:  # noqa: ANN401  # argparse's group
+    if option.is_switch:
+        group.add_argument(option.flag, action="store_true", default=None, help=option.help)
+        return
+    choices = option.choices
+    shown = option.default_text or option.default
+    text = f"{option.help.removesuffix('.')}{': ' + ', '.join(choices) if choices else ''} (default: {shown})."
+    action = group.add_argument(option.flag, metavar=option.metavar or "NAME", help=text.replace("%", "%%"))
+    if choices:
+        complete_with(action, lambda **_: list(choices))

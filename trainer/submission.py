@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trainer.data import ProgressDisplay, ResolvedDataset
     from trainer.home import Home
 
-__all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
+__all__ = ["JobRequest", "Prepared", "changed_arguments", "prepare", "rerun", "resume", "submit"]
 
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
@@ -152,6 +152,49 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
     )
 
 
+def rerun(run: Run, changes: Sequence[str] = ()) -> Prepared:
+    """A job that does again what an earlier run did, with the very files that run was given.
+
+    Args:
+        run: The run; it need not have ended.
+        changes: Arguments of the script. One that the run had with another value takes its place; the others are
+            added.
+
+    Raises:
+        IntegrityError: Its snapshot was changed.
+    """
+    info, job, folder = run.info(), run.job, run.folder
+    snapshot = Snapshot.load(folder.snapshot)
+    if snapshot.digest != info.snapshot:
+        raise IntegrityError(
+            f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
+        )
+    arguments = _without_ours(job.arguments) if _is_ours(snapshot) and job.resumed_from else job.arguments
+    job = msgspec.structs.replace(
+        job, arguments=changed_arguments(arguments, changes), resumed_from=None, study=None, trial=None
+    )
+    return Prepared(job, snapshot.with_resume({}))
+
+
+def changed_arguments(arguments: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line with some options changed: ``--lr 0.1`` in the place of ``--lr 0.01``.
+
+    Only an option with one value, given once in each, is replaced in its place. Anything else is added at the end,
+    where most parsers let the later of two values count.
+    """
+    kept, added = list(arguments), []
+    words = list(changes)
+    while words:
+        word = words.pop(0)
+        value = words.pop(0) if word.startswith("-") and words and not words[0].startswith("-") else None
+        at = kept.index(word) if kept.count(word) == 1 else -1
+        if value is not None and 0 <= at < len(kept) - 1 and not kept[at + 1].startswith("-"):
+            kept[at + 1] = value
+        elif not (value is None and word.startswith("-") and at >= 0):
+            added += [word] if value is None else [word, value]
+    return (*kept, *added)
+
+
 def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """Give a prepared job a folder and start it.
 
@@ -166,13 +209,13 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     with RunFolder.submitting(
         home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest
     ) as folder:
-        _hand_over(prepared, backend, folder)
+        _hand_over(prepared, backend, folder, home.store)
     return Run(folder, backend)
 
 
-def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
+def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder, store: Path) -> None:
     try:
-        prepared.snapshot.stage(folder.snapshot)
+        prepared.snapshot.stage(folder.snapshot, store)
         backend.submit(folder)
     except KeyboardInterrupt:
         with suppress(TrainerError):

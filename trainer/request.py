@@ -93,7 +93,7 @@ class JobRequest:
         Args:
             script: The script that it means.
         """
-        ours = is_default_script(script)
+        ours = is_default_script(script) or script == Path(DEFAULT_SCRIPT)  # the latter inside a snapshot
         # What both names can be made of, on Azure ML too.
         own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
         left = {

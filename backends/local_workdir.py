@@ -51,7 +51,7 @@ def make_workdir(folder: RunFolder) -> Path:
     if folder.snapshot.is_symlink():
         copy_linked(folder.snapshot, work)
     else:
-        shutil.copytree(folder.snapshot, work, copy_function=copy_file)
+        shutil.copytree(folder.snapshot, work, copy_function=_copy_writable)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)
@@ -67,14 +67,21 @@ def copy_linked(snapshot: Path, work: Path) -> None:
     """
     shared = os.path.join(snapshot, JOB_DIR, "")  # noqa: PTH118  # compared with what copytree passes, a text
 
-    def copy(source: str, target: str) -> str | os.PathLike[str]:
+    def copy(source: str, target: str) -> str:
         if source.startswith(shared):
             with suppress(OSError):  # a file system without links
                 os.link(source, target)
                 return target
-        return copy_file(source, target)
+        return _copy_writable(source, target)
 
     shutil.copytree(snapshot, work, copy_function=copy)
+
+
+def _copy_writable(source: str, target: str) -> str:
+    # A file of the snapshot may be a read-only link to one that other runs share. The job gets bytes of its own.
+    copy_file(source, target)
+    Path(target).chmod(Path(target).stat().st_mode | 0o200)
+    return target
 
 
 def release_reserve(folder: RunFolder) -> None:

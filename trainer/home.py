@@ -31,6 +31,11 @@ class Home:
         return self.path / "runs"
 
     @property
+    def store(self) -> Path:
+        """Large files of snapshots, each stored once; see :mod:`trainer.contentstore`."""
+        return self.path / "store"
+
+    @property
     def studies(self) -> Path:
         """The studies, one folder per study."""
         return self.path / "studies"

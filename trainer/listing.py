@@ -78,40 +78,70 @@ def list_infos(
     backends: dict[str, Backend] = {}
     known = [run_id for run_id in run_ids(home.runs) if run_id not in without]
     for run_id in known[:limit]:
-        try:
-            info = _read(f"{home.runs}/{run_id}/{STATUS_FILE}")
-        except FileNotFoundError:
-            if (home.runs / run_id).is_dir():  # else it was removed meanwhile
-                problems.append(
-                    f"Run {run_id} has no {STATUS_FILE}: its submission was killed. To set it aside: "
-                    "trainer doctor --repair"
-                )
-            continue
-        except DamagedRecordError as error:
-            problems.append(f"{error.message} To set it aside: trainer doctor --repair")
-            continue
-        if refresh and not info.status.terminal:
-            try:
-                if info.backend not in backends:
-                    backends[info.backend] = load(info.backend, home)
-                backend = backends[info.backend]
-                if (host := elsewhere(info)) and not backend.remote:
-                    problems.append(f"{run_id}: showing the last known status; it runs on {host}.")
-                else:
-                    info = backend.refresh(RunFolder(home.runs / run_id))
-            except NoLocksError as error:
-                text = (
-                    f"The file system of {home.runs} has no locks ({error.why}): showing the last known status of runs."
-                )
-                if text not in problems:  # once, however many there are
-                    problems.append(text)
-            except (TrainerError, OSError) as error:
-                problems.append(f"{info.run_id}: showing the last known status; {reason(error)}")
-        infos.append(info)
+        info = read_info(home, run_id, problems)
+        if info is not None and refresh and not info.status.terminal:
+            info = refreshed(info, home, backends, load, problems)
+        if info is not None:
+            infos.append(info)
     return Listing(tuple(infos), tuple(problems), len(known) - len(known[:limit]))
 
 
-def _read(path: str) -> RunInfo:
-    info = recordfile.read(path, _DECODER)
-    check_info(info, path)
+def read_info(home: Home, run_id: str, problems: list[str]) -> RunInfo | None:
+    """Read one run's record.
+
+    Args:
+        home: Where runs are kept.
+        run_id: The run.
+        problems: Gets a line about a record that is missing or damaged.
+
+    Returns:
+        The record, or None if there is none to be read.
+    """
+    path = f"{home.runs}/{run_id}/{STATUS_FILE}"
+    try:
+        info = recordfile.read(path, _DECODER)
+        check_info(info, path)
+    except FileNotFoundError:
+        if (home.runs / run_id).is_dir():  # else it was removed meanwhile
+            problems.append(
+                f"Run {run_id} has no {STATUS_FILE}: its submission was killed. To set it aside: "
+                "trainer doctor --repair"
+            )
+        return None
+    except DamagedRecordError as error:
+        problems.append(f"{error.message} To set it aside: trainer doctor --repair")
+        return None
+    return info
+
+
+def refreshed(
+    info: RunInfo,
+    home: Home,
+    backends: dict[str, Backend],
+    load: Callable[[str, Home], Backend],
+    problems: list[str],
+) -> RunInfo:
+    """Bring a run that has not ended up to date, or leave it as it was last seen and say why.
+
+    Args:
+        info: Its record.
+        home: Where runs are kept.
+        backends: Those that have been made, by name; a new one is added.
+        load: Makes a backend from its name.
+        problems: Gets a line about a run that could not be asked.
+    """
+    try:
+        if info.backend not in backends:
+            backends[info.backend] = load(info.backend, home)
+        backend = backends[info.backend]
+        if (host := elsewhere(info)) and not backend.remote:
+            problems.append(f"{info.run_id}: showing the last known status; it runs on {host}.")
+            return info
+        return backend.refresh(RunFolder(home.runs / info.run_id))
+    except NoLocksError as error:
+        text = f"The file system of {home.runs} has no locks ({error.why}): showing the last known status of runs."
+        if text not in problems:  # once, however many there are
+            problems.append(text)
+    except (TrainerError, OSError) as error:
+        problems.append(f"{info.run_id}: showing the last known status; {reason(error)}")
     return info

@@ -5,6 +5,7 @@ Importing this module imports no NumPy; reading or checking a file does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.runtime.npz import ArrayInfo, Limits
+
+
+def is_path(reference: str) -> bool:
+    """Return whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
+    return os.sep in reference or reference.endswith(".npz") or Path(reference).is_file()
 
 
 def check_npz(path: Path, limits: Limits | None = None) -> dict[str, ArrayInfo]:

@@ -141,6 +141,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None.
 
     ``text`` is what was logged where it is no finite number: ``nan``, or a string of the script's.
+    ``iteration`` is the number of updates, where it is known.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     step: float | None = None
     time: float = 0.0
     text: str | None = None
+    iteration: int | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

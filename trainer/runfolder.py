@@ -5,6 +5,7 @@
     job.json        the frozen TrainingJob
     status.json     RunInfo, replaced whole at every change
     metrics.jsonl   one JSON object a line: name, value, step, time
+    user.json       the name, note and tags that people gave it, if they did
     progress.json   how far the script is, while it runs
     logs/           std_log.txt is what the script printed
     snapshot/       exactly what travelled
@@ -58,6 +59,7 @@ _LARGEST_METRICS = 512 << 20
 _MOST_PROBLEMS = 3
 # Detail is the only part of a record without a fixed shape.
 _DEEPEST_DETAIL = 16
+USER_FILE = "user.json"
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -402,6 +404,11 @@ def check_info(info: RunInfo, path: str | Path) -> None:
     raise DamagedRecordError(path, "it is nested too deeply")
 
 
+class _Named(msgspec.Struct):
+    name: str | None = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
 _METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
 _INFO = msgspec.json.Decoder(RunInfo)
@@ -493,12 +500,26 @@ def run_ids(runs: Path) -> list[str]:
         raise ConfigError(f"{runs} is not a directory.", "Move it away, or set TRAINER_HOME to a directory.") from error
 
 
+def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
+    """The ids, among those ``known``, of the runs that people have given this name."""
+    found = []
+    for run_id in known:
+        try:
+            user = _NAMED.decode((runs / run_id / USER_FILE).read_bytes())
+        except (OSError, msgspec.DecodeError):
+            continue
+        if user.name == name:
+            found.append(run_id)
+    return found
+
+
 def find_run(runs: Path, reference: str) -> RunFolder:
     """The run that ``reference`` names.
 
     Args:
         runs: The directory of all runs.
-        reference: A run id, an unambiguous beginning or ending of one, or ``latest``.
+        reference: A run id, an unambiguous beginning or ending of one, a name given by ``trainer runs rename``, or
+            ``latest``.
 
     Raises:
         NotFoundError: No run fits.
@@ -512,6 +533,8 @@ def find_run(runs: Path, reference: str) -> RunFolder:
     if reference in known:
         return RunFolder(runs / reference)
     fitting = [run_id for run_id in known if reference and (run_id.startswith(reference) or run_id.endswith(reference))]
+    if not fitting and reference:
+        fitting = run_named(runs, reference, known)
     if not fitting:
         raise _no_such_run(reference)
     if len(fitting) > 1:

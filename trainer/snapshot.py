@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import trainer
+from trainer import contentstore
 from trainer.copying import clone
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
@@ -89,10 +90,14 @@ class Snapshot:
         """The files' total size in bytes."""
         return sum(file.size for file in self.files)
 
-    def stage(self, target: Path) -> None:
+    def stage(self, target: Path, store: Path | None = None) -> None:
         """Copy the files to ``target``, which is missing or an empty directory.
 
         It is filled under another name and renamed, so it is either empty or complete.
+
+        Args:
+            target: The directory.
+            store: Where large files are stored once and linked from (:mod:`trainer.contentstore`); None copies all.
 
         Raises:
             UsageError: A file changed or vanished since the snapshot was taken.
@@ -104,7 +109,7 @@ class Snapshot:
             raise _unwritable(target, error) from error
         try:
             for file in self.files:
-                _copy(file, temporary / file.path)
+                _place(file, temporary / file.path, store)
             temporary.chmod(0o755)
             temporary.replace(target)
         except OSError as error:
@@ -304,8 +309,17 @@ def _sorted(files: Iterable[SnapshotFile]) -> tuple[SnapshotFile, ...]:
     return tuple(sorted(files, key=lambda file: file.path.encode()))
 
 
-def _copy(file: SnapshotFile, target: Path) -> None:
+def _place(file: SnapshotFile, target: Path, store: Path | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    shared = store if file.size >= contentstore.LEAST and not file.executable else None
+    if shared is not None and contentstore.link(shared, file.sha256, target):
+        return
+    _copy(file, target)
+    if shared is not None:
+        contentstore.add(shared, file.sha256, target)
+
+
+def _copy(file: SnapshotFile, target: Path) -> None:
     digest = hashlib.sha256()
     try:
         source = file.source.open("rb")

@@ -22,7 +22,7 @@ from trainer.modelfile import check_npz
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request
 from trainer.run import Run
-from trainer.runfolder import RunFolder
+from trainer.runfolder import NEW_PREFIX, RunFolder
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trainer.data import ProgressDisplay, ResolvedDataset
     from trainer.home import Home
 
-__all__ = ["JobRequest", "Prepared", "prepare", "resume", "submit"]
+__all__ = ["JobRequest", "Prepared", "changed_arguments", "prepare", "rerun", "resume", "submit"]
 
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
@@ -152,6 +152,49 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
     )
 
 
+def rerun(run: Run, changes: Sequence[str] = ()) -> Prepared:
+    """A job that does again what an earlier run did, with the very files that run was given.
+
+    Args:
+        run: The run; it need not have ended.
+        changes: Arguments of the script. One that the run had with another value takes its place; the others are
+            added.
+
+    Raises:
+        IntegrityError: Its snapshot was changed.
+    """
+    info, job, folder = run.info(), run.job, run.folder
+    snapshot = Snapshot.load(folder.snapshot)
+    if snapshot.digest != info.snapshot:
+        raise IntegrityError(
+            f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
+        )
+    arguments = _without_ours(job.arguments) if _is_ours(snapshot) and job.resumed_from else job.arguments
+    job = msgspec.structs.replace(
+        job, arguments=changed_arguments(arguments, changes), resumed_from=None, study=None, trial=None
+    )
+    return Prepared(job, snapshot.with_resume({}))
+
+
+def changed_arguments(arguments: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line with some options changed: ``--lr 0.1`` in the place of ``--lr 0.01``.
+
+    Only an option with one value, given once in each, is replaced in its place. Anything else is added at the end,
+    where most parsers let the later of two values count.
+    """
+    kept, added = list(arguments), []
+    words = list(changes)
+    while words:
+        word = words.pop(0)
+        value = words.pop(0) if word.startswith("-") and words and not words[0].startswith("-") else None
+        at = kept.index(word) if kept.count(word) == 1 else -1
+        if value is not None and 0 <= at < len(kept) - 1 and not kept[at + 1].startswith("-"):
+            kept[at + 1] = value
+        elif not (value is None and word.startswith("-") and at >= 0):
+            added += [word] if value is None else [word, value]
+    return (*kept, *added)
+
+
 def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """Give a prepared job a folder and start it.
 
@@ -166,13 +209,13 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     with RunFolder.submitting(
         home.runs, prepared.job, backend=backend.name, snapshot=prepared.snapshot.digest
     ) as folder:
-        _hand_over(prepared, backend, folder)
+        _hand_over(prepared, backend, folder, home.store)
     return Run(folder, backend)
 
 
-def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
+def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder, store: Path) -> None:
     try:
-        prepared.snapshot.stage(folder.snapshot)
+        prepared.snapshot.stage(folder.snapshot, store)
         backend.submit(folder)
     except KeyboardInterrupt:
         with suppress(TrainerError):
@@ -183,7 +226,9 @@ def _hand_over(prepared: Prepared, backend: Backend, folder: RunFolder) -> None:
         reason = error.message if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
         if isinstance(error, RefusedError | SignInError) and folder.info().status is RunStatus.NOT_STARTED:
             # Nothing was sent, and whoever asked is told: there is no run of which to keep a record.
-            shutil.rmtree(folder.path, ignore_errors=True)
+            # Renamed first: one that is killed on the way leaves nothing that looks like a run.
+            leftover = folder.path.rename(folder.path.with_name(f"{NEW_PREFIX}{folder.run_id}"))
+            shutil.rmtree(leftover, ignore_errors=True)
             raise
         # On a full disk the record stays NotStarted, and the next refresh ends a run that nobody submits any more.
         with suppress(OSError):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trainer.console import output
 from trainer.console.epochs import Clock, Epochs, ordered
-from trainer.records import Metric, Progress, RunInfo, RunStatus
+from trainer.records import Metric, Progress
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 HOSTILE = st.text(
@@ -168,14 +168,27 @@ def test_known_metrics_come_first() -> None:
 
 
 def test_the_clock_follows_the_pace() -> None:
-    info = RunInfo(
-        run_id="r", backend="local", status=RunStatus.RUNNING, experiment="e", snapshot="s", created=0, started=100.0
-    )
     clock = Clock()
-    assert clock.left(None, info) is None
-    assert clock.left(Progress(epoch=0, epochs=10, time=100.0), info) is None
-    assert clock.left(Progress(epoch=2, epochs=10, time=120.0), info) == pytest.approx(80)
-    assert clock.left(Progress(epoch=10, epochs=10, time=200.0), info) == 0
+    assert clock.left(None) is None
+    assert clock.left(Progress(epoch=0, epochs=10, time=100.0)) is None
+    assert clock.left(Progress(epoch=2, epochs=10, time=120.0)) == pytest.approx(80)
+    assert clock.left(Progress(epoch=10, epochs=10, time=200.0)) == 0
+
+
+def test_the_clock_starts_with_the_first_progress() -> None:
+    clock = Clock()
+    assert clock.left(Progress(epoch=0.1, epochs=10, time=1000.0)) is None, "what came before is imports"
+    assert clock.left(Progress(epoch=0.1, epochs=10, time=1001.0)) is None
+    assert clock.left(Progress(epoch=1.1, epochs=10, time=1002.0)) == pytest.approx(17.8)
+
+
+def test_the_clock_follows_a_change_of_pace() -> None:
+    clock = Clock()
+    for second in range(200):
+        clock.left(Progress(epoch=second / 10, epochs=100, time=1000.0 + second))
+    for second in range(1, 101):
+        left = clock.left(Progress(epoch=19.9 + second / 50, epochs=100, time=1199.0 + second))
+    assert left == pytest.approx((100 - 21.9) * 50, rel=0.05)
 
 
 @pytest.mark.parametrize(

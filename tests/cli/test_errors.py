@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import trainer.cli.runs
+import trainer.cli.runlist
 from trainer.cli import main
 from trainer.runtime.faults import RuntimeFault
 
@@ -23,7 +23,7 @@ def break_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def find_home(start: Path | None = None) -> None:
         raise error
 
-    monkeypatch.setattr(trainer.cli.runs, "find_home", find_home)
+    monkeypatch.setattr(trainer.cli.runlist, "find_home", find_home)
 
 
 def test_a_fault_of_ours_is_one_line_and_a_file(broken: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

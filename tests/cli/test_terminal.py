@@ -71,7 +71,7 @@ def test_a_terminal_gets_a_live_line_and_colours(project: Project) -> None:
     assert "━" in seen
     assert "\x1b[32mCompleted\x1b[0m" in seen
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
-    assert re.search(r"epoch 2/2  loss \d", plain)
+    assert re.search(r"epoch 2/2  train loss \d", plain)
     assert not re.search(r"\x1b\[[0-9;]*m", run_on_terminal(project, ["runs"], NO_COLOR="1"))
 
 

@@ -41,6 +41,11 @@ def model_versions(prefix: str = "", **_: Any) -> list[str]:
     return [reference for name in names for reference in model_references(f"{name}:")]
 
 
+def deletable(prefix: str = "", **_: Any) -> list[str]:
+    """Return what can be deleted: model versions and runs."""
+    return [*model_versions(prefix), *run_ids()[1:]]
+
+
 def model_files(prefix: str = "", **_: Any) -> list[str]:
     """Return registered models and npz files."""
     from argcomplete.completers import FilesCompleter

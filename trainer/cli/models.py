@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
-from trainer.cli.completers import model_references, model_versions
+from trainer.cli.completers import deletable, model_references
 from trainer.cli.context import configured, open_run, store_of
 from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
 from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
+from trainer.home import find_home
 
 
 def add_models(parser: Parser) -> None:
@@ -100,15 +101,23 @@ def register_command(*, reference: str, model_name: str | None, as_json: bool) -
 
 def add_delete(parser: Parser) -> None:
     """Declare ``trainer delete``."""
-    what = "The version to delete. Its number is required."
-    complete_with(parser.add_argument("model", metavar="NAME:VERSION", help=what), model_versions)
+    what = "The model version to delete, with its number; or a run: its id, or an unambiguous beginning or end of it."
+    complete_with(parser.add_argument("model", metavar="NAME:VERSION|RUN", help=what), deletable)
+    parser.add_argument("--force", action="store_true", help="Delete a run though its model is registered.")
     _add_registry(parser)
     add_json(parser)
 
 
-def delete_command(*, model: str, as_json: bool, **flags: Any) -> None:
-    """Delete a model version."""
-    name, version = parse_model_reference(model)
+def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> None:
+    """Delete a model version, or a run. A version always has its number behind a colon; a run never has one."""
+    name, version = parse_model_reference(model) if ":" in model else (model, None)
+    if version is None and _names_a_run(model):
+        from trainer.cli.tidy import delete_a_run
+
+        delete_a_run(model, force=force, as_json=as_json)
+        return
+    if version is None:
+        name, version = parse_model_reference(model)
     if version is None:
         raise UsageError("Specify a version to delete.", f"For example: trainer delete {name}:1")
     store = store_of(flags)
@@ -117,6 +126,19 @@ def delete_command(*, model: str, as_json: bool, **flags: Any) -> None:
         print_json({"name": name, "version": version, "deleted": True})
     else:
         note(f"Deleted {name}:{version}. The number {version} is not reused.")
+
+
+def _names_a_run(reference: str) -> bool:
+    """Whether it is a run that is meant: of the newest one only the id will do."""
+    from trainer.runfolder import find_run
+
+    if reference == "latest":
+        return False
+    try:
+        find_run(find_home().runs, reference)
+    except NotFoundError:
+        return False
+    return True
 
 
 def print_models(versions: list[ModelVersion]) -> None:
@@ -139,7 +161,7 @@ def print_models(versions: list[ModelVersion]) -> None:
         for name, version in newest.items()
     )
     head = ("MODEL", "LATEST", "VERSIONS", "ACCURACY", "DATA SET", "CREATED")
-    table(head, rows, right=("LATEST", "VERSIONS", "ACCURACY"))
+    table(head, rows, right=("LATEST", "VERSIONS", "ACCURACY"), drop=("DATA SET", "VERSIONS"))
 
 
 def print_versions(versions: list[ModelVersion]) -> None:
@@ -158,7 +180,7 @@ def print_versions(versions: list[ModelVersion]) -> None:
         for version in reversed(versions)
     )
     head = ("MODEL", "ACCURACY", "DATA SET", "SIZE", "SHA256", "RUN", "CREATED", "TAGS")
-    table(head, rows, right=("ACCURACY", "SIZE"))
+    table(head, rows, right=("ACCURACY", "SIZE"), drop=("SHA256", "SIZE", "DATA SET", "CREATED"))
 
 
 def print_version(version: ModelVersion) -> None:

@@ -59,6 +59,7 @@ class Parser(argparse.ArgumentParser):
         self._passes_on = False
         self._registry_only: bool | None = None
         self._added: set[str] = set()
+        self._words: Sequence[str] = ()
 
     def pass_on_rest(self) -> None:
         """Pass everything after ``--`` to the script."""
@@ -102,6 +103,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that every error is shown in one place."""
+        if message.startswith("argument [ACTION]: invalid choice: "):
+            # An action that can be left out: whoever typed something else did not mean one.
+            word = message.removeprefix("argument [ACTION]: invalid choice: ").split("'")[1]
+            self._refuse(next((w for w in self._words if not w.startswith("-")), "--") if word == "--" else word)
         raise UsageError(f"{message[:1].upper()}{message[1:].rstrip('.')}.", f"See: {self.prog} --help")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
@@ -114,6 +119,7 @@ class Parser(argparse.ArgumentParser):
         if self._passes_on and "--" in words:
             cut = words.index("--")
             words, rest = words[:cut], words[cut + 1 :]
+        self._words = words
         self._add_what_is_asked_for(words)
         options, surplus = self.parse_known_args(words)
         if surplus:

@@ -1,4 +1,4 @@
-"""``trainer runs``, ``show``, ``logs``, ``attach`` and ``cancel``."""
+"""``trainer show``, ``logs``, ``attach`` and ``cancel``."""
 
 from __future__ import annotations
 
@@ -8,71 +8,66 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import modeluse
-from trainer.cli.context import local_only, open_run
-from trainer.cli.parsing import Parser, add_json, add_reference
+from trainer.cli.completers import run_ids
+from trainer.cli.context import open_run
+from trainer.cli.parsing import Parser, add_json, add_reference, complete_with
 from trainer.console.follow import follow_to_the_end
-from trainer.console.output import duration, moment, note, print_json, print_log, say, table, warn
-from trainer.console.summary import as_object, curves_of, kept_path, print_summary, relative
-from trainer.errors import NotFoundError, UsageError
+from trainer.console.output import note, print_json, print_log, say, warn
+from trainer.console.summary import as_object, curves_of, curves_width, kept_path, print_summary, relative
+from trainer.errors import NotFoundError
 from trainer.home import find_home
 from trainer.host import elsewhere
-from trainer.listing import list_infos
-from trainer.records import RunStatus
 
 if TYPE_CHECKING:
-    from trainer.home import Home
-    from trainer.records import RunInfo
-    from trainer.tune.lines import StudyLine
+    from trainer.history import RunRow
+    from trainer.records import Metric
+    from trainer.run import Run
+
+_IN_THE_TERMINAL = Path("-")
 
 
-# As many as fit a terminal; a program reads all.
-_SHOWN = 20
-
-
-def add_runs(parser: Parser) -> None:
-    """Declare ``trainer runs``."""
+def add_show(parser: Parser) -> None:
+    """Declare ``trainer show``."""
+    what = "The runs to show, or to compare: their ids, unambiguous beginnings or ends of them, or 'latest'."
+    complete_with(parser.add_argument("references", metavar="RUN", nargs="+", help=what), run_ids)
     parser.add_argument(
-        "--limit", metavar="N", type=int, help="List at most N; 0 lists all (default: 20; with --json all)."
+        "--plot",
+        metavar="FILE.png",
+        type=Path,
+        nargs="?",
+        const=_IN_THE_TERMINAL,
+        help="Save the learning curves, or a study's history, as a picture; without a name, draw them here.",
     )
-    parser.add_argument("--trials", action="store_true", help="List every trial of a study, not one line per study.")
     add_json(parser)
 
 
-def runs_command(*, limit: int | None, trials: bool, as_json: bool) -> None:
-    """List the runs."""
-    if limit is None:
-        limit = 0 if as_json else _SHOWN
-    if limit < 0:
-        raise UsageError(f"--limit must be at least 0 (got {limit}).", "Use 0 for all.")
-    home = find_home()
-    studies = () if trials or as_json else _studies(home)
-    of_studies = {run_id for study in studies for run_id in study.runs}
-    listing = list_infos(home, limit=limit or None, load=local_only, without=of_studies)
-    for problem in listing.problems:
-        note(problem)
+def show_command(*, references: list[str], plot: Path | None, as_json: bool) -> None:
+    """Show everything that is known of a run or of a study, or of several runs what there is to compare."""
+    if len(references) > 1:
+        _show_several(references, plot, as_json=as_json)
+        return
+    try:
+        run = open_run(references[0])
+    except NotFoundError:
+        if not _is_study(references[0]):
+            raise
+        from trainer.cli.tune import show_study
+
+        show_study(references[0], plot=None if plot == _IN_THE_TERMINAL else plot, as_json=as_json)
+        return
+    info = run.info()
+    if plot is not None and plot != _IN_THE_TERMINAL:
+        modeluse.plot_curves(run.metrics(), plot, title=run.run_id)
+        note(f"Learning curves: {relative(plot)}")
     if as_json:
-        print_json(listing.infos)
+        print_json({**as_object(run, info), "job": run.job, "history": run.metrics(), "files": run.files()})
         return
-    if not listing.infos and not studies:
-        note(f"No runs in {home.runs}. Start one: trainer run")
-        return
-    head = ("RUN", "BACKEND", "STATUS", "CREATED", "TOOK", "DATA SET", "MODEL")
-    rows = [(info.created, _row(info)) for info in listing.infos] + [(study.created, study.row()) for study in studies]
-    rows.sort(key=lambda row: row[0], reverse=True)
-    table(head, (row for _, row in rows[: limit or None]), right=("TOOK",))
-    left_out = listing.left_out + len(rows[limit:] if limit else ())
-    if left_out:
-        note(f"{left_out:,} more: trainer runs --limit 0")
-    if studies:
-        note("The trials of a study: trainer show STUDY, or trainer runs --trials")
-
-
-def _studies(home: Home) -> tuple[StudyLine, ...]:
-    if not home.studies.is_dir():
-        return ()
-    from trainer.tune.lines import study_lines  # most projects have no study
-
-    return study_lines(home.studies)
+    curves = curves_of(run)
+    if curves:
+        say(curves)
+        say()
+    # Last, where it is seen when the curves have scrolled by.
+    print_summary(run, info, detailed=True)
 
 
 def _is_study(reference: str) -> bool:
@@ -82,37 +77,29 @@ def _is_study(reference: str) -> bool:
         return False
 
 
-def add_show(parser: Parser) -> None:
-    """Declare ``trainer show``."""
-    add_reference(parser, "to show")
-    what = "Save the learning curves, or a study's history and parallel coordinates, as a picture."
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help=what)
-    add_json(parser)
+def _show_several(references: list[str], plot: Path | None, *, as_json: bool) -> None:
+    from trainer.cli.runlist import print_rows
+    from trainer.history import read_row
 
-
-def show_command(*, reference: str, plot: Path | None, as_json: bool) -> None:
-    """Show everything that is known of a run, or of a study."""
-    try:
-        run = open_run(reference)
-    except NotFoundError:
-        if not _is_study(reference):
-            raise
-        from trainer.cli.tune import show_study
-
-        show_study(reference, plot=plot, as_json=as_json)
-        return
-    info = run.info()
-    if plot is not None:
-        modeluse.plot_curves(run.metrics(), plot, title=run.run_id)
+    runs = list({run.run_id: run for run in map(open_run, references)}.values())
+    rows = [read_row(run.folder.path, run.info()) for run in runs]
+    if plot is not None and plot != _IN_THE_TERMINAL:
+        modeluse.plot_together(_labelled(runs, rows), plot)
         note(f"Learning curves: {relative(plot)}")
     if as_json:
-        print_json({**as_object(run, info), "job": run.job, "history": run.metrics(), "files": run.files()})
+        print_json([{**row.as_object(), "history": run.metrics()} for run, row in zip(runs, rows, strict=True)])
         return
-    print_summary(run, info, detailed=True)
-    curves = curves_of(run)
+    curves = modeluse.curves_together(_labelled(runs, rows), width=curves_width())
     if curves:
-        say()
         say(curves)
+        say()
+    print_rows(rows)
+
+
+def _labelled(runs: list[Run], rows: list[RunRow]) -> dict[str, list[Metric]]:
+    """The metrics of each run by its name, or else by the part of its id that tells it from the others."""
+    labels = [row.name or run.run_id[9:] for run, row in zip(runs, rows, strict=True)]
+    return {label: run.metrics() for label, run in zip(labels, runs, strict=True)}
 
 
 def add_logs(parser: Parser) -> None:
@@ -174,10 +161,3 @@ def cancel_command(*, reference: str, as_json: bool) -> None:
     else:
         where = f" on {host}" if (host := elsewhere(info)) else ""
         note(f"Run {run.run_id}: {info.status if info.status.terminal else f'stopping{where}'}.")
-
-
-def _row(info: RunInfo) -> tuple[str, ...]:
-    took = duration(info.ended - (info.started or info.created)) if info.ended else ""
-    model = f"{info.model.name}:{info.model.version}" if info.model else ""
-    status = "Stopped" if info.stopped and info.status is RunStatus.CANCELED else info.status
-    return info.run_id, info.backend, status, moment(info.created), took, info.dataset or "", model

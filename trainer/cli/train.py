@@ -1,4 +1,4 @@
-"""``trainer run``, ``resume`` and ``package``."""
+"""``trainer run``, ``resume``, ``rerun`` and ``package``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.console.follow import follow_to_the_end, print_detached, remember_f
 from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
 from trainer.errors import UsageError
-from trainer.submission import JobRequest, Prepared, prepare, resume, submit
+from trainer.submission import JobRequest, Prepared, prepare, rerun, resume, submit
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
@@ -41,8 +41,21 @@ def add_run(parser: Parser) -> None:
 
 def add_resume(parser: Parser) -> None:
     """Declare ``trainer resume``."""
+    parser.epilog = (
+        "The included script continues from its checkpoint. A script of your own finds the earlier run's outputs in "
+        "_trainer_job/resume/ and is told so by its own arguments: "
+        "trainer resume RUN -- --resume _trainer_job/resume/snapshot_iter_100"
+    )
     add_reference(parser, "to continue")
     add_backend(parser, "Where it continues", default="where it was")
+    _add_following(parser)
+    parser.pass_on_rest()
+
+
+def add_rerun(parser: Parser) -> None:
+    """Declare ``trainer rerun``."""
+    add_reference(parser, "to do again")
+    add_backend(parser, "Where it runs", default="where it was")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -89,6 +102,32 @@ def resume_command(
     return _start(
         prepared,
         chosen,
+        home,
+        detach=detach,
+        dry_run=dry_run,
+        logs=logs,
+        as_json=as_json,
+        registry_flags=config.registry_flags(),
+    )
+
+
+def rerun_command(
+    *,
+    reference: str,
+    backend: str | None,
+    script_args: tuple[str, ...],
+    detach: bool,
+    dry_run: bool,
+    logs: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Do again what a run did, as a new run."""
+    run = open_run(reference)
+    home, config = configured({**options, "backend": backend or run.folder.info().backend})
+    return _start(
+        rerun(run, script_args),
+        backend_of(home, config),
         home,
         detach=detach,
         dry_run=dry_run,

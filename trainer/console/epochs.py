@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from trainer.records import Metric, Progress, RunInfo
+from trainer.console.output import inline, number
+from trainer.records import Metric, Progress
 
 Step = tuple[float, dict[str, float | None]]
 
@@ -12,6 +13,16 @@ Step = tuple[float, dict[str, float | None]]
 FIRST = ("Loss", "Accuracy", "Validation loss")
 _TOTAL = "Epochs"
 _MOST = 8
+# What the bundled script, and trainer.runtime.recording, call them: which loss it is, and which accuracy.
+_SAID = {
+    "Loss": ("train", "loss"),
+    "Training accuracy": ("train", "accuracy"),
+    "Validation loss": ("test", "loss"),
+    "Accuracy": ("test", "accuracy"),
+}
+_RECENT = 30.0
+_APART = 0.5
+_LEAST = 1.0
 
 
 class Epochs:
@@ -26,10 +37,12 @@ class Epochs:
     def __init__(self) -> None:
         self.latest: dict[str, float | None] = {}
         self._counts: dict[str, int] = {}
+        self._first: dict[str, Metric] = {}
         self._steps: dict[float, dict[str, float | None]] = {}
         self._seen = 0
         self._shown = float("-inf")
         self._time = 0.0
+        self._times: dict[float, float] = {}
 
     def add(self, metrics: Sequence[Metric], *, ended: bool) -> list[Step]:
         """Take all metrics logged so far, and return the steps that have become complete.
@@ -56,41 +69,58 @@ class Epochs:
             return reported
         return Progress(epoch=min(max(self._steps), total), epochs=total, time=self._time)
 
+    def seconds(self, step: float) -> float | None:
+        """Return how long a step took, from the last value of the step before; None for the first."""
+        before = max((other for other in self._times if other < step), default=None)
+        took = self._times[step] - self._times[before] if before is not None and step in self._times else 0.0
+        return took if took > 0 else None
+
     def _place(self, metric: Metric) -> None:
         name = metric.name
         count = self._counts[name] = self._counts.get(name, 0) + 1
         if metric.step is not None:
-            self._put(metric.step, name, metric.value)
+            self._put(metric.step, name, metric)
         elif count > 1 or name in FIRST:
             if count == 2 and name not in FIRST:
-                self._put(1, name, self.latest[name])
-            self._put(count, name, metric.value)
+                self._put(1, name, self._first[name])
+            self._put(count, name, metric)
+        self._first.setdefault(name, metric)
         self.latest[name] = metric.value
         self._time = metric.time
 
-    def _put(self, step: float, name: str, value: float | None) -> None:
-        self._steps.setdefault(step, {})[name] = value
+    def _put(self, step: float, name: str, metric: Metric) -> None:
+        self._steps.setdefault(step, {})[name] = metric.value
+        self._times[step] = max(metric.time, self._times.get(step, 0.0))
 
 
 class Clock:
-    """Estimate the time left from how far a script says it is."""
+    """Estimate the time left from the pace of the epochs themselves.
+
+    The clock starts with the first progress that a script reports, so neither its imports nor its data count. The
+    pace is that of the last epoch, or of the last half minute where an epoch is shorter.
+    """
 
     def __init__(self) -> None:
         self._points: list[tuple[float, float]] = []
 
-    def left(self, progress: Progress | None, info: RunInfo) -> float | None:
+    def left(self, progress: Progress | None) -> float | None:
         """Return the seconds left, or None while there is no estimate."""
         if progress is None or progress.epochs <= 0 or progress.time <= 0:
             return None
         point = (progress.time, progress.epoch)
-        if not self._points and info.started is not None and progress.epoch > 0:
-            self._points.append((info.started, 0.0))
-        if not self._points or self._points[-1] != point:
+        if self._points and point[1] < self._points[-1][1]:
+            self._points.clear()  # a preempted job began again
+        if not self._points or point[1] > self._points[-1][1]:
+            if len(self._points) > 1 and point[0] - self._points[-2][0] < _APART:
+                self._points.pop()
             self._points.append(point)
-            # The first interval includes the imports; later the recent pace is a better estimate.
-            del self._points[: max(0, len(self._points) - 40)]
-        (then, before), (now, after) = self._points[0], self._points[-1]
-        if after <= before or now <= then:
+        now, after = self._points[-1]
+        while len(self._points) > 2 and now - self._points[1][0] >= _RECENT and after - self._points[1][1] >= 1:
+            del self._points[0]
+        then, before = self._points[0]
+        if progress.epoch >= progress.epochs:
+            return 0.0
+        if after <= before or now - then < _LEAST:
             return None
         return max(0.0, (progress.epochs - progress.epoch) * (now - then) / (after - before))
 
@@ -99,3 +129,17 @@ def ordered(metrics: dict[str, float | None]) -> list[tuple[str, float | None]]:
     """Return metrics in the order in which they are shown, and no more than fit a line."""
     names = [name for name in FIRST if name in metrics] + [name for name in metrics if name not in FIRST]
     return [(name, metrics[name]) for name in names[:_MOST]]
+
+
+def said(metrics: Mapping[str, float | None]) -> list[str]:
+    """Return metrics as words, those of training and of testing together.
+
+    ``train loss 0.2102 accuracy 0.8605``, ``test loss 0.2320 accuracy 0.9312``, then any others.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, (group, word) in _SAID.items():
+        if name in metrics:
+            groups.setdefault(group, []).append(f"{word} {number(metrics[name])}")
+    known = [f"{group} {' '.join(words)}" for group, words in groups.items()]
+    others = [(name, value) for name, value in ordered(dict(metrics)) if name not in _SAID]
+    return known + [f"{inline(name)} {number(value)}" for name, value in others]

@@ -130,7 +130,7 @@ def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
         progress = epochs.progress(run.progress())
         view.progress(info, progress, epochs.latest)
         for step, metrics in complete[-_MOST_STEPS:]:
-            view.epoch(step, metrics, progress)
+            view.epoch(step, metrics, progress, epochs.seconds(step))
         if info.status is not status:
             status = info.status
             view.phase(info)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+# No column is made narrower than this to fit a terminal.
+_NARROWEST = 8
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 _RESET = "\x1b[0m"
 
@@ -81,8 +83,50 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a line that is not data."""
-    print(clean(text, colours=shows_colours(sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
+    """Print a line that is not data; on a terminal, broken between words where it is longer than that is wide."""
+    text = wrapped(clean(text, colours=shows_colours(sys.stderr)), width(sys.stderr))
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def width(stream: TextIO) -> int | None:
+    """Return how many columns ``stream`` shows, or None where it is no terminal: lines are of any length there."""
+    if not stream.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def wrapped(text: str, columns: int | None, indent: int = 0) -> str:
+    """Return ``text`` broken between words, so that no line is longer than ``columns`` unless one word is.
+
+    Args:
+        text: Its own line ends and the blanks at the start of its lines stay; colours have no width.
+        columns: None for no limit.
+        indent: Blanks before each line that is added.
+    """
+    if columns is None or all(len(line) <= columns for line in text.split("\n")):
+        return text
+    lines = []
+    for line in text.split("\n"):
+        current = ""
+        for word in re.split(r"(?<=\S) ", line):
+            longer = f"{current} {word}" if current else word
+            if current.strip() and _columns(longer) > columns:
+                lines.append(current)
+                current = " " * indent + word.lstrip()
+            else:
+                current = longer
+        lines.append(current)
+    return "\n".join(lines)
+
+
+def _columns(text: str) -> int:
+    return len(_COLOUR.sub("", text))
 
 
 def warn(text: str) -> None:
@@ -116,8 +160,10 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{style}m{text}{_RESET}" if shows_colours(stream or sys.stdout) else text
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print columns.
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), drop: Sequence[str] = ()
+) -> list[str]:
+    """Print columns. On a terminal no line is wider than that is.
 
     By hand: rich takes longer to import than ``trainer runs`` takes to list.
 
@@ -125,27 +171,51 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence
         head: The columns' names.
         rows: The cells.
         right: Names of the columns that are set flush right.
+        drop: Columns that are left out, in this order, where the terminal is too narrow for all.
+
+    Returns:
+        The names of the columns that were left out.
     """
     cells = [list(head), *([inline(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    for number, row in enumerate(cells):
-        fitted = (
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for cell, width, name in zip(row, widths, head, strict=True)
-        )
-        line = "  ".join(fitted).rstrip()
-        say(paint(line, BOLD) if number == 0 else line)
+    room = width(sys.stdout)
+    shown, left_out = list(range(len(head))), []
+    for name in drop:
+        if room is None or sum(widths[column] + 2 for column in shown) - 2 <= room:
+            break
+        if name in head and head.index(name) in shown:
+            shown.remove(head.index(name))
+            left_out.append(name)
+    while room is not None and sum(widths[column] + 2 for column in shown) - 2 > room:
+        widest = max((column for column in shown if head[column] not in right), key=lambda c: widths[c], default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    lines = []
+    for row in cells:
+        fitted = (_fitted(row[column], widths[column], flush_right=head[column] in right) for column in shown)
+        lines.append("  ".join(fitted).rstrip())
+    # Once: thousands of lines take longer to print than to make.
+    say("\n".join([paint(lines[0], BOLD), *lines[1:]]))
+    return left_out
+
+
+def _fitted(cell: str, columns: int, *, flush_right: bool) -> str:
+    if len(cell) > columns:
+        cell = cell[: columns - 1] + "…"
+    return cell.rjust(columns) if flush_right else cell.ljust(columns)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Print labelled values; a value of several lines is indented under its first."""
     pairs = [(inline(label), value) for label, value in pairs]
-    width = max((len(label) for label, _ in pairs), default=0)
+    margin = max((len(label) for label, _ in pairs), default=0)
+    room = width(sys.stdout)
     for label, value in pairs:
-        first, *rest = value.split("\n")
-        say(f"{paint(label.ljust(width), BOLD)}  {first}".rstrip())
+        first, *rest = wrapped(value, None if room is None else max(room - margin - 2, 20)).split("\n")
+        say(f"{paint(label.ljust(margin), BOLD)}  {first}".rstrip())
         for line in rest:
-            say(f"{'':{width}}  {line}")
+            say(f"{'':{margin}}  {line}")
 
 
 def size(count: int) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from trainer import modeluse
 from trainer.backend import DEFAULT_BACKEND
-from trainer.console.epochs import ordered
+from trainer.console.epochs import ordered, said
 from trainer.console.output import (
     BOLD,
     GREEN,
@@ -96,7 +96,12 @@ def print_failure(run: Run, info: RunInfo, *, tail: bool) -> None:
 
 def curves_of(run: Run) -> str:
     """Return the learning curves as text; empty if there are none to draw."""
-    return modeluse.curves_text(run.metrics(), width=min(100, shutil.get_terminal_size().columns))
+    return modeluse.curves_text(run.metrics(), width=curves_width())
+
+
+def curves_width() -> int:
+    """Return how many columns curves are drawn in."""
+    return min(100, shutil.get_terminal_size().columns)
 
 
 def kept_path(line: str, run: Run) -> str:
@@ -169,10 +174,11 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
 
 def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tuple[str, str]]:
     if _ACCURACY in latest:
-        yield _ACCURACY, paint(_short(latest[_ACCURACY]), BOLD)
-    rest = [(name, value) for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)]
+        yield _ACCURACY, f"{paint(_short(latest[_ACCURACY]), BOLD)} (test)"
+    rest = {name: value for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)}
     if rest:
-        yield "Metrics", "  ".join(f"{inline(name)} {_short(value)}" for name, value in rest)
+        given = [f"{inline(name)} {_short(rest.pop(name))}" for name in _GIVEN if name in rest]
+        yield "Metrics", "  ".join([*said(rest), *given])
 
 
 def _model_is_deleted(run: Run, info: RunInfo) -> bool:

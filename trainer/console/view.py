@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from trainer.console.epochs import FIRST, Clock, ordered
-from trainer.console.output import clean, duration, inline, log_line, note, number, print_log, shows_colours, warn
+from trainer.console.epochs import Clock, said
+from trainer.console.output import (
+    clean,
+    duration,
+    log_line,
+    note,
+    number,
+    print_log,
+    shows_colours,
+    warn,
+    width,
+    wrapped,
+)
 from trainer.records import Progress, RunInfo, RunStatus
+
+if TYPE_CHECKING:
+    from rich.table import Column
 
 _PHASES = {
     RunStatus.NOT_STARTED: "submitted",
@@ -16,6 +30,9 @@ _PHASES = {
     RunStatus.RUNNING: "running",
     RunStatus.FINALIZING: "collecting outputs",
 }
+
+# Columns of the bar: what is left of 80 is enough for an epoch, loss, accuracy and the time left.
+_BAR = 14
 
 
 class View(Protocol):
@@ -27,8 +44,10 @@ class View(Protocol):
     def log(self, line: str) -> None:
         """Show a line that the script printed."""
 
-    def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
-        """Show the metrics of a step that is complete."""
+    def epoch(
+        self, step: float, metrics: dict[str, float | None], progress: Progress | None, seconds: float | None
+    ) -> None:
+        """Show the metrics of a step that is complete, and how long it took."""
 
     def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:
         """Show how far the run is; called about five times per second."""
@@ -56,23 +75,24 @@ class PlainView:
         """Print the line."""
         print_log(line, sys.stderr)
 
-    def epoch(self, step: float, metrics: dict[str, float | None], progress: Progress | None) -> None:
-        """Print the epoch's metrics, the pace and the time left."""
+    def epoch(
+        self, step: float, metrics: dict[str, float | None], progress: Progress | None, seconds: float | None
+    ) -> None:
+        """Print the epoch's own numbers; what does not fit a line of the terminal is left out from the end."""
         total = f"{progress.epochs:g}" if progress and progress.epochs >= step else ""
-        count = f"{step:g}".rjust(len(total)) + (f"/{total}" if total else "")
-        parts = [
-            f"{'epoch' if progress else 'step'} {count}",
-            *(f"{name.lower() if name in FIRST else inline(name)} {number(value)}" for name, value in ordered(metrics)),
-        ]
-        if progress and progress.images_per_second:
-            parts.append(f"{progress.images_per_second:7,.0f} images/s")
-        if self._left is not None and progress and step < progress.epochs:
-            parts.append(f"{duration(self._left)} left")
+        count = f"{step:.4g}".rjust(len(total)) + (f"/{total}" if total else "")
+        parts = [f"{'epoch' if progress else 'step'} {count}", *said(metrics)]
+        took = [] if seconds is None else [f"{seconds:.1f} s" if seconds < 10 else duration(seconds)]
+        room = width(sys.stderr)
+        while len(parts) > 2 and room is not None and len("  ".join(parts)) > room:
+            parts.pop()
+        if room is None or len("  ".join(parts + took)) <= room:
+            parts += took
         self._line("  ".join(parts))
 
     def progress(self, info: RunInfo, progress: Progress | None, latest: dict[str, float | None]) -> None:  # noqa: ARG002
         """Renew the estimate of the time left."""
-        self._left = self._clock.left(progress, info)
+        self._left = self._clock.left(progress) if info.status is RunStatus.RUNNING else None
 
     def warning(self, text: str) -> None:
         """Print it."""
@@ -97,8 +117,8 @@ class LiveView(PlainView):
         self._console = Console(stderr=True, highlight=False)
         self._bars = Bars(
             TextColumn("[bold]{task.description}"),
-            BarColumn(24, complete_style="cyan", finished_style="cyan", pulse_style="cyan"),
-            TextColumn("{task.fields[facts]}"),
+            BarColumn(_BAR, complete_style="cyan", finished_style="cyan", pulse_style="cyan"),
+            TextColumn("{task.fields[facts]}", table_column=_whole()),
             console=self._console,
             transient=True,
             auto_refresh=False,
@@ -117,34 +137,47 @@ class LiveView(PlainView):
         if progress and progress.epochs > 0 and info.status is RunStatus.RUNNING:
             changes |= {"total": progress.epochs, "completed": progress.epoch}
             changes["description"] = f"epoch {min(int(progress.epoch) + 1, progress.epochs):g}/{progress.epochs:g}"
-            changes["facts"] = "  ".join(self._facts(progress, latest))
+            room = self._console.width - len(changes["description"]) - _BAR - 3
+            changes["facts"] = self._facts(progress, latest, room)
         self._bars.update(self._task, refresh=True, **changes)
 
     def close(self) -> None:
         """Remove the live line."""
         self._bars.stop()
 
-    def _facts(self, progress: Progress, latest: dict[str, float | None]) -> list[str]:
-        facts = []
-        loss = progress.loss if progress.loss is not None else latest.get("Loss")
-        if loss is not None:
-            facts.append(f"loss {number(loss)}")
+    def _facts(self, progress: Progress, latest: dict[str, float | None], room: int) -> str:
+        """The latest numbers, those that matter most if not all fit."""
+        found: dict[str, str] = {}
+        if progress.loss is not None:
+            found["loss"] = f"batch loss {number(progress.loss)}"
+        elif latest.get("Loss") is not None:
+            found["loss"] = f"train loss {number(latest['Loss'])}"
         if latest.get("Accuracy") is not None:
-            facts.append(f"accuracy {number(latest['Accuracy'])}")
+            found["accuracy"] = f"test accuracy {number(latest['Accuracy'])}"
         if progress.images_per_second:
-            facts.append(f"{progress.images_per_second:,.0f} images/s")
+            found["speed"] = f"{progress.images_per_second:,.0f} images/s"
         if self._left is not None:
-            facts.append(f"{duration(self._left)} left")
-        return facts
+            found["left"] = f"{duration(self._left)} left"
+        for name in ("speed", "accuracy", "loss", "left"):
+            if len("  ".join(found.values())) <= room:
+                break
+            found.pop(name, None)
+        return "  ".join(found.values())
 
     def warning(self, text: str) -> None:
         """Print the warning above the live line."""
-        self._line(f"warning: {text}")
+        self._line(wrapped(f"warning: {text}", width(sys.stderr)))
 
     def _line(self, text: str) -> None:
         from rich.text import Text
 
         self._console.print(Text.from_ansi(clean(text, colours=shows_colours(sys.stderr))), soft_wrap=True)
+
+
+def _whole() -> Column:
+    from rich.table import Column
+
+    return Column(no_wrap=True)
 
 
 def make_view() -> View:

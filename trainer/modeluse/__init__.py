@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainer.modeluse.curves import curves_text
+    from trainer.modeluse.curves import curves_text, curves_together
     from trainer.modeluse.evaluation import ClassScore, Evaluation, evaluate
     from trainer.modeluse.network import Network
-    from trainer.modeluse.plots import check_picture, plot_confusion, plot_curves
+    from trainer.modeluse.plots import check_picture, plot_confusion, plot_curves, plot_together
     from trainer.modeluse.prediction import Prediction, predict
-    from trainer.modeluse.source import LoadedModel, is_path, open_model
+    from trainer.modeluse.source import LoadedModel, open_model
 
 __all__ = [
     "ClassScore",
@@ -25,11 +25,12 @@ __all__ = [
     "Prediction",
     "check_picture",
     "curves_text",
+    "curves_together",
     "evaluate",
-    "is_path",
     "open_model",
     "plot_confusion",
     "plot_curves",
+    "plot_together",
     "predict",
 ]
 
@@ -41,11 +42,12 @@ _HOMES = {
     "Prediction": "prediction",
     "check_picture": "plots",
     "curves_text": "curves",
+    "curves_together": "curves",
     "evaluate": "evaluation",
-    "is_path": "source",
     "open_model": "source",
     "plot_confusion": "plots",
     "plot_curves": "plots",
+    "plot_together": "plots",
     "predict": "prediction",
 }
 

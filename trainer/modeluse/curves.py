@@ -7,7 +7,7 @@ quarter of a second to import.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.records import Metric
@@ -53,10 +53,12 @@ class Panel:
     Attributes:
         series: At least one.
         step_label: What the steps count.
+        heading: What all curves show, where they are of several runs.
     """
 
     series: tuple[Series, ...]
     step_label: str
+    heading: str = ""
 
     @property
     def title(self) -> str:
@@ -114,6 +116,36 @@ def panels(metrics: Sequence[Metric]) -> list[Panel]:
         for start in range(0, len(found), SERIES_MAX)
     ]
     return split[:PANELS_MAX]
+
+
+def panels_together(runs: Mapping[str, Sequence[Metric]], most: int = SERIES_MAX) -> list[Panel]:
+    """Return the curves of several runs, one set of axes for each metric.
+
+    Args:
+        runs: What each run logged, by what it is called.
+        most: Curves on one set of axes; more runs are drawn on further ones.
+
+    Returns:
+        At most ``PANELS_MAX`` panels for each group of ``most`` runs, the metrics in the order they first appeared.
+    """
+    grouped: dict[tuple[str, str], list[Series]] = {}
+    for label, metrics in runs.items():
+        for panel in panels(metrics):
+            for series in panel.series:
+                named = Series(label, series.steps, series.values)
+                grouped.setdefault((series.name, panel.step_label), []).append(named)
+    return [
+        Panel(tuple(found[start : start + most]), label, heading=name)
+        for (name, label), found in list(grouped.items())[:PANELS_MAX]
+        for start in range(0, len(found), most)
+    ]
+
+
+def curves_together(runs: Mapping[str, Sequence[Metric]], width: int = 80, height: int = 8) -> str:
+    """Draw the curves of several runs, metric by metric; as :func:`curves_text` does for one run."""
+    found = panels_together(runs)
+    drawn = [[panel.heading, *_draw(panel, max(width, _WIDTH_MIN), max(height, 3))] for panel in found]
+    return "\n\n".join("\n".join(line.rstrip() for line in lines) for lines in drawn)
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:

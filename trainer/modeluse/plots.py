@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, MissingExtraError, UsageError
-from trainer.modeluse.curves import Panel, panels
+from trainer.modeluse.curves import Panel, panels, panels_together
 from trainer.records import Metric
 from trainer.runtime.atomic import write_bytes
 
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, which colour-blind readers tell apart; the curves also differ in their lines.
-_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":"))
+_STYLES = (
+    ("#0072B2", "-"),
+    ("#D55E00", "--"),
+    ("#009E73", ":"),
+    ("#CC79A7", "-."),
+    ("#E69F00", "-"),
+    ("#56B4E9", "--"),
+    ("#000000", ":"),
+    ("#8C6D31", "-."),
+)
 _MARKED_MAX = 40
 _NUMBERED_CLASSES_MAX = 20
 _TEXT_MAX = 50
@@ -88,8 +97,21 @@ def plot_curves(metrics: Sequence[Metric], path: Path, title: str = "") -> None:
         UsageError: The path has another ending or no directory, or there is nothing to draw.
         ConfigError: It can't be written.
     """
+    _plot(panels(metrics), path, title)
+
+
+def plot_together(runs: Mapping[str, Sequence[Metric]], path: Path) -> None:
+    """Draw the learning curves of several runs, one set of axes for each metric.
+
+    Args:
+        runs: What each run logged, by what it is called.
+        path: The picture to write; errors as :func:`plot_curves`.
+    """
+    _plot(panels_together(runs, most=len(_STYLES)), path, "")
+
+
+def _plot(found: Sequence[Panel], path: Path, title: str) -> None:
     check_picture(path)
-    found = panels(metrics)
     if not found:
         raise UsageError("There are no learning curves: no metric has two values yet.", "Let it train two epochs.")
     across = min(len(found), 2)
@@ -111,7 +133,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         label = f"{_shown(series.name)}: {series.last:.4g}"
         axes.plot(series.steps, values, color=colour, linestyle=line, marker=marker, markersize=3.5, label=label)
     axes.set_xlabel(panel.step_label)
-    axes.set_ylabel(_shown(panel.series[0].name) if len(panel.series) == 1 else "loss, nats" * _is_loss(panel))
+    heading = panel.heading or (panel.series[0].name if len(panel.series) == 1 else "")
+    axes.set_ylabel(_shown(heading) if heading else "loss, nats" * _is_loss(panel))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
     axes.grid(color="#dddddd", linewidth=0.6)

@@ -21,8 +21,9 @@ What was assumed of a picture that is faint or has fewer bits than its format is
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, TypeVar
 
 import msgspec
 import numpy as np
@@ -95,13 +96,22 @@ def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
     ]
 
 
-def read_digit(path: Path, size: int = 28, notes: list[str] | None = None) -> NDArray[np.uint8]:
+def read_digit(
+    source: Path | IO[bytes],
+    size: int = 28,
+    notes: list[str] | None = None,
+    *,
+    name: str = "",
+    pixels_max: int = PIXELS_MAX,
+) -> NDArray[np.uint8]:
     """Read a picture of one digit.
 
     Args:
-        path: A PNG or JPEG file of any size.
+        source: A PNG or JPEG file of any size.
         size: Rows and columns to make of it.
         notes: Takes what was assumed of an unusual picture, one sentence for each.
+        name: What to call it in messages; needed where ``source`` is no path.
+        pixels_max: Most pixels that it may have.
 
     Returns:
         uint8 (size, size); 255 is ink.
@@ -110,47 +120,81 @@ def read_digit(path: Path, size: int = 28, notes: list[str] | None = None) -> ND
         NotFoundError: There is no such file.
         UsageError: It is not a readable PNG or JPEG image, is too large, or shows nothing.
     """
-    notes = [] if notes is None else notes
-    grey = _read(path, notes)
+    assumed: list[str] = [] if notes is None else notes
+    name = name or str(source)
+    grey = _read(source, name, pixels_max, lambda image: _grey(image, assumed))
     if not np.ptp(grey):
-        raise _blank(path)
+        raise _blank(name)
     if grey.shape == (size, size) and np.median(_frame(grey)) <= _CONTRAST_MIN:
         strongest = float(grey.max())
         if strongest < _CONTRAST_MIN:
-            raise _too_faint(path, strongest)
+            raise _too_faint(name, strongest)
         if strongest >= _FAINT:
             return grey.astype(np.uint8)
-        notes.append(_faint(strongest))
+        assumed.append(_faint(strongest))
         return np.asarray(grey * np.float32(255 / strongest), np.uint8)
-    return _centred(_cut(_ink(grey, path, notes)), size)
+    return _centred(_cut(_ink(grey, name, assumed)), size)
 
 
-def _read(path: Path, notes: list[str]) -> NDArray[np.float32]:
-    """Grey levels, float32 (rows, columns), 0 to 255."""
-    if not path.is_file():
-        raise NotFoundError(f"There is no file {path}.", "Check the path.")
+def read_colours(
+    source: Path | IO[bytes], size: tuple[int, int], *, name: str = "", pixels_max: int = PIXELS_MAX
+) -> NDArray[np.uint8]:
+    """Read a picture and scale it.
+
+    Args:
+        source: A PNG or JPEG file of any size.
+        size: Rows and columns to make of it.
+        name: What to call it in messages; needed where ``source`` is no path.
+        pixels_max: Most pixels that it may have.
+
+    Returns:
+        uint8 (rows, columns, 3): red, green and blue. What is transparent becomes white.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: It is not a readable PNG or JPEG image, or is too large.
+    """
+    rows, columns = size
+
+    def convert(image: Image.Image) -> NDArray[np.uint8]:
+        picture = image.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        flat = Image.alpha_composite(ground, picture).convert("RGB")
+        return np.asarray(flat.resize((columns, rows), Image.Resampling.LANCZOS))
+
+    return _read(source, name or str(source), pixels_max, convert)
+
+
+_Pixels = TypeVar("_Pixels", NDArray[np.float32], NDArray[np.uint8])
+
+
+def _read(source: Path | IO[bytes], name: str, pixels_max: int, convert: Callable[[Image.Image], _Pixels]) -> _Pixels:
+    """Decode a picture, within bounds, and turn it as its EXIF orientation says."""
+    if isinstance(source, Path) and not source.is_file():
+        raise NotFoundError(f"There is no file {name}.", "Check the path.")
     try:
         with warnings.catch_warnings():
             # Its own limit is higher than ours, and only warns.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > PIXELS_MAX:
-                    raise _too_large(path)
+            with Image.open(source, formats=FORMATS) as image:
+                if image.width * image.height > pixels_max:
+                    raise _too_large(name, pixels_max)
                 image.load()
-                return _grey(ImageOps.exif_transpose(image), notes)
+                return convert(ImageOps.exif_transpose(image))
     except UsageError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
+        raise _too_large(name, pixels_max) from error
     except UnidentifiedImageError as error:
-        raise UsageError(f"{path} is not a PNG or JPEG image.", "Convert it to one.") from error
+        raise UsageError(f"{name} is not a PNG or JPEG image.", "Convert it to one.") from error
     except PermissionError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
+        raise UsageError(f"{name} can't be read: {error.strerror}.", "Check its permissions.") from error
     except Exception as error:  # Pillow's decoders raise whatever they run into
-        raise UsageError(f"{path} is a damaged image: {error}.", "Save it again.") from error
+        raise UsageError(f"{name} is a damaged image: {error}.", "Save it again.") from error
 
 
 def _grey(image: Image.Image, notes: list[str]) -> NDArray[np.float32]:
+    """Grey levels, float32 (rows, columns), 0 to 255."""
     if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits per pixel
         return _levels(np.asarray(image, dtype=np.float32), notes)
     if "A" not in image.getbands() and "transparency" not in image.info:
@@ -180,14 +224,14 @@ def _frame(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def _ink(grey: NDArray[np.float32], path: Path, notes: list[str]) -> NDArray[np.float32]:
+def _ink(grey: NDArray[np.float32], name: str, notes: list[str]) -> NDArray[np.float32]:
     """How much ink there is, 0 to 1 at the strongest, whatever the colours of ink and paper."""
     paper = float(np.median(_frame(grey)))
     difference = grey - paper if grey.max() - paper >= paper - grey.min() else paper - grey
     ink = np.clip(difference, 0, None)
     strongest = float(ink.max())
     if strongest < _CONTRAST_MIN:
-        raise _too_faint(path, strongest)
+        raise _too_faint(name, strongest)
     if strongest < _FAINT:
         notes.append(_faint(strongest))
     return np.asarray(ink / np.float32(strongest))
@@ -218,20 +262,20 @@ def _centred(ink: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     return field
 
 
-def _blank(path: Path) -> UsageError:
-    return UsageError(f"{path} shows nothing: it is of one colour.", "Give a picture of one digit.")
+def _blank(name: str) -> UsageError:
+    return UsageError(f"{name} shows nothing: it is of one colour.", "Give a picture of one digit.")
 
 
 def _faint(strongest: float) -> str:
     return f"It is faint: its strongest mark differs from the paper by {strongest:.0f} of 255. It was made stronger."
 
 
-def _too_faint(path: Path, strongest: float) -> UsageError:
+def _too_faint(name: str, strongest: float) -> UsageError:
     return UsageError(
-        f"{path} is too faint: its strongest mark differs from the paper by {strongest:.0f} of 255.",
+        f"{name} is too faint: its strongest mark differs from the paper by {strongest:.0f} of 255.",
         f"Raise its contrast; {_CONTRAST_MIN} is the least.",
     )
 
 
-def _too_large(path: Path) -> UsageError:
-    return UsageError(f"{path} has more than {PIXELS_MAX:,} pixels.", "Scale it down first.")
+def _too_large(name: str, pixels_max: int) -> UsageError:
+    return UsageError(f"{name} has more than {pixels_max:,} pixels.", "Scale it down first.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.artifacts import ArtifactStore, ModelVersion, fetch, read_record
-from trainer.modelfile import read_npz
+from trainer.modelfile import is_path, read_npz
 from trainer.modeluse.network import Network
 from trainer.runtime.layout import MODEL_FILE
 
@@ -27,11 +26,6 @@ class LoadedModel:
     label: str
     network: Network
     version: ModelVersion | None = None
-
-
-def is_path(reference: str) -> bool:
-    """Return whether MODEL is a file, or the directory of a fetched model, rather than a registered name."""
-    return os.sep in reference or reference.endswith(".npz") or Path(reference).is_file()
 
 
 def open_model(reference: str, store: Callable[[], ArtifactStore]) -> LoadedModel:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.runtime.datasets import load as load_dataset
     from trainer.runtime.faults import RuntimeFault, main
     from trainer.runtime.flags import add_flags
+    from trainer.runtime.reporting import report
     from trainer.runtime.training.checkpoint import Checkpoint, resume, save_npz
     from trainer.runtime.training.compiled import compiled
     from trainer.runtime.training.extensions import ClassifierEvaluator, Metrics
@@ -35,6 +36,7 @@ __all__ = [
     "compiled",
     "load_dataset",
     "main",
+    "report",
     "resume",
     "save_npz",
     "unit_range",
@@ -52,6 +54,7 @@ _HOMES = {
     "compiled": ("training.compiled", "compiled"),
     "load_dataset": ("datasets", "load"),
     "main": ("faults", "main"),
+    "report": ("reporting", "report"),
     "resume": ("training.checkpoint", "resume"),
     "save_npz": ("training.checkpoint", "save_npz"),
     "unit_range": ("training.iterator", "unit_range"),

@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar
 
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
-from trainer.runtime.sinks import Sink, clean_name, local_sink, number
+from trainer.runtime.sinks import Sink, clean_name, local_sink, mark_script_reports, number
 
 
 class Run:
@@ -246,6 +246,7 @@ class Run:
         raise AttributeError(f"Run.{name} needs Azure ML, and this run is on this machine")
 
     def _write(self, name: str, value: object, step: float | None) -> None:
+        mark_script_reports()
         self._sink.log(clean_name(name), number(value), step)
 
     def _remember(self, name: str, value: object, column: str | None = None) -> None:

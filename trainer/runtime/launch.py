@@ -123,7 +123,7 @@ def give_way() -> None:
 
 
 def _install_layers(folder: Path) -> None:
-    from trainer.runtime import compat, fast, reporting
+    from trainer.runtime import compat, fast, recording, reporting
     from trainer.runtime.compat import removed_names
 
     os.environ[removed_names.SCRIPT_DIR_VARIABLE] = str(folder)
@@ -131,6 +131,7 @@ def _install_layers(folder: Path) -> None:
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))
     reporting.install()
+    recording.install()
 
 
 def _run_script(path: str) -> None:

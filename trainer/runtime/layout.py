@@ -31,6 +31,8 @@ AZURE_RUN_ID_VARIABLE = "AZUREML_RUN_ID"
 NO_TELEMETRY_VARIABLE = "HBI_WORKSPACE_JOB"
 """Keeps ``azureml.telemetry`` from sending, whatever its file in site-packages says: Azure sets it to ``true`` where
 data are sensitive, and the SDK reads it once, at import."""
+STREAMED_DIR_VARIABLE = "TRAINER_STREAMED_DIR"
+"""The folder of a job on Azure ML whose files are streamed; set by the job itself for its own processes."""
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What the common BLAS libraries take their number of threads from, first match first."""
 

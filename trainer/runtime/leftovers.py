@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from trainer.runtime.datasets.files import FILES
 from trainer.runtime.layout import JOB_DIR, LOGS_DIR, OUTPUTS_DIR
 
 FACT = "not_kept"
@@ -22,19 +23,21 @@ State = Mapping[str, tuple[int, int]]
 # At the top: ours, and what Azure ML's own programs make in a job's working directory.
 _NOT_THE_SCRIPTS = (OUTPUTS_DIR, LOGS_DIR, JOB_DIR, "azureml-logs", "user_logs", "system_logs", "azureml_compute_logs")
 _CACHES = ("__pycache__", ".cache", ".ipynb_checkpoints", ".azureml", ".nv", ".cupy")
+# What azureml.opendatasets downloads: Azure's tutorial has it written to data/mnist in every run.
+_DATA = frozenset((*FILES, *(f"{name}.gz" for name in FILES)))
 _MOST_FILES = 100_000
 _NAMED = 3
 
 
 def state_of(directory: Path) -> dict[str, tuple[int, int]]:
-    """Return the state of the files below a directory, but for outputs, logs, caches and what is ours."""
+    """Return the state of the files below a directory, but for outputs, logs, caches, MNIST and what is ours."""
     found: dict[str, tuple[int, int]] = {}
     for folder, folders, files in os.walk(directory):
         top = Path(folder) == directory
         folders[:] = sorted(name for name in folders if name not in _CACHES and not (top and name in _NOT_THE_SCRIPTS))
         for name in files:
             path = os.path.join(folder, name)  # noqa: PTH118  # there can be many
-            if name.endswith((".pyc", ".pyo")) or len(found) >= _MOST_FILES:
+            if name in _DATA or name.endswith((".pyc", ".pyo")) or len(found) >= _MOST_FILES:
                 continue
             with suppress(OSError):
                 status = os.lstat(path)

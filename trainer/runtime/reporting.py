@@ -19,13 +19,30 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import azureml_stand_in, environment, leftovers, output_names
+from trainer.runtime import azureml_mirror, azureml_stand_in, environment, leftovers, output_names
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, LOGS_DIR, NO_TELEMETRY_VARIABLE, OUTPUTS_DIR, RUN_DIR_VARIABLE
-from trainer.runtime.sinks import FolderSink, Sink, clean_name, is_worker, local_sink, mpi_rank, number
+from trainer.runtime.layout import (
+    AZURE_RUN_ID_VARIABLE,
+    LOGS_DIR,
+    NO_TELEMETRY_VARIABLE,
+    OUTPUTS_DIR,
+    RUN_DIR_VARIABLE,
+    STREAMED_DIR_VARIABLE,
+)
+from trainer.runtime.sinks import (
+    FolderSink,
+    Sink,
+    clean_name,
+    is_worker,
+    local_sink,
+    mark_script_reports,
+    mpi_rank,
+    number,
+)
 
 _MAIN = "TRAINER_REPORTING_MAIN"
 
@@ -37,26 +54,31 @@ class Report:
 
     Args:
         sinks: Where each value goes.
+        automatic: It is not the script that reports, but we for it.
     """
 
-    def __init__(self, sinks: list[Sink]) -> None:
+    def __init__(self, sinks: list[Sink], *, automatic: bool = False) -> None:
         self._sinks = sinks if mpi_rank() == 0 else []
+        self._automatic = automatic
 
-    def log(self, name: str, value: object, step: float | None = None) -> None:
+    def log(self, name: str, value: object, step: float | None = None, iteration: int | None = None) -> None:
         """Report one value.
 
         Args:
             name: What it is, such as ``Accuracy``; at most 255 characters are kept.
             value: A number or an array of one element; NaN and infinities are recorded as such.
             step: When it was, in epochs.
+            iteration: After how many updates, if that is known.
 
         Raises:
             TypeError: The value is neither a number nor a string.
             RuntimeFault: The run's folder can't be written.
         """
         checked = number(value)
+        if not self._automatic:
+            mark_script_reports()
         for sink in self._sinks:
-            sink.log(clean_name(name), checked, step)
+            sink.log(clean_name(name), checked, step, iteration)
 
     def progress(
         self, *, epoch: float, epochs: float, images_per_second: float | None = None, loss: float | None = None
@@ -79,20 +101,67 @@ class Report:
             sink.close()
 
 
-def start() -> Report:
+def start(*, automatic: bool = False) -> Report:
     """Make the report of this process.
+
+    Args:
+        automatic: It is not the script that reports, but we for it. On Azure ML, where the SDK can't reach the run, the
+            lines that are streamed are enough then.
 
     Raises:
         RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.
     """
     sinks: list[Sink] = []
     if on_azure():
-        sinks.append(_AzureSink())
+        try:
+            sinks.append(_AzureSink())
+        except RuntimeFault:
+            lines = streamed_lines()
+            if not automatic or lines is None:
+                raise
+            sinks.append(lines)
     if not sinks or os.environ.get(RUN_DIR_VARIABLE):
         sinks.append(local_sink())
-    report = Report(sinks)
+    report = Report(sinks, automatic=automatic)
     atexit.register(report.close)
     return report
+
+
+_hand: Report | None = None
+
+
+def report(
+    values: Mapping[str, object],
+    *,
+    epoch: float | None = None,
+    epochs: float | None = None,
+    iteration: int | None = None,
+) -> None:
+    """Report what a training loop of the script's own has measured; for scripts without a ``Trainer``.
+
+    In a job the values are metrics of the run, and epoch of epochs is how far it is. Outside one they are printed.
+
+    Args:
+        values: Name to number or array of one element; ``Loss``, ``Accuracy`` and ``Validation loss`` are the names
+            that tables and pictures know best.
+        epoch: Epochs done, with a fraction or without.
+        epochs: Epochs in all.
+        iteration: Updates done.
+
+    Raises:
+        TypeError: A value is neither a number nor a string.
+        RuntimeFault: The run can't be reached or written.
+    """
+    global _hand
+    if _hand is None:
+        _hand = start()
+        if epochs is not None:
+            _hand.log("Epochs", epochs)
+    for name, value in values.items():
+        _hand.log(name, value, epoch, iteration)
+    if epoch is not None and epochs is not None:
+        loss = values.get("Loss")
+        _hand.progress(epoch=epoch, epochs=epochs, loss=None if loss is None else float(number(loss)))
 
 
 def on_azure() -> bool:
@@ -125,6 +194,8 @@ def install() -> None:
     os.environ[NO_TELEMETRY_VARIABLE] = "true"
     if not on_azure():
         azureml_stand_in.install()
+    else:
+        azureml_mirror.install(streamed_lines)
     azureml_stand_in.install_open_datasets()
     if _is_main():
         environment.begin(Path.cwd() / OUTPUTS_DIR)
@@ -175,7 +246,7 @@ class _AzureSink:
     """
 
     def __init__(self) -> None:
-        self._lines = _streamed_lines()
+        self._lines = streamed_lines()
         run_id = os.environ[AZURE_RUN_ID_VARIABLE]
         try:
             from azureml.core.run import Run
@@ -193,17 +264,18 @@ class _AzureSink:
                 "The run's environment lacks AZUREML_* variables, or its service does not answer.",
             ) from error
 
-    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+    def log(self, name: str, value: float | str, step: float | None = None, iteration: int | None = None) -> None:
         """Log one value."""
         if isinstance(value, float) and not math.isfinite(value):
             # The SDK would write NaN into its JSON; a refused request loses the values beside it too.
             sys.stdout.write(f"{name}: {value} (not sent: metrics on Azure ML are finite)\n")
         else:
-            self._run.log(name, value)
+            with azureml_mirror.suspended():
+                self._run.log(name, value)
         if self._lines is not None:
             # The run itself has the value; a full disk costs no more than its step.
             with contextlib.suppress(RuntimeFault):
-                self._lines.log(name, value, step)
+                self._lines.log(name, value, step, iteration)
 
     def progress(self, state: dict[str, float | None]) -> None:
         """Send nothing: the log and the metrics say it."""
@@ -212,8 +284,10 @@ class _AzureSink:
         """Send nothing: the service's own launcher waits for what is on its way."""
 
 
-def _streamed_lines() -> FolderSink | None:
-    folder = Path(LOGS_DIR).absolute()
+def streamed_lines() -> FolderSink | None:
+    """Return the sink of a job on Azure ML whose lines are streamed; None where its folder can't be made."""
+    # Also for processes that the job starts in other directories.
+    folder = Path(os.environ.setdefault(STREAMED_DIR_VARIABLE, str(Path(LOGS_DIR).absolute())))
     try:
         folder.mkdir(exist_ok=True)
     except OSError:

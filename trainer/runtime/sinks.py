@@ -1,8 +1,9 @@
 """Where reported values go when the run is on this machine: the run's folder, or stdout without one.
 
 ``metrics.jsonl`` has one JSON object per line, ``{"name", "value", "step", "time"}``. A value that JSON can't
-hold as a number is null, and ``"text"`` says what it was (``"nan"``). A line is one ``write`` to a
-file opened for appending, so lines of several processes don't mix (POSIX, write: O_APPEND).
+hold as a number is null, and ``"text"`` says what it was (``"nan"``); ``"iteration"`` is there where it is known.
+A line is one ``write`` to a file opened for appending, so lines of several processes don't mix (POSIX, write:
+O_APPEND).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"
 class Sink(Protocol):
     """Takes what a script reports."""
 
-    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+    def log(self, name: str, value: float | str, step: float | None = None, iteration: int | None = None) -> None:
         """Record one value."""
 
     def progress(self, state: dict[str, float | None]) -> None:
@@ -55,7 +56,7 @@ class FolderSink:
         self._pending: dict[str, float | None] | None = None
         self._written = -math.inf
 
-    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+    def log(self, name: str, value: float | str, step: float | None = None, iteration: int | None = None) -> None:
         """Append one line to ``metrics.jsonl``.
 
         Raises:
@@ -67,6 +68,8 @@ class FolderSink:
         record: dict[str, object] = {"name": name, "value": value, "step": _finite(step), "time": now}
         if isinstance(value, str) or not math.isfinite(value):
             record.update(value=None, text=str(value)[:LONGEST_TEXT])
+        if iteration is not None:
+            record["iteration"] = iteration
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         path = self._folder / METRICS_FILE
         try:
@@ -106,7 +109,7 @@ class StdoutSink:
     def __init__(self) -> None:
         self._owner = os.getpid()
 
-    def log(self, name: str, value: float | str, step: float | None = None) -> None:
+    def log(self, name: str, value: float | str, step: float | None = None, iteration: int | None = None) -> None:  # noqa: ARG002
         """Print one line."""
         if self._owner != os.getpid() or is_worker():
             return
@@ -134,6 +137,20 @@ def local_sink() -> Sink:
     if not folder.is_dir():
         raise RuntimeFault(f"{RUN_DIR_VARIABLE} is {named}, which is no directory.", "Start the run again.")
     return FolderSink(folder)
+
+
+_by_script = False
+
+
+def mark_script_reports() -> None:
+    """Note that the script logs metrics by itself, so that nothing is recorded twice."""
+    global _by_script
+    _by_script = True
+
+
+def script_reports() -> bool:
+    """Return whether the script has logged a metric by itself."""
+    return _by_script
 
 
 def is_worker() -> bool:

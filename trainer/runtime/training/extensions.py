@@ -118,6 +118,8 @@ class Metrics(Extension):  # type: ignore[misc]
         RuntimeFault: That run can't be reached.
     """
 
+    # What a Trainer measures is not recorded a second time.
+    records_metrics = True
     # After LogReport, which has PRIORITY_READER (100).
     priority = 50
 

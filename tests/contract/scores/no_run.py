@@ -1,0 +1,5 @@
+"""Lacks run()."""
+
+
+def init():
+    pass

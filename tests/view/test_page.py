@@ -1,0 +1,140 @@
+"""The page in a real browser."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Project
+from tests.view.conftest import Browser
+
+ROWS = "[...document.querySelectorAll('#table tbody tr')].map(row => row.innerText)"
+HEADS = "[...document.querySelectorAll('#table th button')].map(button => button.textContent)"
+
+
+def column(browser: Browser, title: str) -> list[str]:
+    at = browser.value(HEADS).index(title) + 2
+    found: list[str] = browser.value(
+        f"[...document.querySelectorAll('#table tbody td:nth-child({at})')].map(cell => cell.textContent)"
+    )
+    return found
+
+
+def click(browser: Browser, selector: str) -> None:
+    browser.value(f"document.querySelector({selector!r}).click()")
+
+
+def test_the_address_loses_its_token_and_nothing_goes_wrong(browser: Browser) -> None:
+    browser.until("document.querySelectorAll('canvas').length >= 2")
+    assert "token" not in browser.value("location.href")
+    assert browser.value("document.cookie") == ""
+    assert browser.problems == []
+    assert browser.value("document.title") == "trainer: runs", "what scripts print and raise is text"
+
+
+def test_sorting(browser: Browser) -> None:
+    assert browser.value(HEADS)[:5] == ["Run", "Status", "Accuracy", "Loss", "Best Accuracy"]
+    click(browser, "[data-sort='Accuracy']")
+    assert column(browser, "Accuracy") == ["0.9500", "0.9000", "0.8200"]
+    assert browser.value("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
+    click(browser, "[data-sort='Accuracy']")
+    assert column(browser, "Accuracy") == ["0.8200", "0.9000", "0.9500"]
+    click(browser, "[data-sort='param:lr']")
+    assert column(browser, "lr") == ["0.25", "0.5", "0.9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("", 3), ("failed", 1), ("status=completed", 2), ("accuracy>0.89 lr<0.4", 1), ("status!=failed accuracy<0.92", 1)],
+)
+def test_filtering(browser: Browser, text: str, count: int) -> None:
+    browser.value(
+        f"(() => {{ const box = document.getElementById('filter'); box.value = {text!r};"
+        "box.dispatchEvent(new Event('input')); })()"
+    )
+    assert len(browser.value(ROWS)) == count
+
+
+def test_choosing_curves(browser: Browser) -> None:
+    browser.until("document.querySelectorAll('.u-legend .u-series').length === 8")
+    captions = "[...document.querySelectorAll('figcaption')].map(caption => caption.textContent.trim())"
+    assert browser.value(captions) == ["Accuracy", "Loss"]
+    click(browser, "#table tbody input")
+    browser.until("document.querySelectorAll('.u-legend .u-series').length === 6")
+    assert "#runs=" in browser.value("location.href")
+    click(browser, "#none")
+    browser.until("document.querySelectorAll('canvas').length === 0 && !document.getElementById('hint').hidden")
+
+
+def test_a_chart_says_what_it_shows(browser: Browser) -> None:
+    browser.until("document.querySelectorAll('canvas').length >= 2")
+    said = browser.value("document.querySelector('figure [role=img]').getAttribute('aria-label')")
+    assert said.startswith("Accuracy: ")
+    assert "last 0.9500, best 0.9500" in said
+
+
+def test_a_runs_page(browser: Browser) -> None:
+    click(browser, "#table tbody tr:last-child .open")
+    browser.until("document.getElementById('output').textContent.includes('trained with 0.25 <b>bold</b>')")
+    assert "script.py --lr 0.25" in browser.value("document.getElementById('facts').textContent")
+    assert browser.until("document.querySelector('#pictures img')?.naturalWidth") == 9
+    assert browser.value("[...document.querySelectorAll('#files a')].map(a => a.textContent)")[-1] == "plots/a b.svg"
+    assert browser.problems == []
+
+
+def test_by_keyboard(browser: Browser) -> None:
+    browser.key("/")
+    assert browser.value("document.activeElement.id") == "filter"
+    browser.value("document.querySelector('#table .open').focus()")
+    browser.value("document.activeElement.click()")
+    browser.until("!document.getElementById('detail').hidden")
+    browser.key("Escape")
+    browser.until("document.getElementById('detail').hidden")
+    assert browser.value("document.activeElement.className") == "open"
+
+
+def test_everything_has_a_name(browser: Browser) -> None:
+    nameless = """[...document.querySelectorAll('button, input, select, a, img')].filter(element =>
+        !(element.textContent.trim() || element.getAttribute('aria-label') || element.alt || element.title ||
+          element.labels?.length)).map(element => element.outerHTML)"""
+    assert browser.value(nameless) == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_width_is_too_narrow(browser: Browser, width: int) -> None:
+    browser.size(width, 800)
+    browser.until("document.querySelectorAll('canvas').length >= 2")
+    assert browser.until(f"document.documentElement.scrollWidth <= {width}")
+
+
+def test_dark(browser: Browser) -> None:
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    dark = browser.value("getComputedStyle(document.documentElement).backgroundColor")
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+    assert dark != browser.value("getComputedStyle(document.documentElement).backgroundColor")
+
+
+def test_a_run_is_followed_live(browser: Browser, project: Project, tmp_path: Path) -> None:
+    script = tmp_path / "live.py"
+    go = tmp_path / "go"
+    script.write_text(f"""
+import os, time
+from trainer import runtime as rt
+rt.report({{"Loss": 3.5}}, epoch=1, epochs=3)
+print("first", flush=True)
+while not os.path.exists({str(go)!r}): time.sleep(0.05)
+rt.report({{"Loss": 2.5}}, epoch=2, epochs=3)
+print("second", flush=True)
+""")
+    run_id = project.trainer("run", "--detach", "--script", str(script), "--no-register").stdout.strip()
+    try:
+        browser.until(f"!!document.querySelector('[data-key=\"pick-{run_id}\"]')")
+        browser.value(f"document.querySelector('[data-key=\"open-{run_id}\"]').click()")
+        browser.until("document.getElementById('output').textContent.includes('first')")
+        browser.until(f"{ROWS}[0].includes('Running')")
+        go.touch()
+        browser.until("document.getElementById('output').textContent.includes('second')")
+        browser.until(f"{ROWS}[0].includes('Completed') && {ROWS}[0].includes('2.500')")
+    finally:
+        project.trainer("cancel", run_id)
+        project.trainer("delete", run_id)
+    browser.until(f"!document.querySelector('[data-key=\"pick-{run_id}\"]')")

@@ -1,0 +1,297 @@
+"""Scoring without a script: pixels or pictures in, class and probabilities out.
+
+Two networks: the one that trainer trains, run in NumPy (:class:`NetworkScorer`), and any Chainer network that a
+function of the user's builds (:class:`ChainerScorer`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.errors import ConfigError, TrainerError, UsageError
+from trainer.modelfile import read_npz
+from trainer.modeluse.network import Network, probabilities
+from trainer.serving.inputs import Array, Reader, colour_picture, digit_picture
+from trainer.serving.scoring import Answer, ModelFiles, Request
+from trainer.serving.settings import split_model_file
+
+_TOLERANCE = 1e-3
+
+
+class Prediction(msgspec.Struct, rename={"label": "class"}):
+    """What an input is taken for; ``class`` in JSON."""
+
+    label: int
+    probability: float
+    probabilities: list[float]
+
+
+class Predictions(msgspec.Struct):
+    """The answer's body, one prediction per input, in their order."""
+
+    predictions: list[Prediction]
+    model: str
+
+
+class Outputs(msgspec.Struct):
+    """The answer's body of a network that does not classify."""
+
+    outputs: list[Any]
+    model: str
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class NetworkScorer:
+    """The network that trainer knows, run in NumPy. Nothing in the model's file is executed.
+
+    Args:
+        files: The model.
+
+    Raises:
+        TrainerError: As :func:`trainer.modeluse.open_model` raises.
+    """
+
+    in_main_thread = False
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._label = files.label
+        self._files = files
+        self._network = Network.from_arrays(read_npz(files.model_file), files.label)
+        inputs = self._network.inputs
+        try:
+            side = self._network.image_size
+        except UsageError:
+            self._reader = Reader((inputs,), None)
+            self.about = f"{inputs} numbers in, {self._network.classes} classes out"
+        else:
+            self._reader = Reader((inputs,), digit_picture(side))
+            self.about = f"{side}x{side} pixels in, {self._network.classes} classes out"
+        self.schema = schema(self._reader, self._network.classes)
+
+    def load(self) -> None:
+        """Run the network once, so that the first request doesn't pay for it."""
+        self._network.scores(np.zeros((1, self._network.inputs), np.float32))
+
+    def score(self, request: Request) -> Answer:
+        """Answer a request.
+
+        Raises:
+            InputError: Its body can't be used.
+        """
+        inputs = self._reader.read(request.body, request.content_type)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = self._network.scores(inputs)
+        return Answer(_ENCODER.encode(classified(scores, self._label)), inputs=len(inputs))
+
+
+class ChainerScorer:
+    """A Chainer network that a function of the user's builds, with the parameters of the model's file.
+
+    Args:
+        files: The model.
+        model_file: ``FILE.py:FUNCTION``.
+        shape: Of one input, or empty where it isn't told.
+    """
+
+    in_main_thread = True
+
+    def __init__(self, files: ModelFiles, model_file: str, shape: tuple[int, ...]) -> None:
+        self._label = files.label
+        self._files = files
+        self._path, self._function = split_model_file(model_file)
+        self._shape = shape
+        self._reader = Reader(shape, _picture(shape))
+        self._network: Any = None
+        self._gives_probabilities = False
+        self.about = f"{model_file}, {'x'.join(map(str, shape)) or 'any'} numbers in"
+        self.schema = schema(self._reader, None)
+
+    def load(self) -> None:
+        """Build the network, and run it once if its input's shape is known.
+
+        Raises:
+            TrainerError: The function fails, or the parameters don't fit what it builds.
+        """
+        self._network = build_network(self._path, self._function, self._files.model_file, self._files.label)
+        if self._shape:
+            example = np.random.default_rng(0).random((2, *self._shape), np.float32)
+            try:
+                outputs = self._run(example)
+            except TrainerError:
+                raise
+            except Exception as error:
+                raise UsageError(
+                    f"The network fails on an input of shape {self._shape}: {type(error).__name__}: {error}.",
+                    "Give the shape of one input, without the batch: --input-shape 1,28,28",
+                ) from error
+            sums = outputs.reshape(len(outputs), -1).sum(axis=1)
+            self._gives_probabilities = outputs.min() >= 0 and bool(np.abs(sums - 1).max() < _TOLERANCE)
+
+    def score(self, request: Request) -> Answer:
+        """Answer a request.
+
+        Raises:
+            InputError: Its body can't be used.
+        """
+        inputs = self._reader.read(request.body, request.content_type)
+        outputs = self._run(inputs)
+        if not np.isfinite(outputs).all():
+            raise UsageError("The network's outputs are not finite.", "Are the inputs what it was trained on?")
+        if outputs.ndim != 2 or outputs.shape[1] < 2:
+            return Answer(_ENCODER.encode(Outputs(outputs.tolist(), self._label)), inputs=len(inputs))
+        found = classified(outputs, self._label, already=self._gives_probabilities)
+        return Answer(_ENCODER.encode(found), inputs=len(inputs))
+
+    def _run(self, inputs: Array) -> NDArray[np.float32]:
+        return run_network(self._network, inputs)
+
+
+def build_network(path: Path, function: str, model_file: Path, label: str) -> Any:  # noqa: ANN401  # a chainer.Link
+    """Build a network and give it the parameters of a model's file, which is read without trusting it.
+
+    Args:
+        path: The user's Python file; its folder is put on the path for its neighbours.
+        function: Builds the link; takes no arguments.
+        model_file: As ``serializers.save_npz`` writes it, also of a ``Classifier`` around the network.
+        label: What to call the model in messages.
+
+    Raises:
+        UsageError: The function fails, or the parameters don't fit what it builds.
+    """
+    from trainer.runtime import compat
+
+    compat.apply()
+    import chainer
+    from chainer.serializers import NpzDeserializer
+
+    made = _call(path, function)
+    if not isinstance(made, chainer.Link):
+        raise UsageError(f"{function}() in {path} gives {type(made).__name__}, no chainer.Link.", "Return the network.")
+    arrays = read_npz(model_file)
+    prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in arrays)), "")
+    wanted = {name.removeprefix("/") for name, _ in made.namedparams()}
+    if wanted.issubset(arrays):  # a network that has a link called predictor itself
+        prefix = ""
+    try:
+        NpzDeserializer(arrays, path=prefix, strict=True).load(made)
+    except Exception as error:  # Chainer raises whatever the arrays make it run into
+        raise UsageError(
+            f"The parameters of {label} don't fit what {function}() builds: {type(error).__name__}: {error}.",
+            f"The file holds {', '.join(list(arrays)[:4])}; is it this network's?",
+        ) from error
+    missing = [name for name, parameter in made.namedparams() if parameter.array is None]
+    if missing:
+        raise UsageError(f"{label} has no values for {', '.join(missing[:3])}.", "Is it this network's file?")
+    return made
+
+
+PREFIXES = ("updater/model:main/predictor/", "updater/model:main/", "predictor/")
+
+
+def run_network(network: Any, inputs: Array) -> NDArray[np.float32]:  # noqa: ANN401  # a chainer.Link
+    """Run a Chainer network as it is used, not trained.
+
+    Raises:
+        UsageError: It gives something else than one array.
+    """
+    import chainer
+
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        outputs = network(inputs)
+    array = getattr(outputs, "array", outputs)
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim == 0 or len(array) != len(inputs):
+        raise UsageError(
+            f"The network gives {type(outputs).__name__}, not one array with a row per input.",
+            "Build one whose forward() returns scores, or use --script.",
+        )
+    return np.asarray(array, np.float32)
+
+
+def classified(scores: NDArray[np.float32], label: str, *, already: bool = False) -> Predictions:
+    """Return the answer to a batch.
+
+    Args:
+        scores: Shape (B, classes).
+        label: The model.
+        already: They are probabilities, not scores before the softmax.
+    """
+    found = scores.astype(np.float64) if already else probabilities(scores)
+    labels = found.argmax(axis=1).tolist()
+    rows = found.tolist()
+    made = [Prediction(best, row[best], row) for best, row in zip(labels, rows, strict=True)]
+    return Predictions(made, label)
+
+
+def schema(reader: Reader, classes: int | None) -> dict[str, Any]:
+    """The JSON schemas of a body and of its answer, and the other kinds of body that are taken."""
+    one: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
+    if reader.shape:
+        one |= {"minItems": reader.numbers, "maxItems": reader.numbers}
+    properties: dict[str, Any] = {"data": {"type": "array", "items": one, "minItems": 1}}
+    if not reader.shape:
+        properties["data"] = {"type": "array", "items": {}, "minItems": 1}
+    kinds = []
+    if reader.takes_pictures:
+        properties["images"] = {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1}
+        kinds += ["image/png", "image/jpeg"]
+    if reader.shape:
+        kinds.insert(0, "application/octet-stream")
+    row: dict[str, Any] = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}}
+    if classes:
+        row |= {"minItems": classes, "maxItems": classes}
+    found = {
+        "type": "object",
+        "properties": {
+            "class": {"type": "integer", "minimum": 0},
+            "probability": {"type": "number", "minimum": 0, "maximum": 1},
+            "probabilities": row,
+        },
+    }
+    return {
+        "input": {"type": "object", "properties": properties},
+        "output": {
+            "type": "object",
+            "properties": {"predictions": {"type": "array", "items": found}, "model": {"type": "string"}},
+        },
+        "bodies": kinds,
+        "numbers": reader.numbers,
+    }
+
+
+def _picture(shape: tuple[int, ...]) -> Any:  # noqa: ANN401  # what Reader takes, or None
+    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
+        rows, columns = shape[-2:]
+        return digit_picture(rows) if rows == columns else None
+    if len(shape) == 3 and shape[0] == 3:
+        return colour_picture(*shape[1:])
+    return None
+
+
+def _call(path: Path, function: str) -> Any:  # noqa: ANN401  # whatever the user's function returns
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} can't be imported.", "Is it a Python file?")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        sys.modules.setdefault(path.stem, module)
+        spec.loader.exec_module(module)
+        make = getattr(module, function, None)
+        if make is None:
+            raise UsageError(f"There is no {function} in {path}.", f"Define it: def {function}(): return Network()")
+        return make()
+    except TrainerError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{path}:{function} failed: {type(error).__name__}: {error}.", "It must build the network by itself."
+        ) from error

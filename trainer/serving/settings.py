@@ -1,0 +1,123 @@
+"""What ``trainer serve`` is told, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import msgspec
+
+from trainer.errors import UsageError, must_be
+
+# Azure's inference server listens on it.
+MODEL_PORT = 5001
+BODY_MAX = 16 << 20
+WORKERS_MAX = 64
+_DIMENSIONS_MAX = 8
+_NUMBERS_MAX = 1 << 24
+
+
+class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is served.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        workers: Number of processes.
+        script: A score script by Azure's contract, or None.
+        model_file: ``FILE.py:FUNCTION`` that builds the Chainer network, or None for the one that trainer knows.
+        input_shape: Shape of one input of ``model_file``'s network, or empty where it isn't told.
+        key_file: The file that holds the keys, or None where none is asked for.
+        body_max: Bytes of a request's body.
+        body_seconds: Time for a client to send its headers, and again its body.
+        drain_seconds: Time for requests under way to end when a worker stops.
+        log_requests: Write a line per request to standard error.
+        name: What the service is called in its API description.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = MODEL_PORT
+    workers: int = 1
+    script: Path | None = None
+    model_file: str | None = None
+    input_shape: tuple[int, ...] = ()
+    key_file: Path | None = None
+    body_max: int = BODY_MAX
+    body_seconds: float = 30.0
+    drain_seconds: float = 30.0
+    log_requests: bool = True
+    name: str = "model"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+
+def check(settings: ServeSettings) -> ServeSettings:
+    """Return the settings if they can be used.
+
+    Raises:
+        UsageError: A value is unusable, or two exclude each other.
+    """
+    if not 0 <= settings.port <= 65535:
+        raise UsageError(must_be("--port", "a port from 0 to 65535", settings.port), "0 takes a free one.")
+    if not 1 <= settings.workers <= WORKERS_MAX:
+        raise UsageError(
+            must_be("--workers", f"a whole number from 1 to {WORKERS_MAX}", settings.workers), "One per core is plenty."
+        )
+    if settings.script is not None and settings.model_file is not None:
+        raise UsageError("--script and --model-file exclude each other.", "A score script builds its own network.")
+    if settings.script is not None and not settings.script.is_file():
+        raise UsageError(f"There is no score script {settings.script}.", "Check the path.")
+    if settings.model_file is not None:
+        split_model_file(settings.model_file)
+    elif settings.input_shape:
+        raise UsageError("--input-shape is for --model-file.", "Leave it out.")
+    if settings.key_file is None and not settings.is_loopback:
+        raise UsageError(
+            f"--no-key would let anyone who reaches {settings.host} use the model.", "Leave --no-key or --host out."
+        )
+    return settings
+
+
+def split_model_file(text: str) -> tuple[Path, str]:
+    """Split ``FILE.py:FUNCTION``.
+
+    Raises:
+        UsageError: It is not of that form, or there is no such file.
+    """
+    name, colon, function = text.rpartition(":")
+    path = Path(name)
+    if not colon or not function.isidentifier() or path.suffix != ".py":
+        raise UsageError(
+            must_be("--model-file", "FILE.py:FUNCTION", text), "For example: --model-file net.py:make, with def make()."
+        )
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", "Check the path in --model-file.")
+    return path, function
+
+
+def input_shape(text: str) -> tuple[int, ...]:
+    """Read a shape such as ``1,28,28``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    parts = tuple(int(part) for part in text.split(","))
+    numbers = 1
+    for part in parts:
+        numbers *= part
+    if not parts or len(parts) > _DIMENSIONS_MAX or min(parts) < 1 or numbers > _NUMBERS_MAX:
+        raise ValueError(f"{text!r} is no shape")
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address, or ``localhost``, can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -72,6 +72,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("config", "config", "Show the configuration in force, and where each value comes from."),
         Command("data", "data", "List, download and verify data sets."),
         Command("emulator", "emulator", "Start the loopback Azure ML service in the foreground."),
+        Command("docs", "docs", "Print a page of the documentation, or list the pages."),
         Command("completion", "completion", "Print the shell code that completes commands."),
     ),
 }
@@ -122,6 +123,6 @@ def overview() -> str:
         f"  {'-h, --help':{width}}  Show this help; 'trainer COMMAND --help' shows a command's options.",
         f"  {'--version':{width}}  Print the version.",
         "",
-        "First steps:  trainer run    trainer models    trainer doctor",
+        "First steps:  trainer run    trainer models    trainer doctor    trainer docs",
     ]
     return "\n".join(lines)

@@ -83,7 +83,7 @@ def measure(folder: Path, peers: Path, rounds: int, load_seconds: float) -> tupl
         folder: For models and logs.
         peers: Where the peers' environments are, or are made.
         rounds: How often each server is started and measured, in turns.
-        load_seconds: How long 64 connections ask ours at once.
+        load_seconds: How long 64 connections ask ours at once; its other forms at most 5 seconds.
 
     Returns:
         A Markdown table, and notes.
@@ -94,7 +94,8 @@ def measure(folder: Path, peers: Path, rounds: int, load_seconds: float) -> tupl
     rows = {name: Row() for name in subjects}
     for number in range(rounds):
         for name, subject in subjects.items():
-            load = load_seconds if number == 0 and name.startswith(OURS) else 0.0
+            ours = load_seconds if name == OURS else min(5.0, load_seconds)
+            load = ours if number == 0 and name.startswith(OURS) else 0.0
             try:
                 _measure(subject, rows[name], folder / f"{name}-{number}.txt".replace(" ", "_"), load)
             except (RuntimeError, OSError) as error:

@@ -15,7 +15,7 @@ class Digits:
     def __init__(self) -> None:
         self.net = numpy_net.Net()
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]
     def score(self, data: list[list[float]]) -> dict[str, Any]:
         """Score a body."""
         return {"predictions": self.net.predictions(data)}

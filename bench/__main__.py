@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import commands, epochs, gpu, machine, report, startup, threads, tuning
+from bench import commands, epochs, gpu, machine, report, serving, startup, threads, tuning
 from bench.measuring import Samples
 
-PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "gpu")
+PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "serve", "gpu")
 
 
 def main() -> None:
@@ -24,6 +24,10 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default: 5)")
     parser.add_argument("--epochs", type=int, default=10, help="of a whole command (default: 10)")
+    parser.add_argument(
+        "--peers", type=Path, default=Path(".bench-peers"), help="peers' environments (default: %(default)s)"
+    )
+    parser.add_argument("--load", type=float, default=60.0, help="seconds of 64 connections (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/performance"), help="folder (default: %(default)s)")
     args = parser.parse_args()
     data = args.data.resolve()
@@ -78,6 +82,11 @@ def main() -> None:
                 title = f"Training part of an epoch on a GPU, {units} units"
                 add(title, samples, epochs.OURS, f"times {epochs.OURS}", [*notes, gpu.images_per_second(samples)])
                 panels[title] = samples
+
+        if "serve" in parts:
+            text, notes = serving.measure(folder / "serve", args.peers.resolve(), args.repeats, args.load)
+            blocks.append("\n\n".join(["### Scoring over HTTP", text, *notes]))
+            print(blocks[-1], file=sys.stderr, flush=True)
 
     args.output.mkdir(parents=True, exist_ok=True)
     if panels and not report.picture(panels, args.output / "measurements.png"):

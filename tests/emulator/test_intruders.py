@@ -88,7 +88,7 @@ def test_a_log_that_has_been_rotated_is_private(tmp_path: Path) -> None:
         "logs.configure_logging(pathlib.Path(sys.argv[1]));"
         "[logging.getLogger('azureml_emulator').info('x' * 100) for _ in range(50)]"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], check=True, timeout=600)
     assert {path.name for path in tmp_path.iterdir()} == {"log", "log.1"}
     assert open_to_others(tmp_path) == []
 
@@ -113,7 +113,7 @@ def test_a_state_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) ->
         assert str(state) in refusal.value.message
         assert "private" in refusal.value.hint
     command = [sys.executable, "-m", "azureml_emulator", "--state", str(state)]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert refused.returncode == 4
     assert refused.stderr.startswith("error: ")
     assert "Traceback" not in refused.stderr
@@ -243,7 +243,7 @@ def test_they_are_refused_before_anything_is_read(emulator: Endpoint, head: byte
 
 def _connect(endpoint: Endpoint) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=str(endpoint.ca))
-    plain = socket.create_connection(("127.0.0.1", endpoint.port), timeout=120)
+    plain = socket.create_connection(("127.0.0.1", endpoint.port), timeout=600)
     return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
 

@@ -122,7 +122,7 @@ class Worker:
         code = 1
         try:
             _own_signals(self._stop)
-            _limit_threads(self._settings)
+            _limit_threads()
             code = self._serve()
         except BaseException:
             traceback.print_exc()
@@ -255,10 +255,11 @@ def _own_signals(stop: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop())
 
 
-def _limit_threads(settings: ServeSettings) -> None:
-    """Share the cores among the workers, before NumPy is imported; a variable that the user has set wins."""
-    native = settings.script is None and settings.model_file is None
-    # The native network's products are too small for a second thread to pay.
-    count = 1 if native else max(1, len(os.sched_getaffinity(0)) // settings.workers)
-    for name in _THREADS:
-        os.environ.setdefault(name, str(count))
+def _limit_threads() -> None:
+    """Give NumPy's products one thread, before it is imported, unless the user has set a number.
+
+    The network's own are too small for a second one to pay, and on a machine that does other work as well threads that
+    wait for each other made a score script five times slower. Workers are what uses more cores.
+    """
+    if not any(name in os.environ for name in _THREADS):
+        os.environ.update(dict.fromkeys(_THREADS, "1"))

@@ -50,7 +50,8 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line; a wrong one ends the program with exit status 2."""
     parser = argparse.ArgumentParser(description=MLP.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     rt.add_flags(parser)  # --epochs, --batchsize, --units, --lr, --momentum, --seed, --device, --gpu_id, --threads
-    parser.add_argument("--dataset", default="auto", help="auto, a name, or a folder of four IDX files")
+    parser.add_argument("--dataset", default="auto", help="auto, a name, or a folder or file of your own")
+    parser.add_argument("--network", metavar="FILE.py:NAME", help="a function that makes another network than MLP")
     parser.add_argument("--output_dir", "-o", type=Path, default=Path("outputs"), help="folder for what is made")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="continue from this checkpoint.npz")
     return parser.parse_args()
@@ -62,9 +63,10 @@ def main() -> None:
     device = rt.use_device(args.device, blas_threads=args.threads)
     data = rt.load_dataset(args.dataset)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    pixels = data.train_images[0].size
-    train = TupleDataset(data.train_images.reshape(-1, pixels), data.train_labels.astype(np.int32))
-    test = TupleDataset(data.test_images.reshape(-1, pixels), data.test_labels.astype(np.int32))
+    make = rt.load_network(args.network) if args.network else None
+    x = rt.as_inputs(data.train_images, flat=make is None)
+    train = TupleDataset(x, data.train_labels.astype(np.int32))
+    test = TupleDataset(rt.as_inputs(data.test_images, flat=make is None), data.test_labels.astype(np.int32))
     print(f"{data.name}: {len(train)} training and {len(test)} test images")
     if args.batchsize > len(train):
         raise rt.RuntimeFault(
@@ -72,7 +74,7 @@ def main() -> None:
         )
 
     np.random.seed(args.seed)  # weights are drawn on the CPU, so that a seed means the same model on every device
-    model = MLP(pixels, args.units, data.class_count)
+    model = make(x.shape[1:], data.class_count) if make else MLP(x.shape[1], args.units, data.class_count)
     classifier = L.Classifier(model)
     classifier.to_device(device)
     optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum).setup(classifier)

@@ -16,6 +16,9 @@ from importlib.util import module_from_spec
 from pathlib import Path
 
 _OURS = "trainer"
+_DISTRIBUTION = "chainer-trainer"
+# In trainer/__init__.py; no other package has it there.
+_MARK = b"This file travels with every job, beside ``trainer.runtime``"
 
 
 def main() -> int:
@@ -32,9 +35,25 @@ def _take_ours() -> None:
     spec = PathFinder.find_spec(_OURS, [str(beside)])
     if spec is None or spec.loader is None:
         sys.exit(f"error: the package {_OURS} is missing in {beside}\nhint: install it again")
+    _refuse_a_strangers(beside / _OURS / "__init__.py")
     module = module_from_spec(spec)
     sys.modules[_OURS] = module
     spec.loader.exec_module(module)
+
+
+def _refuse_a_strangers(path: Path) -> None:
+    """End the program if another distribution, such as the package index's ``trainer``, has put its files over ours."""
+    try:
+        ours = _MARK in path.read_bytes()
+    except OSError:
+        ours = False
+    if not ours:
+        print(  # noqa: T201
+            f"error: {path} is not ours: another distribution named trainer was installed over this one.\n"
+            f"hint: pip uninstall trainer; pip install --force-reinstall --no-deps {_DISTRIBUTION}",
+            file=sys.stderr,
+        )
+        sys.exit(3)
 
 
 def _run_module(name: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import commands, epochs, gpu, machine, report, serving, startup, threads, tuning
 from bench.measuring import Samples
 
-PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "gpu", "serve")
+PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "serve", "gpu")
 
 
 def main() -> None:

@@ -133,7 +133,8 @@ def _adopt_orphans() -> None:
 def _orphans() -> list[resource.struct_rusage]:
     found: list[resource.struct_rusage] = []
     # They end about when their command does; a process that keeps the machine busy on purpose never does.
-    for _ in range(20):
+    waits = 20
+    while waits:
         try:
             pid, _, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
@@ -141,5 +142,6 @@ def _orphans() -> list[resource.struct_rusage]:
         if pid:
             found.append(usage)
         else:
+            waits -= 1
             time.sleep(0.05)
     return found

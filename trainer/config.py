@@ -36,9 +36,16 @@ JOB: tuple[Option, ...] = (
     Option("backend", _Text, DEFAULT_BACKEND, "Where jobs run."),
     Option("script", Path, None, "The training script."),
     Option("source", Path, None, "The directory that travels with it."),
+    Option("network", _Text, None, "FILE.py:NAME of the network that the included script trains."),
     Option("dataset", _Text, "auto", "The data set."),
-    Option("experiment", _Text, DEFAULT_EXPERIMENT, "Groups runs."),
-    Option("model_name", _Text, DEFAULT_MODEL_NAME, "The name under which models are registered."),
+    Option("experiment", _Text, None, "Groups runs.", default_text=f"`{DEFAULT_EXPERIMENT}`, or the name of `script`"),
+    Option(
+        "model_name",
+        _Text,
+        None,
+        "The name under which models are registered.",
+        default_text=f"`{DEFAULT_MODEL_NAME}`, or the name of `script`",
+    ),
     Option("max_minutes", _Count, None, "The time cap of a run, in minutes."),
 )
 # With the flags of the training script that ships with this package. None of them has a default here: the script's
@@ -80,6 +87,10 @@ class Config:
             flags_only: Only those that the command line gave.
         """
         return self._set((flag.name for flag in TRAINING), flags_only=flags_only)
+
+    def is_flag(self, name: str) -> bool:
+        """Whether the command line gave a setting."""
+        return self.values[name].source == "flag"
 
     def options(self) -> dict[str, Any]:
         """The backend's options that have been set."""

@@ -13,12 +13,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from trainer.errors import MissingExtraError, TrainerError
+from trainer.errors import DISTRIBUTION, MissingExtraError, TrainerError
 from trainer.failures import reason
 from trainer.home import HOME_VARIABLE
 from trainer.interpreter import TOP
@@ -114,13 +115,22 @@ def _versions() -> Iterator[Finding]:
     for name in ("numpy", "chainer"):
         found = installed_version(name)
         if found is None:
-            fix = "In a clone: uv sync    With pip: see Install in README.md"
-            yield Finding(area="versions", name=name, state="fault", found="not installed", fix=fix)
+            later = name == "chainer"
+            fix = "The next trainer run builds and installs it." if later else "In a clone: uv sync"
+            state: Literal["note", "fault"] = "note" if later else "fault"
+            yield Finding(area="versions", name=name, state=state, found="not installed", fix=fix)
         else:
             yield Finding(area="versions", name=name, state="ok", found=found)
+    stranger = installed_version("trainer")
+    if stranger is not None:
+        found = f"another distribution, trainer {stranger}, is installed here and writes the same package"
+        fix = f"pip uninstall trainer; pip install --force-reinstall --no-deps {DISTRIBUTION}"
+        yield Finding(area="versions", name="the name trainer", state="note", found=found, fix=fix)
 
 
 def _chainer() -> Iterator[Finding]:
+    if find_spec("chainer") is None:
+        return  # said above
     # In a process of its own: a broken NumPy can end an interpreter, and importing Chainer changes this one.
     try:
         ran = subprocess.run(

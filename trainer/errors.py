@@ -23,6 +23,9 @@ from pathlib import Path
 
 from trainer.redaction import redact
 
+DISTRIBUTION = "chainer-trainer"
+"""What the package index calls this program; another project there has the name ``trainer``."""
+
 
 def must_be(what: str, expected: str, value: object) -> str:
     """The message about a value that can't be used.
@@ -95,7 +98,7 @@ def _pip_install(extra: str) -> str:
     if extra == "emulator":  # a distribution of its own, in the same repository
         return "pip install ./azureml-emulator"
     try:
-        marked = [line.partition(";") for line in requires("trainer") or []]
+        marked = [line.partition(";") for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:  # a checkout on the path, never installed
         return f"pip install -e '.[{extra}]'"
     wanted = [name.strip() for name, _, marker in marked if re.search(rf"extra == ['\"]{extra}['\"]", marker)]

@@ -147,8 +147,8 @@ def read_history(
     for run_id in known[:limit]:
         path = f"{root}/{run_id}"
         try:
-            # Thousands of Path objects cost more than this. The folder changes when a file of it is replaced, the record
-            # also when it is damaged in its place.
+            # Not Path.stat: there can be thousands. The folder changes when a file of it is replaced, the record also
+            # when it is damaged in its place.
             changed = max(os.stat(name).st_mtime_ns for name in (path, f"{path}/{STATUS_FILE}"))  # noqa: PTH116
             entry = index.entries.get(run_id)
             if entry is not None and entry.changed == changed:

@@ -8,6 +8,28 @@ DEFAULT_EXPERIMENT = "chainer-mnist"
 DEFAULT_MODEL_NAME = "chainer-dnn-mnist"
 
 
+class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of the user's own data to use a model that was trained on it. Travels with the model.
+
+    Attributes:
+        kind: ``idx``, ``pictures``, ``table`` or ``arrays``.
+        shape: Of one example, as the training script reads it.
+        classes: The names of the classes, by label.
+        source: Where it lay on the machine that submitted the run.
+        columns: Of a table, the columns of numbers, in order.
+        mean: Of a table, what was taken from each column.
+        scale: Of a table, what each column was then divided by.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    source: str = ""
+    columns: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+
 class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to run, the same on every backend. Stored as ``job.json``.
 
@@ -19,6 +41,9 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dataset: Name of the data set that travels (``mnist``, ``mnist-5k``, a directory's name), or
             None if the script brings its own.
         dataset_digest: SHA-256 over that data set's files, or None.
+        data: What is known of the data set where it is the user's own and the script the one that is included.
+        network: ``FILE.py:NAME`` of the network that the included script trains, by its path inside the snapshot; None
+            for its own.
         dataset_note: Why this data set and not another, where the choice was ours.
         max_minutes: Stop the run after this many minutes; None for no cap.
         resumed_from: Run id whose checkpoint this job continues.
@@ -34,6 +59,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     dataset: str | None = None
     dataset_digest: str | None = None
     dataset_note: str | None = None
+    data: DataRecord | None = None
+    network: str | None = None
     max_minutes: int | None = None
     resumed_from: str | None = None
     tags: dict[str, str] = {}

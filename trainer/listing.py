@@ -12,10 +12,10 @@ from trainer.backend import Backend, load_backend
 from trainer.config import load_config
 from trainer.errors import DamagedRecordError, NoLocksError, TrainerError
 from trainer.failures import reason
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.host import elsewhere
 from trainer.records import RunInfo
-from trainer.run import Run
 from trainer.runfolder import STATUS_FILE, RunFolder, check_info, find_run, run_ids
 
 _DECODER = msgspec.json.Decoder(RunInfo)

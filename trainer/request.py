@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.artifacts import check_model_name
 from trainer.errors import UsageError, must_be
@@ -14,7 +16,12 @@ from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.runtime.flags import TRAINING
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
 
+if TYPE_CHECKING:
+    from trainer.config import Config
+
 NO_DATASET = "none"
+BY_SCRIPT = "{script}"
+"""Stands for the name of the script; for those of the tutorial, where it is the one that is included."""
 # Azure ML's own rule (azureml/_base_sdk_common/common.py), so that a name that works here works there.
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
 
@@ -29,7 +36,8 @@ class JobRequest:
         script_args: Arguments for the script, after those made from the fields below.
         training: Values of the training flags (``trainer.runtime.flags.TRAINING``) by name, for the script that ships
             with this package.
-        dataset: ``auto``, a data set's name, a directory, or ``none``.
+        network: ``FILE.py:NAME``, a function that makes another network, for the script that ships with this package.
+        dataset: ``auto``, a data set's name, a directory or file, or ``none``.
         experiment: Groups runs.
         model_name: Register the model under this name; None doesn't register it.
         tags: Recorded on the run and its model version.
@@ -40,11 +48,60 @@ class JobRequest:
     source: Path | None = None
     script_args: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+    network: str | None = None
     dataset: str = "auto"
-    experiment: str = DEFAULT_EXPERIMENT
-    model_name: str | None = DEFAULT_MODEL_NAME
+    experiment: str = BY_SCRIPT
+    model_name: str | None = BY_SCRIPT
     tags: Mapping[str, str] = field(default_factory=dict)
     max_minutes: int | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        *,
+        script_args: tuple[str, ...] = (),
+        tags: Mapping[str, str] | None = None,
+        register: bool = True,
+    ) -> JobRequest:
+        """Return what the configuration in force asks for.
+
+        Args:
+            config: The configuration.
+            script_args: Arguments for the script.
+            tags: Recorded on the run and its model version.
+            register: Whether the model is registered.
+        """
+        return cls(
+            script=config["script"],
+            source=config["source"],
+            script_args=script_args,
+            # Flags of our script that a file or a variable sets are not meant for another script.
+            training=config.training(flags_only=config["script"] is not None),
+            # Likewise.
+            network=config["network"] if config["script"] is None or config.is_flag("network") else None,
+            dataset=config["dataset"],
+            experiment=config["experiment"] or BY_SCRIPT,
+            model_name=(config["model_name"] or BY_SCRIPT) if register else None,
+            tags=tags or {},
+            max_minutes=config["max_minutes"],
+        )
+
+    def named(self, script: Path) -> JobRequest:
+        """Return the request with the names that it leaves to the script.
+
+        Args:
+            script: The script that it means.
+        """
+        ours = is_default_script(script) or script == Path(DEFAULT_SCRIPT)  # the latter inside a snapshot
+        # What both names can be made of, on Azure ML too.
+        own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
+        left = {
+            name: default if ours else own
+            for name, default in (("experiment", DEFAULT_EXPERIMENT), ("model_name", DEFAULT_MODEL_NAME))
+            if getattr(self, name) == BY_SCRIPT
+        }
+        return replace(self, **left)  # type: ignore[arg-type]
 
 
 # Programs without an ending are common on Linux.
@@ -74,6 +131,8 @@ def check_request(request: JobRequest, script: Path) -> None:
         )
     if request.dataset == NO_DATASET and is_default_script(script):
         raise UsageError(f"{DEFAULT_SCRIPT} needs a data set.", "Leave out --dataset, or name one.")
+    if request.network is not None:
+        _check_network(request.network, script)
     _check_training(request.training)
     if request.max_minutes is not None and request.max_minutes < 1:
         raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
@@ -86,6 +145,28 @@ def check_request(request: JobRequest, script: Path) -> None:
         check_model_name(request.model_name)
     if any("\0" in word for word in (*request.script_args, *request.tags, *request.tags.values())):
         raise UsageError("An argument or a tag holds a NUL character.", "Leave it out.")
+
+
+def network_file(network: str) -> tuple[Path, str]:
+    """Split ``FILE.py:NAME``."""
+    path, _, name = network.rpartition(":")
+    return Path(path).expanduser(), name
+
+
+def _check_network(network: str, script: Path) -> None:
+    path, name = network_file(network)
+    if not is_default_script(script):
+        raise UsageError(f"--network: a flag of {DEFAULT_SCRIPT}, not of {script.name}.", "Leave it out.")
+    if path.suffix != ".py" or not name.isidentifier():
+        raise UsageError(must_be("--network", "FILE.py:NAME", network), "For example: --network net.py:make")
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", "Give --network the path of a Python file, and a name in it.")
+    if path.name == DEFAULT_SCRIPT or not path.stem.isidentifier() or path.stem in sys.stdlib_module_names:
+        raise UsageError(f"{path.name} can't travel with {DEFAULT_SCRIPT} under that name.", "Rename it: net.py")
+    try:
+        ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError) as error:
+        raise UsageError(f"{path} is not Python: {error}.", "Correct it.") from error
 
 
 def _check_training(values: Mapping[str, Any]) -> None:

@@ -168,6 +168,7 @@ def build_snapshot(
     *,
     source: Path | None = None,
     exclude: Iterable[Path] = (),
+    beside: Iterable[Path] = (),
 ) -> Snapshot:
     """Choose and digest what travels with the script; data and what to resume from are added to the snapshot.
 
@@ -175,6 +176,7 @@ def build_snapshot(
         script: The script. Our own travels alone, any other with the directory it lies in.
         source: Travel with this directory instead; it holds the script.
         exclude: Directories that never travel.
+        beside: Files that travel with the script, beside it.
 
     Raises:
         UsageError: The script can't be read or doesn't lie in ``source``, a file can't be read or sent, or
@@ -185,7 +187,7 @@ def build_snapshot(
     if top is not None:
         _check_travels(script_path(script, source), chosen)
         _check_reserved(chosen.files, top)
-    files = _digested(chosen.files | _own_files())
+    files = _digested({path.name: path for path in beside} | chosen.files | _own_files())
     return Snapshot(files, chosen.ignore_file, (*chosen.notes, *_note_on_size(files)))
 
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trainer.errors import IntegrityError, NotFoundError, RefusedError, SignInError, TrainerError, UsageError
+from trainer.handle import Run
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
+from trainer.provision import ensure_chainer
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.request import NO_DATASET, JobRequest, check_request
-from trainer.run import Run
+from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
@@ -74,7 +75,8 @@ def prepare(
         request: What is wanted.
         home: Where runs are kept; what lies there never travels.
         progress: Shows a download.
-        backend: Asked whether it takes the job before any data is looked for, which can take a while.
+        backend: Asked whether it takes the job before any data is looked for, which can take a while. With one,
+            Chainer is installed if it is missing.
         offline: Ask no mirror for a data set that is not in the cache.
 
     Raises:
@@ -83,10 +85,14 @@ def prepare(
         TrainerError: The data can't be had.
     """
     script = request.script or default_script()
+    request = request.named(script)
     check_request(request, script)
     name = script_path(script, request.source)
     # First without data: a faulty source directory must not cost a download.
-    snapshot = build_snapshot(script, source=request.source, exclude=(home.path,))
+    network = None if request.network is None else network_file(request.network)
+    snapshot = build_snapshot(
+        script, source=request.source, exclude=(home.path,), beside=() if network is None else (network[0],)
+    )
     job = TrainingJob(
         script=name,
         arguments=_arguments(request, script),
@@ -94,13 +100,17 @@ def prepare(
         model_name=request.model_name,
         max_minutes=request.max_minutes,
         tags=dict(request.tags),
+        network=None if network is None else f"{network[0].name}:{network[1]}",
     )
     if backend is not None:
+        ensure_chainer(progress.say if progress else lambda _: None)
         backend.check(job)
     data = _dataset(request, script, snapshot, progress, offline=offline)
     if data is None:
         return Prepared(job, snapshot)
     job = msgspec.structs.replace(job, dataset=data.name, dataset_digest=data.digest, dataset_note=data.note)
+    if is_default_script(script):
+        job = msgspec.structs.replace(job, data=data.data)
     return Prepared(job, snapshot.with_dataset(data.name, data.files))
 
 
@@ -123,7 +133,7 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
     if not info.status.terminal:
         raise UsageError(f"Run {run.run_id} is {info.status}.", f"Wait for it, or: trainer cancel {run.run_id}")
     snapshot = Snapshot.load(folder.snapshot)
-    ours = _is_ours(snapshot)
+    ours = _is_ours(snapshot, job)
     if info.status is RunStatus.COMPLETED and not extra_args:
         more = "--epochs 20" if ours else "THE SCRIPT'S ARGUMENTS"
         raise UsageError(
@@ -169,7 +179,7 @@ def rerun(run: Run, changes: Sequence[str] = ()) -> Prepared:
         raise IntegrityError(
             f"The files in {folder.snapshot} are not those that run {run.run_id} was given.", "Start a new run."
         )
-    arguments = _without_ours(job.arguments) if _is_ours(snapshot) and job.resumed_from else job.arguments
+    arguments = _without_ours(job.arguments) if _is_ours(snapshot, job) and job.resumed_from else job.arguments
     job = msgspec.structs.replace(
         job, arguments=changed_arguments(arguments, changes), resumed_from=None, study=None, trial=None
     )
@@ -246,6 +256,9 @@ def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
     passed = {flag.name: flag.default for flag in TRAINING if flag.name in _ALWAYS_PASSED}
     given = {flag.name: request.training[flag.name] for flag in TRAINING if flag.name in request.training}
     flags = passed | {"output_dir": "./outputs"} | given
+    if request.network is not None:
+        path, name = network_file(request.network)
+        flags["network"] = f"{path.name}:{name}"
     made = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return (*made, *request.script_args)
 
@@ -281,9 +294,11 @@ def _mentioned_dataset(snapshot: Snapshot) -> str | None:
     return next((name for mark, name in _MENTIONS if any(re.search(mark, text) for text in texts)), None)
 
 
-def _is_ours(snapshot: Snapshot) -> bool:
-    """Whether it is our own script that travelled: alone, as no other does unless it is a copy of it."""
-    return {file.path for file in snapshot.files if not file.path.startswith(JOB_DIR + "/")} == {DEFAULT_SCRIPT}
+def _is_ours(snapshot: Snapshot, job: TrainingJob) -> bool:
+    """Whether it is our own script that travelled: alone or with its network, as no other does but a copy."""
+    travelled = {file.path for file in snapshot.files if not file.path.startswith(JOB_DIR + "/")}
+    network = set() if job.network is None else {job.network.rpartition(":")[0]}
+    return travelled - network == {DEFAULT_SCRIPT}
 
 
 def _our_checkpoint(run: Run) -> dict[str, Path]:

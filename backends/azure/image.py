@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer.errors import ConfigError, MissingExtraError
+from trainer.errors import DISTRIBUTION, ConfigError, MissingExtraError
+from trainer.provision import BY_HAND
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
@@ -157,13 +158,15 @@ def _find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda
     imported = imported_modules(sources) - set(local_modules) - _NOT_FROM_IMPORTS
     provided = metadata.packages_distributions()
     roots = {name for module in imported for name in provided.get(module, ())}
-    roots = {name for name in roots if _canonical(name) != "trainer" and not _canonical(name).startswith("cupy-")}
+    roots = {name for name in roots if _canonical(name) != DISTRIBUTION and not _canonical(name).startswith("cupy-")}
     roots |= {name for name in _WHERE_INSTALLED if installed_version(name) is not None}
     for name in _ALWAYS:
         if installed_version(name) is None:
             if name == "azureml-core":
                 raise MissingExtraError("The azureml backend", "azureml")
-            raise ConfigError(f"{name} is not installed here.", "Install the package again: uv sync")
+            raise ConfigError(
+                f"{name} is not installed here.", BY_HAND if name == "chainer" else "Install trainer again."
+            )
     packages, left_out = _closure({*roots, *_ALWAYS})
     if cuda is not None:
         packages |= _cupy(cuda, packages["numpy"])

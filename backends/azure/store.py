@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
 _PREFIX = "trainer."
-_TEXT = ("sha256", "run_id", "backend", "snapshot", "dataset")
+_TEXT = ("sha256", "run_id", "backend", "snapshot", "dataset", "network")
 # Azure ML cuts or refuses longer values of a property.
 _LONGEST = 4000
 
@@ -176,6 +176,9 @@ def _properties(record: ModelVersion) -> dict[str, str]:
     fields = {name: getattr(record, name) for name in _TEXT}
     fields |= {"size": record.size, "created": repr(record.created)}
     fields |= {"metrics": _truncated_json(record.metrics), "versions": _truncated_json(record.versions)}
+    data = "" if record.data is None else msgspec.json.encode(record.data).decode()
+    if data and len(data) <= _LONGEST:  # cut short, it would be of no use
+        fields["data"] = data
     return {f"{_PREFIX}{name}": str(value) for name, value in fields.items() if value is not None}
 
 
@@ -201,6 +204,7 @@ def _record(model: Model) -> ModelVersion | None:
             "versions": msgspec.json.decode(found["versions"]),
             "size": int(found["size"]),
             "created": float(found["created"]),
+            "data": msgspec.json.decode(found["data"]) if "data" in found else None,
         }
         return msgspec.convert(
             fields | {"name": model.name, "version": int(model.version), "tags": dict(model.tags or {})}, ModelVersion

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 
 from backends.local import LocalBackend
+from trainer.handle import Run
 from trainer.home import Home
-from trainer.run import Run
 from trainer.submission import JobRequest, prepare, submit
 
 SECONDS = 60.0

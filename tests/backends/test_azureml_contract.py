@@ -13,8 +13,8 @@ from backends.azureml import AzureMLBackend
 from backends.local import LocalBackend
 from tests.backends import sdk_warnings
 from tests.contract.backend_contract import BackendContract, arrays
+from trainer.handle import Run
 from trainer.home import Home
-from trainer.run import Run
 from trainer.submission import JobRequest, prepare, submit
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow]

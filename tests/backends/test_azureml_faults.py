@@ -22,9 +22,9 @@ from backends.azure.vm_sizes import Choice
 from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
 from trainer.errors import RefusedError
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
-from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, Prepared, prepare, submit
 

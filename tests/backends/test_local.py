@@ -15,10 +15,10 @@ from backends.local_workdir import working_directory
 from tests.backends.local_runs import FAMILY, SECONDS, SLEEP, family, gone, start, supervisor, until, worker
 from trainer.backend import load_backend
 from trainer.errors import ConfigError
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunStatus
-from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, prepare, submit
 

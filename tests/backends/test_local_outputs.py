@@ -12,10 +12,10 @@ import pytest
 from backends.local_workdir import collect_outputs, make_workdir, working_directory
 from tests.backends.local_runs import SECONDS, start
 from trainer.errors import DamagedRecordError, NotFoundError
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunStatus
-from trainer.run import Run
 from trainer.runfolder import RunFolder
 from trainer.trees import remove_tree, walk
 

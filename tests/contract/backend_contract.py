@@ -20,10 +20,10 @@ import pytest
 from trainer.artifacts import ModelVersion
 from trainer.backend import Backend, backend_type
 from trainer.errors import RefusedError, UsageError
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.listing import list_infos
 from trainer.records import RunInfo, RunStatus
-from trainer.run import Run
 from trainer.snapshot import Snapshot
 from trainer.submission import JobRequest, prepare, resume, submit
 
@@ -36,7 +36,7 @@ import json, sys
 from pathlib import Path
 from trainer.home import Home
 from trainer.backend import load_backend
-from trainer.run import Run
+from trainer.handle import Run
 from trainer.runfolder import RunFolder
 home = Home(Path(sys.argv[1]), Path(sys.argv[1]).parent)
 folder = RunFolder(home.runs / sys.argv[2])

@@ -79,7 +79,7 @@ class Sdk:
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=600)
 
 
 def client_environment(endpoint: Endpoint) -> dict[str, str]:
@@ -108,4 +108,4 @@ class Http:
             token = self.authority.issue(Scope.ADMIN, 60) if admin else self.endpoint.token()
         headers = options.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
         url = path if path.startswith("https:") else self.endpoint.url + path
-        return self.session.request(method, url, headers=headers, timeout=30, **options)
+        return self.session.request(method, url, headers=headers, timeout=600, **options)

@@ -82,7 +82,7 @@ def test_what_it_asks_for_is_enough_to_serve(python: Path, tmp_path: Path) -> No
         described = json.loads((tmp_path / "state" / "endpoint.json").read_text())
         session = requests.Session()
         session.trust_env = False
-        health = session.get(f"{described['url']}/_emulator/health", verify=described["ca"], timeout=60).json()
+        health = session.get(f"{described['url']}/_emulator/health", verify=described["ca"], timeout=600).json()
         assert health["workspace_id"] == described["workspace_id"]
         assert health["service"] == "azureml-emulator"
     finally:

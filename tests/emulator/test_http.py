@@ -90,7 +90,7 @@ def test_the_certificate_is_for_loopback_only(http: Http) -> None:
         "localhost",
     }
     with pytest.raises(requests.exceptions.SSLError):
-        requests.get(http.endpoint.url, timeout=5, verify=requests.certs.where())
+        requests.get(http.endpoint.url, timeout=600, verify=requests.certs.where())
 
 
 # Strictness

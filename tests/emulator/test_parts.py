@@ -359,7 +359,7 @@ def test_a_supervisor_that_comes_too_late_runs_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     attempt.prepare([["touch", str(marker)]], {}, log=tmp_path / "log", deadline=None, grace=1.0)
     process = attempt.start()
-    assert process.wait(30) == 0
+    assert process.wait(600) == 0
     assert not marker.exists()
     assert attempt.outcome() is None
     assert attempt.process() is None
@@ -380,7 +380,7 @@ def test_a_supervisor_writes_how_its_job_ended(
     attempt.create()
     environment = {"PATH": os.environ["PATH"]}
     attempt.prepare(commands, environment, log=tmp_path / "log", deadline=None, grace=1.0)
-    attempt.start().wait(30)
+    attempt.start().wait(600)
     outcome = attempt.outcome()
     assert outcome is not None
     assert outcome.reason.startswith(reason)

@@ -40,7 +40,7 @@ def test_the_tutorial(emulator: Endpoint, tmp_path: Path) -> None:
         env=client_environment(emulator) | {"PYTHONPATH": str(tmp_path / "hooks")},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     for line in (
@@ -69,7 +69,7 @@ def test_a_run_needs_no_network_at_all(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Completed" in result.stdout

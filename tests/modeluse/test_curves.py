@@ -123,7 +123,9 @@ def test_labels_tell_apart_what_the_axis_shows(low: float, span: float) -> None:
 
 def evaluation(classes: int) -> Evaluation:
     rows = tuple(tuple(90 if row == column else row % 3 for column in range(classes)) for row in range(classes))
-    scores = tuple(ClassScore(label=label, count=100, recall=0.9, precision=0.9) for label in range(classes))
+    scores = tuple(
+        ClassScore(label=label, name=str(label), count=100, recall=0.9, precision=0.9) for label in range(classes)
+    )
     return Evaluation(
         model="chainer-dnn-mnist:3",
         dataset="cost $5 and $6",

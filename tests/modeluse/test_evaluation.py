@@ -77,7 +77,7 @@ def test_the_data_set_it_was_trained_on_is_the_default(
     assert evaluate(open_model(str(fetched.path.parent), pytest.fail)).dataset == "mnist-5k"
     fetched.path.write_bytes(npz_bytes(**{**arrays, "l3/b": arrays["l3/b"] + 1}))
     for reference, why in (
-        ("m:2", "directory of IDX files"),
+        ("m:2", "which is not here"),
         ("m:3", "not recorded"),
         (str(fetched.path), "not recorded"),
         (str(write_model(**arrays)), "not recorded"),

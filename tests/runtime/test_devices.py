@@ -55,7 +55,7 @@ def test_a_usable_card(machine) -> None:  # noqa: ANN001
     ("driver", "cupy", "reason", "hint"),
     [
         (DriverFacts(problem="no NVIDIA driver", hint="install"), CupyFacts(), "no NVIDIA driver", "install"),
-        (DRIVER, CupyFacts(), "CuPy is not installed", "pip install 'trainer[cuda12]'"),
+        (DRIVER, CupyFacts(), "CuPy is not installed", "pip install 'chainer-trainer[cuda12]'"),
         (
             DRIVER,
             replace(CUPY, packages=("cupy-cuda12x", "cupy-cuda11x")),
@@ -72,7 +72,7 @@ def test_a_usable_card(machine) -> None:  # noqa: ANN001
             DRIVER,
             replace(CUPY, missing_library="libcublas.so.12", problem="..."),
             "the library libcublas.so.12 is missing",
-            "pip install 'trainer[cuda12]'",
+            "pip install 'chainer-trainer[cuda12]'",
         ),
         (
             DRIVER,

@@ -383,3 +383,28 @@ def test_the_numbers_of_a_model_are_those_of_its_values(studies: Studies) -> Non
     found = result(studies.tune(*X, "--trials", "2"))
     model = studies.path / ".trainer" / "models" / "chainer-dnn-mnist" / "1" / "model.npz"
     assert float(np.load(model)["x"]) == found["best"]["values"]["x"]
+
+
+def test_a_neighbour_that_is_imported_already_makes_every_trial_a_fresh_process(studies: Studies) -> None:
+    (studies.path / "job").mkdir()
+    studies.script("MARK = 'the neighbour'\n", "job/token.py")
+    text = "import token\nfrom azureml.core.run import Run\nassert token.MARK\nRun.get_context().log('score', 1)\n"
+    studies.script(text, "job/own.py")
+    words = ("--space", "x=1,2", "--sampler", "grid", "--metric", "score")
+    ran = studies.trainer("tune", "--script", "job/own.py", *words, "--json")
+    # The script itself reads no flags, so both trials complete.
+    assert [trial["state"] for trial in result(ran)["trials"]] == ["Completed"] * 2
+    assert "Each trial is a fresh process: token has the name of a module that is imported already." in ran.stderr
+
+
+def test_a_trial_is_resumed_as_any_run(studies: Studies) -> None:
+    found = result(studies.tune_digits("--trials", "1", epochs=2))
+    run = found["trials"][0]["run_id"]
+    resumed = json.loads(studies.trainer("resume", run, "--json", "--", "--epochs", "3").stdout)
+    assert resumed["status"] == "Completed"
+    assert resumed["resumed_from"] == run
+    # It is a run of its own, not a trial.
+    listed = studies.trainer("runs").stdout
+    assert resumed["run_id"] in listed
+    assert run not in listed
+    assert len(studies.study.trials()) == 1

@@ -76,6 +76,8 @@ def describe_model(folder: RunFolder, model_name: str, *, version: int, sha256: 
         versions=environment_versions(folder),
         created=time.time(),
         tags=job.tags,
+        data=job.data,
+        network=job.network,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import msgspec
 
 from trainer.errors import NotFoundError, UsageError
+from trainer.job import DataRecord
 from trainer.records import Time
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
         versions: Versions of ``python``, ``numpy``, ``chainer`` and, on a GPU, ``cupy``.
         created: Seconds since the epoch, UTC.
         tags: The job's tags.
+        data: What must be known of the data to use the model, where it was the user's own.
+        network: ``FILE.py:NAME`` of the network, where it was the user's own; the file is in the run's snapshot.
     """
 
     name: str
@@ -48,6 +51,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     created: Time
     tags: dict[str, str] = {}
+    data: DataRecord | None = None
+    network: str | None = None
 
     @property
     def reference(self) -> str:

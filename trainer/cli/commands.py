@@ -44,7 +44,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Train": (
         Command("run", "train", "Train a model: submit a job, follow it, register its model."),
         Command("resume", "train", "Continue a run from its last checkpoint."),
-        Command("tune", "tune", "Search for the best values of a script's flags: many runs, the best one registered."),
+        Command("tune", "tune", "Search for the best values of a script's flags with many runs."),
         Command("rerun", "train", "Run again what a run was given, with some arguments changed."),
         Command("package", "train", "Show what would travel: files, bytes, limits, digest."),
     ),
@@ -62,7 +62,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("models", "models", "List the registered models, or the versions of one."),
         Command("fetch", "models", "Copy a registered model into a directory."),
         Command("register", "models", "Register the model of a completed run."),
-        Command("delete", "models", "Delete a model version. Its number is not reused."),
+        Command("delete", "models", "Delete a model version, whose number is not reused, or a run."),
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),
         Command("serve", "serve", "Answer HTTP requests with a model."),
@@ -72,6 +72,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("config", "config", "Show the configuration in force, and where each value comes from."),
         Command("data", "data", "List, download and verify data sets."),
         Command("emulator", "emulator", "Start the loopback Azure ML service in the foreground."),
+        Command("docs", "docs", "Print a page of the documentation, or list the pages."),
         Command("completion", "completion", "Print the shell code that completes commands."),
     ),
 }
@@ -122,6 +123,6 @@ def overview() -> str:
         f"  {'-h, --help':{width}}  Show this help; 'trainer COMMAND --help' shows a command's options.",
         f"  {'--version':{width}}  Print the version.",
         "",
-        "First steps:  trainer run    trainer models    trainer doctor",
+        "First steps:  trainer run    trainer models    trainer doctor    trainer docs",
     ]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from trainer.home import Home, find_home
 
 if TYPE_CHECKING:
     from trainer.artifacts import ArtifactStore
-    from trainer.run import Run
+    from trainer.handle import Run
 
 
 def configured(flags: Mapping[str, Any]) -> tuple[Home, Config]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from trainer.errors import UsageError
 if TYPE_CHECKING:
     from trainer.modeluse import Evaluation, Prediction
 
+_NAME_MAX = 16
+
 
 def add_evaluate(parser: Parser) -> None:
     """Declare ``trainer evaluate``."""
@@ -26,11 +29,13 @@ def add_evaluate(parser: Parser) -> None:
     _add_rest(parser)
 
 
-def evaluate_command(*, model: str, dataset: str | None, plot: Path | None, as_json: bool, **flags: Any) -> None:
+def evaluate_command(
+    *, model: str, dataset: str | None, network: str | None, plot: Path | None, as_json: bool, **flags: Any
+) -> None:
     """Measure a model."""
     if plot is not None:
         modeluse.check_picture(plot)
-    opened = modeluse.open_model(model, lambda: store_of(flags))
+    opened = modeluse.open_model(model, lambda: store_of(flags), network)
     found = modeluse.evaluate(opened, dataset, progress=DownloadProgress())
     if plot is not None:
         modeluse.plot_confusion(found, plot)
@@ -44,25 +49,31 @@ def evaluate_command(*, model: str, dataset: str | None, plot: Path | None, as_j
 def add_predict(parser: Parser) -> None:
     """Declare ``trainer predict``."""
     _add_model(parser, "to ask")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files of one digit each, of any size.")
+    parser.add_argument(
+        "images",
+        metavar="FILE",
+        nargs="+",
+        help="PNG or JPEG files of one digit each, of any size; or what it was trained on: pictures, CSV or npy files.",
+    )
     parser.epilog = (
-        "An image is prepared as MNIST's were: made grey, inverted if the ink is dark, cut out, scaled into 20 of 28 "
-        "pixels, and centred by its mass. One of the model's own size on black is used as it is."
+        "An image of a digit is prepared as MNIST's were: made grey, inverted if the ink is dark, cut out, scaled into "
+        "20 of 28 pixels, and centred by its mass. One of the model's own size on black is used as it is."
     )
     _add_rest(parser)
 
 
-def predict_command(*, model: str, images: list[str], as_json: bool, **flags: Any) -> None:
+def predict_command(*, model: str, images: list[str], network: str | None, as_json: bool, **flags: Any) -> None:
     """Classify images."""
     paths = [_image(name) for name in images]
-    found = modeluse.predict(modeluse.open_model(model, lambda: store_of(flags)), paths)
+    opened = modeluse.open_model(model, lambda: store_of(flags), network)
+    found = modeluse.predict(opened, paths)
     for item in found:
         for text in item.notes:
             warn(f"{item.path}: {text}")
     if as_json:
         print_json(found)
     else:
-        print_predictions(found)
+        print_predictions(found, opened.classes)
 
 
 def _image(name: str) -> Path:
@@ -86,24 +97,29 @@ def print_evaluation(found: Evaluation) -> None:
         ]
     )
     say()
-    labels = [str(score.label) for score in found.classes]
+    labels = [inline(score.name)[:_NAME_MAX] for score in found.classes]
     width = max(len(f"{max(map(max, found.confusion)):,}"), *map(len, labels)) + 1
     say(paint("true \\ predicted" + "".join(label.rjust(width) for label in labels) + "   recall", BOLD))
     for score, row in zip(found.classes, found.confusion, strict=True):
         cells = "".join(_cell(count, width, hit=label == score.label) for label, count in enumerate(row))
         recall = "-" if score.recall is None else f"{score.recall:.3f}"
-        say(f"{score.label:>16}{cells}{recall:>9}")
+        say(f"{inline(score.name)[:_NAME_MAX]:>16}{cells}{recall:>9}")
     if found.trained_on and found.trained_on != found.dataset:
         note(f"The model was trained on {found.trained_on}.")
 
 
-def print_predictions(found: list[Prediction]) -> None:
-    """Print one line per image: class, probability, and the runner-up."""
+def print_predictions(found: list[Prediction], classes: Sequence[str]) -> None:
+    """Print one line per image: class, probability, and the runner-up.
+
+    Args:
+        found: What was predicted.
+        classes: The names of the classes.
+    """
     rows = []
     for item in found:
         order = sorted(range(len(item.probabilities)), key=lambda label: -item.probabilities[label])
-        second = f"{order[1]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
-        rows.append((item.path, str(item.label), f"{item.probability:.4f}", second))
+        second = f"{classes[order[1]]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
+        rows.append((item.path, item.name, f"{item.probability:.4f}", second))
     table(("IMAGE", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
 
 
@@ -115,6 +131,8 @@ def _cell(count: int, width: int, *, hit: bool) -> str:
 def _add_model(parser: Parser, doing: str) -> None:
     what = f"The model {doing}: NAME, NAME:VERSION, an unambiguous beginning of a name, 'latest', or a file."
     complete_with(parser.add_argument("model", metavar="MODEL", help=what), model_files)
+    own = "The function that makes its network (default: as recorded with the model)."
+    parser.add_argument("--network", metavar="FILE.py:NAME", help=own)
 
 
 def _add_rest(parser: Parser) -> None:

@@ -13,6 +13,7 @@ from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, co
 from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 from trainer.home import find_home
+from trainer.request import JobRequest
 
 
 def add_models(parser: Parser) -> None:
@@ -81,7 +82,7 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
 def add_register(parser: Parser) -> None:
     """Declare ``trainer register``."""
     add_reference(parser, "whose outputs/model.npz is registered")
-    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: chainer-dnn-mnist).")
+    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: the run's own).")
     add_json(parser)
 
 
@@ -92,7 +93,8 @@ def register_command(*, reference: str, model_name: str | None, as_json: bool) -
     run = open_run(reference)
     run.info()
     _, config = configured({"model_name": model_name})
-    model = register(run.folder, run.backend, config["model_name"])
+    name = config["model_name"] or run.job.model_name or JobRequest().named(Path(run.job.script)).model_name
+    model = register(run.folder, run.backend, str(name))
     if as_json:
         print_json(model)
     else:

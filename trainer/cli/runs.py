@@ -19,9 +19,9 @@ from trainer.home import find_home
 from trainer.host import elsewhere
 
 if TYPE_CHECKING:
+    from trainer.handle import Run
     from trainer.history import RunRow
     from trainer.records import Metric
-    from trainer.run import Run
 
 _IN_THE_TERMINAL = Path("-")
 

@@ -19,16 +19,17 @@ from trainer.console.follow import follow_to_the_end, print_detached, remember_f
 from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
 from trainer.errors import UsageError
+from trainer.provision import ensure_chainer
 from trainer.submission import JobRequest, Prepared, prepare, rerun, resume, submit
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
-    from trainer.config import Config
     from trainer.home import Home
 
 _DATASETS = (
-    "auto, mnist, fashion-mnist, mnist-5k, a directory of IDX files, or none (default: auto, which is mnist if "
-    "available, else mnist-5k; for a --script, the one that it asks Chainer for)."
+    "auto, mnist, fashion-mnist, mnist-5k, or none; or your own: a folder of pictures per class, a CSV or npz file, a "
+    "directory of IDX files (default: auto, which is mnist if available, else mnist-5k; for a --script, the one that "
+    "it asks Chainer for)."
 )
 
 
@@ -74,7 +75,7 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     script_args = options.pop("script_args")
     home, config = configured(options)
     backend = backend_of(home, config)
-    request = _request(config, script_args, dict(tags or ()), register=not no_register)
+    request = JobRequest.from_config(config, script_args=script_args, tags=dict(tags or ()), register=not no_register)
     dry_run = following["dry_run"]
     prepared = prepare(
         request, home, progress=DownloadProgress(), backend=None if dry_run else backend, offline=dry_run
@@ -99,6 +100,8 @@ def resume_command(
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
     prepared = resume(run, script_args)
+    if not dry_run:
+        ensure_chainer(note)
     return _start(
         prepared,
         chosen,
@@ -140,7 +143,7 @@ def rerun_command(
 def package_command(*, as_json: bool, **options: Any) -> None:
     """Show what would travel."""
     home, config = configured(options)
-    prepared = prepare(_request(config), home, progress=DownloadProgress(), offline=True)
+    prepared = prepare(JobRequest.from_config(config), home, progress=DownloadProgress(), offline=True)
     print_package(prepared, backend_of(home, config).limits, as_json=as_json)
 
 
@@ -179,28 +182,14 @@ def _check_following(options: dict[str, Any]) -> None:
         )
 
 
-def _request(
-    config: Config, script_args: tuple[str, ...] = (), tags: dict[str, str] | None = None, *, register: bool = True
-) -> JobRequest:
-    return JobRequest(
-        script=config["script"],
-        source=config["source"],
-        script_args=script_args,
-        # Flags of our script that a file or a variable sets are not meant for another script.
-        training=config.training(flags_only=config["script"] is not None),
-        dataset=config["dataset"],
-        experiment=config["experiment"],
-        model_name=config["model_name"] if register else None,
-        tags=tags or {},
-        max_minutes=config["max_minutes"],
-    )
-
-
 def _add_what(parser: Parser) -> None:
     group = parser.add_argument_group("what travels")
     group.add_argument("--script", metavar="FILE", help="The training script (default: the one that is included).")
     group.add_argument("--source", metavar="DIR", help="The directory that travels with it (default: the script's).")
     add_dataset(group, _DATASETS)
+    group.add_argument(
+        "--network", metavar="FILE.py:NAME", help="The function that makes the network (default: the included MLP)."
+    )
 
 
 def _add_job(parser: Parser) -> None:
@@ -211,10 +200,14 @@ def _add_job(parser: Parser) -> None:
     training.add_argument("--max-minutes", metavar="N", help="Stop the run after N minutes (default: no cap).")
     record = parser.add_argument_group("what is recorded")
     record.add_argument(
-        "--experiment", metavar="NAME", help="Experiment that the run belongs to (default: chainer-mnist)."
+        "--experiment",
+        metavar="NAME",
+        help="Experiment that the run belongs to (default: chainer-mnist, or a --script's own name).",
     )
     record.add_argument(
-        "--model-name", metavar="NAME", help="Name to register the model under (default: chainer-dnn-mnist)."
+        "--model-name",
+        metavar="NAME",
+        help="Name to register the model under (default: chainer-dnn-mnist, or a --script's own name).",
     )
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(

@@ -94,7 +94,7 @@ def tune_command(
     backend = backend_of(home, config)
     words = (*(table_.get("try") or ()), *(tries or ()))
     definition, prepared = request.plan(
-        _job_request(config, script_args, dict(tags or ())),
+        JobRequest.from_config(config, script_args=script_args, tags=dict(tags or ())),
         values,
         request.space_of(space or (), table_.get("space")),
         words,
@@ -235,19 +235,3 @@ def _add_setting(group: Any, option: Any) -> None:  # noqa: ANN401  # argparse's
     action = group.add_argument(option.flag, metavar=option.metavar or "NAME", help=text.replace("%", "%%"))
     if choices:
         complete_with(action, lambda **_: list(choices))
-
-
-def _job_request(config: Config, script_args: tuple[str, ...], tags: dict[str, str]) -> JobRequest:
-    own = config["script"] is not None
-    training = config.training(flags_only=own)
-    return JobRequest(
-        script=config["script"],
-        source=config["source"],
-        script_args=script_args,
-        training=training,
-        dataset=config["dataset"],
-        experiment=config["experiment"],
-        model_name=config["model_name"],
-        tags=tags,
-        max_minutes=config["max_minutes"],
-    )

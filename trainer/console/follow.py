@@ -20,8 +20,8 @@ from trainer.runfolder import LogReader
 from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
+    from trainer.handle import Run
     from trainer.records import RunInfo
-    from trainer.run import Run
 
 _POLL_SECONDS = 0.2
 # An observer must not slow down what it observes: it sleeps at least this many times as long as it looks.

@@ -34,12 +34,14 @@ from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
 if TYPE_CHECKING:
+    from trainer.handle import Run
     from trainer.records import RunInfo
-    from trainer.run import Run
 
 # The options with which a run's model is found later, kept in its record for the commands that "Next" shows.
 FLAGS = "flags"
 _ACCURACY = "Accuracy"
+# What else than pictures a model is asked with, by the kind of data that it was trained on.
+_EXAMPLES = {"table": "ROWS.csv"}
 # Of no use once the process has ended.
 _OF_THE_PROCESS = ("pid", "supervisor_pid")
 # Logged, as the tutorial does, but already on the command line.
@@ -167,7 +169,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     if info.model:
         reference = paint(f"{info.model.name}:{info.model.version}", BOLD)
         yield "Model", f"{reference}{' (deleted)' if deleted else ''}  sha256 {info.model.sha256[:16]}..."
-    following = "" if deleted else "\n".join(_next(info))
+    following = "" if deleted else "\n".join(_next(run, info))
     if following:
         yield "Next", following
 
@@ -192,16 +194,20 @@ def _model_is_deleted(run: Run, info: RunInfo) -> bool:
     return all(version.version != info.model.version for version in versions)
 
 
-def _next(info: RunInfo) -> list[str]:
+def _next(run: Run, info: RunInfo) -> list[str]:
     if info.model:
         reference = f"{info.model.name}:{info.model.version}"
         flags = [] if info.backend == DEFAULT_BACKEND else ["--backend", info.backend, *info.detail.get(FLAGS, ())]
         where = "".join(f" {shlex.quote(word)}" for word in flags)
-        return [
-            f"trainer evaluate {reference}{where}{_data_flag(info)}",
-            f"trainer predict {reference}{where} IMAGE.png",
-            f"trainer fetch {reference}{where} -o ./model",
-        ]
+        from trainer.snapshot import DEFAULT_SCRIPT  # reads .gitignore files, which no list needs
+
+        fetching = f"trainer fetch {reference}{where} -o ./model"
+        if run.job.script != DEFAULT_SCRIPT:
+            return [fetching]  # what its network computes is not known
+        data = run.job.data
+        pictures = data is None or data.kind == "pictures" or (data.kind == "idx" and len(data.shape) == 2)
+        example = "IMAGE.png" if data is None or pictures else _EXAMPLES.get(data.kind, "EXAMPLES.npy")
+        return [f"trainer evaluate {reference}{where}", f"trainer predict {reference}{where} {example}", fetching]
     if not info.status.terminal:
         return [f"trainer attach {info.run_id}", f"trainer cancel {info.run_id}"]
     if info.status is not RunStatus.COMPLETED:
@@ -213,12 +219,6 @@ def _detail(value: object) -> str:
     if isinstance(value, dict):
         return "\n".join(inline(f"{name}: {item}") for name, item in value.items())
     return inline(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-
-
-def _data_flag(info: RunInfo) -> str:
-    from trainer.data.catalogue import CATALOGUE  # brings twenty-five modules that `trainer runs` must not load
-
-    return "" if info.dataset in CATALOGUE else " --dataset DIRECTORY"
 
 
 def _short(value: float | None) -> str:

@@ -16,8 +16,9 @@ from trainer.data.mirrors import MIRRORS_VARIABLE, Patience, answering, mirrors_
 from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
 from trainer.home import expanded
+from trainer.job import DataRecord
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.datasets.files import FILES, NAMES, find_files
+from trainer.runtime.datasets.files import FILES, NAMES, find_file, find_files
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
 
@@ -35,6 +36,7 @@ class ResolvedDataset:
         files: The four files by the name under which they travel.
         digest: SHA-256 over the four decompressed contents, the same for gzipped and plain files.
         note: Why this data set and not the one hoped for, where the choice was ours; to be shown loudly.
+        data: What is known of data of the user's own; None for a data set of the catalogue.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ResolvedDataset:
     files: Mapping[str, Path]
     digest: str
     note: str | None = None
+    data: DataRecord | None = None
 
     @property
     def size(self) -> int:
@@ -59,7 +62,8 @@ def resolve(
     """Find a data set, fetching or making it where it isn't on this machine.
 
     Args:
-        name_or_dir: ``auto``, a name of the catalogue, or a directory with four IDX files.
+        name_or_dir: ``auto``, a name of the catalogue, a directory with four IDX files, or what
+            :mod:`trainer.data.own` reads.
         progress: Shows what is done; silent if None.
         patience: How long mirrors are waited for.
         offline: Ask no mirror.
@@ -197,8 +201,20 @@ def _make_sample(folder: Path) -> None:
 
 def _directory(where: str, cache: Cache) -> ResolvedDataset:
     directory = expanded(Path(where))
+    if directory.exists() and find_file(directory, FILES[0]) is None:
+        from trainer.data import own
+
+        if own.is_own(directory):
+            files, record = own.make(directory, cache.root / "own")
+            digests = {name: cache.stamps.digest(path, largest=1 << 40) for name, path in files.items()}
+            return ResolvedDataset(
+                _name(directory, ""), files[FILES[0]].parent, files, set_digest(digests), data=record
+            )
     if directory.is_file():
-        raise UsageError(f"{where} is a file.", f"Give the directory that holds the four IDX files: {directory.parent}")
+        raise UsageError(
+            f"{where} is a file.",
+            f"Give a CSV or npz file, or the directory that holds the four IDX files: {directory.parent}",
+        )
     if not directory.is_dir():
         near = difflib.get_close_matches(where, CATALOGUE, 1)
         raise UsageError(
@@ -209,18 +225,30 @@ def _directory(where: str, cache: Cache) -> ResolvedDataset:
     from trainer.runtime.datasets.idx import MAX_BYTES
 
     try:
-        read_directory(directory, decoded_dir=cache.decoded)
+        read = read_directory(directory, decoded_dir=cache.decoded)
         paths = find_files(directory)
         digests = {name: cache.stamps.digest(path, largest=MAX_BYTES) for name, path in paths.items()}
     except RuntimeFault as fault:
         raise UsageError(fault.message, fault.hint) from fault
-    # The name becomes a folder's on the node and a word on the run.
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.resolve().name).strip(".-")[:64] or "data"
     digest = set_digest(digests)
+    record = DataRecord(
+        kind="idx", shape=read.train_images.shape[1:], classes=read.classes, source=str(directory.resolve())
+    )
+    return ResolvedDataset(_name(directory, digest), directory, _travelling(paths), digest, data=record)
+
+
+def _name(path: Path, digest: str) -> str:
+    """What data of the user's own is called: a folder's name on the node and a word on the run."""
+    name = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().stem if path.is_file() else path.resolve().name).strip(".-")[
+            :64
+        ]
+        or "data"
+    )
     if name in NAMES and (name not in CATALOGUE or CATALOGUE[name].digest != digest):
         # A run that says mnist must have trained on mnist.
         name += "-dir"
-    return ResolvedDataset(name, directory, _travelling(paths), digest)
+    return name
 
 
 def _travelling(paths: Mapping[str, Path]) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import UsageError
+from trainer.home import find_home
 from trainer.modeluse.network import Network, cross_entropy
 from trainer.modeluse.source import LoadedModel
+from trainer.runfolder import RunFolder
+from trainer.runtime.layout import DATA_DIR
 
 if TYPE_CHECKING:
+    from trainer.artifacts import ModelVersion
     from trainer.data import ProgressDisplay
+    from trainer.modeluse.own_network import OwnNetwork
 
 _BATCH = 1000
 
@@ -24,12 +30,14 @@ class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         label: The class.
+        name: What the class is called.
         count: Test images of it.
         recall: Part of its images that were recognised, or None without any.
         precision: Part of the images taken for it that were, or None if none was.
     """
 
     label: int
+    name: str
     count: int
     recall: float | None
     precision: float | None
@@ -73,7 +81,7 @@ def evaluate(
 
     Args:
         model: The model.
-        dataset: A name or a directory, as ``--dataset`` takes it; None for the one it was trained on.
+        dataset: As ``--dataset`` takes it; None for what it was trained on.
         progress: Told of a download.
         batch_size: Images at a time.
 
@@ -81,44 +89,36 @@ def evaluate(
         UsageError: The data set is not known, or its images are not what the model takes.
         TrainerError: The data can't be had.
     """
-    from trainer.data import resolve
-    from trainer.runtime.datasets import read_directory
-    from trainer.runtime.faults import RuntimeFault
-
     trained_on = model.version.dataset if model.version else None
-    found = resolve(_choose(dataset, trained_on, model.label), progress=progress)
-    try:
-        data = read_directory(found.directory, name=found.name, class_count=model.network.classes)
-    except RuntimeFault as fault:
-        raise UsageError(fault.message, fault.hint) from fault
-    rows, columns = data.test_images.shape[1:]
-    if rows * columns != model.network.inputs:
+    name, examples, labels = _test_examples(model, dataset, progress)
+    if math.prod(examples.shape[1:]) != model.network.inputs:
+        size = "x".join(map(str, examples.shape[1:]))
         raise UsageError(
-            f"{model.label} takes {model.network.inputs} pixels, and the images of {found.name} have {rows}x{columns}.",
+            f"{model.label} takes {model.network.inputs} pixels, and the images of {name} have {size}.",
             "Give the data set that the model was made for: --dataset",
         )
-    confusion, loss = measure(model.network, data.test_images, data.test_labels, batch_size)
+    confusion, loss = measure(model.network, examples, labels, batch_size)
     count = int(confusion.sum())
     return Evaluation(
         model=model.label,
-        dataset=found.name,
+        dataset=name,
         trained_on=trained_on,
         count=count,
         accuracy=int(confusion.trace()) / count,
         loss=loss,
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-        classes=tuple(_class_score(confusion, label) for label in range(len(confusion))),
+        classes=tuple(_class_score(confusion, label, name) for label, name in enumerate(model.classes)),
     )
 
 
 def measure(
-    network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], batch_size: int = _BATCH
+    network: Network | OwnNetwork, images: NDArray[Any], labels: NDArray[np.uint8], batch_size: int = _BATCH
 ) -> tuple[NDArray[np.int64], float]:
     """Run a network over images.
 
     Args:
-        network: It takes rows x columns inputs.
-        images: uint8 (N, rows, columns), N at least 1; 255 is ink.
+        network: It takes as many inputs as an example has numbers.
+        images: uint8 (N, rows, columns), N at least 1; 255 is ink. Or other examples, as a data set has them.
         labels: uint8 (N,), smaller than the number of classes.
         batch_size: Images at a time.
 
@@ -130,31 +130,75 @@ def measure(
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         truth = labels[start : start + batch_size].astype(np.int64)
-        # The training script's own arithmetic: chainer.datasets.get_mnist multiplies by 1/255 in float32.
-        scores = network.scores(batch.reshape(len(batch), -1).astype(np.float32) * np.float32(1 / 255))
+        scores = network.scores_of(batch)
         np.add.at(confusion, (truth, scores.argmax(axis=1)), 1)
         losses.append(cross_entropy(scores, truth))
     # fsum rounds once, so that the batch size can't show in the sum.
     return confusion, math.fsum(np.concatenate(losses)) / len(images)
 
 
-def _choose(dataset: str | None, trained_on: str | None, label: str) -> str:
+_Examples = tuple[str, NDArray[Any], NDArray[np.uint8]]
+
+
+def _test_examples(model: LoadedModel, dataset: str | None, progress: ProgressDisplay | None) -> _Examples:
+    """The name, the test examples and their labels of a data set, or of what the model was trained on."""
+    from trainer.data import own, resolve
+    from trainer.runtime.datasets import read_directory
+    from trainer.runtime.faults import RuntimeFault
+
+    record = model.version.data if model.version else None
+    where = dataset or _choose(model)
+    if isinstance(where, str):
+        path = Path(where).expanduser()
+        if record is not None and path.exists() and own.is_own(path):
+            # Read as the training set was: the same classes, sizes and scales.
+            arrays = own.read(path, like=record)
+            return path.name, arrays.test_x, arrays.test_y
+        found = resolve(where, progress=progress)
+        where, name = found.directory, found.name
+    else:
+        name = where.name
+    try:
+        data = read_directory(where, name=name, class_count=model.network.classes)
+    except RuntimeFault as fault:
+        raise UsageError(fault.message, fault.hint) from fault
+    return name, data.test_images, data.test_labels
+
+
+def travelled_data(version: ModelVersion) -> Path | None:
+    """Return the folder of the data that a model was trained on, as it travelled with its run, if that is here."""
+    if version.dataset is None or version.data is None:
+        return None
+    folder = RunFolder(find_home().runs / version.run_id).snapshot / DATA_DIR / version.dataset
+    return folder if folder.is_dir() else None
+
+
+def _choose(model: LoadedModel) -> str | Path:
+    """What the model was trained on: a name, where it lay, or the folder that travelled with the run."""
     from trainer.data import CATALOGUE
 
-    if dataset is not None:
-        return dataset
+    label, version = model.label, model.version
+    trained_on = version.dataset if version else None
     if trained_on in CATALOGUE:
         return str(trained_on)
+    if version is not None:
+        here = travelled_data(version)
+        if here is not None:
+            return here
+        if version.data is not None and version.data.source and Path(version.data.source).exists():
+            return version.data.source
     names = ", ".join(CATALOGUE)
     if trained_on is None:
         raise UsageError(f"It is not recorded what {label} was trained on.", f"Say --dataset {names} or a directory.")
-    raise UsageError(
-        f"{label} was trained on {trained_on!r}, a directory of IDX files.", "Say where it is: --dataset DIRECTORY"
-    )
+    raise UsageError(f"{label} was trained on {trained_on!r}, which is not here.", "Say where it is: --dataset PATH")
 
 
-def _class_score(confusion: NDArray[np.int64], label: int) -> ClassScore:
+def _class_score(confusion: NDArray[np.int64], label: int, name: str) -> ClassScore:
     hits, count, taken = (int(n) for n in (confusion[label, label], confusion[label].sum(), confusion[:, label].sum()))
     return ClassScore(
-        label=label, count=count, recall=hits / count if count else None, precision=hits / taken if taken else None
+        label=label,
+        name=name,
+        count=count,
+        recall=hits / count if count else None,
+        precision=hits / taken if taken else None,
     )

@@ -52,6 +52,10 @@ class Network:
             )
         return side
 
+    def scores_of(self, examples: NDArray[Any]) -> NDArray[np.float32]:
+        """Scores before the softmax, of shape (B, classes), of examples as a data set has them."""
+        return self.scores(scaled(examples.reshape(len(examples), -1)))
+
     def scores(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores before the softmax.
 
@@ -92,6 +96,16 @@ class Network:
             width = len(weights)
             layers.append((weights, bias))
         return cls(tuple(layers))
+
+
+def scaled(examples: NDArray[Any]) -> NDArray[np.float32]:
+    """The training script's own arithmetic: chainer.datasets.get_mnist multiplies by 1/255 in float32.
+
+    Args:
+        examples: uint8, or float32, which stays as it is; of any shape.
+    """
+    values = examples.astype(np.float32)
+    return np.asarray(values * np.float32(1 / 255)) if examples.dtype == np.uint8 else values
 
 
 def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,6 +33,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from trainer.errors import NotFoundError, UsageError
 from trainer.modeluse.network import probabilities
 from trainer.modeluse.source import LoadedModel
+
+if TYPE_CHECKING:
+    from trainer.job import DataRecord
 
 FORMATS = ("PNG", "JPEG")
 PIXELS_MAX = 64_000_000
@@ -49,6 +52,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "cl
     Attributes:
         path: The image.
         label: The most probable class; ``class`` in JSON.
+        name: What that class is called.
         probability: Its probability.
         probabilities: Of every class, summing to 1.
         notes: What was assumed of an image that is unusual, one sentence for each.
@@ -56,44 +60,91 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "cl
 
     path: str
     label: int
+    name: str
     probability: float
     probabilities: tuple[float, ...]
     notes: tuple[str, ...] = ()
 
 
 def predict(model: LoadedModel, images: Sequence[Path]) -> list[Prediction]:
-    """Classify images of single digits, prepared as this module says.
+    """Classify examples: by what the model was trained on, images of single digits, pictures, rows or arrays.
 
-    Every image is read before the first is classified, so an unusable one is known before any result.
+    Images of digits are prepared as this module says. Every file is read before the first example is classified, so
+    an unusable one is known before any result.
 
     Args:
         model: The model.
-        images: PNG or JPEG files.
+        images: PNG or JPEG files; CSV files for a model of a table; npy files for one of arrays of another shape.
 
     Returns:
-        One prediction per image, in their order.
+        One prediction per image, row or array, in their order.
 
     Raises:
         NotFoundError: A file is missing.
-        UsageError: A file is not a readable PNG or JPEG image, or shows nothing; or the model takes no images.
+        UsageError: A file is not readable as such, or shows nothing; or the model takes no images.
     """
-    size = model.network.image_size
+    reader = _reader(model, model.version.data if model.version else None)
     if not images:
         return []
-    notes: list[list[str]] = [[] for _ in images]
-    read = [read_digit(path, size, assumed) for path, assumed in zip(images, notes, strict=True)]
-    batch = np.stack(read).reshape(len(images), -1)
-    found = probabilities(model.network.scores(batch.astype(np.float32) * np.float32(1 / 255)))
+    names: list[str] = []
+    notes: list[list[str]] = []
+    parts: list[NDArray[Any]] = []
+    for path in images:
+        if not path.is_file():
+            raise NotFoundError(f"There is no file {path}.", "Check the path.")
+        assumed: list[str] = []
+        part = reader(path, assumed)
+        names += [str(path)] if len(part) == 1 else [f"{path}:{number}" for number in range(1, len(part) + 1)]
+        notes += [assumed] * len(part)
+        parts.append(part)
+    found = probabilities(model.network.scores_of(np.concatenate(parts)))
     return [
         Prediction(
-            path=str(path),
+            path=path,
             label=int(row.argmax()),
+            name=model.classes[int(row.argmax())],
             probability=float(row.max()),
             probabilities=tuple(float(part) for part in row),
             notes=tuple(assumed),
         )
-        for path, row, assumed in zip(images, found, notes, strict=True)
+        for path, row, assumed in zip(names, found, notes, strict=True)
     ]
+
+
+def takes_images(record: DataRecord | None) -> bool:
+    """Whether a model that was trained on such data is asked with pictures."""
+    return record is None or record.kind == "pictures" or (record.kind == "idx" and len(record.shape) == 2)
+
+
+def _reader(model: LoadedModel, record: DataRecord | None) -> Callable[[Path, list[str]], NDArray[Any]]:
+    """What makes examples, of shape (N, ...), of a file, and takes notes of what it assumed."""
+    if record is not None and record.kind in ("pictures", "table"):
+        from trainer.data import own
+
+        if record.kind == "table":
+            return lambda path, _: own.read_rows(path, record)
+        return lambda path, _: own.read_picture(path, record)[np.newaxis]
+    if record is not None and not takes_images(record):
+        return lambda path, _: _arrays(path, record)
+    size = model.network.image_size
+    return lambda path, notes: read_digit(path, size, notes)[np.newaxis]
+
+
+def _arrays(path: Path, record: DataRecord) -> NDArray[Any]:
+    """The examples in an npy file: one, or some."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(
+            f"{path} is not an npy file: {error}.", f"Save an array of shape {record.shape}, or (N, ...): numpy.save"
+        ) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "uif":
+        raise UsageError(f"{path} holds no array of numbers.", "Save it with numpy.save.")
+    if values.shape == record.shape:
+        values = values[np.newaxis]
+    if values.shape[1:] != record.shape or not len(values):
+        raise UsageError(f"{path} has the shape {values.shape}, and the model takes {record.shape}.", "Give those.")
+    return values if values.dtype == np.uint8 else np.asarray(values, np.float32)
 
 
 def read_digit(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.runtime.datasets import load as load_dataset
     from trainer.runtime.faults import RuntimeFault, main
     from trainer.runtime.flags import add_flags
+    from trainer.runtime.networks import as_inputs, load_network
     from trainer.runtime.reporting import report
     from trainer.runtime.training.checkpoint import Checkpoint, resume, save_npz
     from trainer.runtime.training.compiled import compiled
@@ -33,8 +34,10 @@ __all__ = [
     "Metrics",
     "RuntimeFault",
     "add_flags",
+    "as_inputs",
     "compiled",
     "load_dataset",
+    "load_network",
     "main",
     "report",
     "resume",
@@ -51,8 +54,10 @@ _HOMES = {
     "Metrics": ("training.extensions", "Metrics"),
     "RuntimeFault": ("faults", "RuntimeFault"),
     "add_flags": ("flags", "add_flags"),
+    "as_inputs": ("networks", "as_inputs"),
     "compiled": ("training.compiled", "compiled"),
     "load_dataset": ("datasets", "load"),
+    "load_network": ("networks", "load_network"),
     "main": ("faults", "main"),
     "report": ("reporting", "report"),
     "resume": ("training.checkpoint", "resume"),

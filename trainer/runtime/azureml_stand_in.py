@@ -119,7 +119,7 @@ class _Finder(MetaPathFinder, Loader):
         if not self._installed:
             raise ImportError(
                 f"{module}.{name}: the Azure ML SDK is not installed here; scripts get only Run without it "
-                "(pip install 'trainer[azureml]')",
+                "(pip install 'chainer-trainer[azureml]')",
                 name=module,
             )
         if self._active:

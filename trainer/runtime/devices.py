@@ -20,7 +20,7 @@ from trainer.runtime.faults import RuntimeFault
 
 __all__ = ["DeviceReport", "Gpu", "Selected", "probe", "select"]
 
-INSTALL_HINT = "install it with: pip install 'trainer[cuda12]'"
+INSTALL_HINT = "install it with: pip install 'chainer-trainer[cuda12]'"
 
 # Major CUDA version -> the least compute capability that its NVRTC and libraries still support.
 # CUDA 11.0, 12.0 and 13.0 release notes, "Deprecated architectures" and "Removed architectures".
@@ -175,7 +175,7 @@ def _machine_problem(driver: DriverFacts, cupy: CupyFacts) -> tuple[str, str]:
         )
     if cupy.missing_library:
         return f"CuPy is installed but the library {cupy.missing_library} is missing", (
-            "install CUDA's libraries with: pip install 'trainer[cuda12]'"
+            "install CUDA's libraries with: pip install 'chainer-trainer[cuda12]'"
             if built_for in (None, 12)
             else f"install CUDA's libraries with: pip install '{cupy.packages[0]}[ctk]'"
         )

@@ -153,7 +153,7 @@ class Feed:
             backend = self._backends[info.backend]
             if backend is not None:
                 backend.refresh(RunFolder(self.home.runs / info.run_id))
-        except TrainerError:
+        except (TrainerError, OSError):
             self._backends.setdefault(info.backend, None)
 
 

@@ -30,7 +30,7 @@ def start_in_background(
     *,
     settings: Settings | None = None,
     faults: Faults | None = None,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> Endpoint:
     """Start an emulator in a process that outlives this one, and wait until it answers.
 

@@ -243,11 +243,11 @@ class Endpoint:
         if not process_is_alive(self._info.pid, self._info.created):
             return False
         with contextlib.suppress(requests.RequestException, ValueError):
-            answer = self._session().get(f"{self.url}/_emulator/health", timeout=5)
+            answer = self._session().get(f"{self.url}/_emulator/health", timeout=30)
             return bool(answer.ok and answer.json().get("workspace_id") == self._info.workspace_id)
         return False
 
-    def stop(self, *, kill_jobs: bool = True, timeout: float = 30.0) -> None:
+    def stop(self, *, kill_jobs: bool = True, timeout: float = 120.0) -> None:
         """Stop the emulator and wait for its end.
 
         Args:

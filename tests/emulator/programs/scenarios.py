@@ -109,7 +109,7 @@ def submit_estimator(source, nodes, per_node, arguments):
     return Experiment(workspace, "tests").submit(estimator).id
 
 
-def wait(run_id, timeout=120):
+def wait(run_id, timeout=600):
     run = Run.get(workspace, run_id)
     deadline = time.monotonic() + timeout
     while (found := run.get_status()) not in FINAL:
@@ -119,7 +119,7 @@ def wait(run_id, timeout=120):
     return found
 
 
-def wait_for(run_id, statuses, timeout=60):
+def wait_for(run_id, statuses, timeout=600):
     deadline = time.monotonic() + timeout
     run = existing(run_id, deadline)
     while run.get_status() not in statuses:
@@ -140,7 +140,7 @@ def existing(run_id, deadline):
         time.sleep(0.1)
 
 
-def wait_for_metric(run_id, name, timeout=60):
+def wait_for_metric(run_id, name, timeout=600):
     deadline = time.monotonic() + timeout
     # A run object keeps the metrics it has seen, so each look takes a new one.
     while name not in (found := Run.get(workspace, run_id).get_metrics()):

@@ -13,6 +13,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,12 @@ _SMALLEST = 1 << 20
 _KEPT = 16
 
 
-def read(path: Path, dimensions: int, folder: Path | None) -> NDArray[np.uint8]:
+def read(path: Path, dimensions: int | None, folder: Path | None) -> NDArray[Any]:
     """Return the values of one IDX file, as :func:`idx.read` gives them, through a copy in ``folder``.
 
     Args:
         path: The file, gzipped or not.
-        dimensions: 3 for images, 1 for labels.
+        dimensions: As :func:`idx.read_header` takes it.
         folder: Where copies lie, or None for no copies.
 
     Raises:
@@ -63,7 +64,7 @@ def read(path: Path, dimensions: int, folder: Path | None) -> NDArray[np.uint8]:
     return mapped
 
 
-def _mapped(copy: Path, dimensions: int, crc: int, size: int) -> NDArray[np.uint8] | None:
+def _mapped(copy: Path, dimensions: int | None, crc: int, size: int) -> NDArray[Any] | None:
     try:
         with idx.open_content(copy) as content:
             if content.compressed or content.stored_size != size:
@@ -72,14 +73,19 @@ def _mapped(copy: Path, dimensions: int, crc: int, size: int) -> NDArray[np.uint
             values = idx.memory_map(content.file, header)
     except RuntimeFault:
         return None
-    if zlib.crc32(values.data.cast("B"), zlib.crc32(header.encode())) != crc:
+    if (
+        zlib.crc32(
+            np.ascontiguousarray(values, header.dtype).reshape(-1).view(np.uint8).data, zlib.crc32(header.encode())
+        )
+        != crc
+    ):
         return None
     with contextlib.suppress(OSError):
         os.utime(copy)
     return values
 
 
-def _write(path: Path, dimensions: int, copy: Path) -> None:
+def _write(path: Path, dimensions: int | None, copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with replacing(copy, mode=0o600, durable=False) as target, idx.open_content(path) as content:
         header = idx.read_header(content, dimensions)

@@ -9,6 +9,9 @@ from trainer.runtime.faults import RuntimeFault
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 """The four files of a data set, as MNIST names them; each may end in ``.gz``."""
 
+ABOUT = "dataset.json"
+"""What else is known of a data set that was made from other files: the names of its classes, how values were scaled."""
+
 NAMES = ("auto", "mnist", "fashion-mnist", "mnist-5k")
 """What is a data set's name and never a directory's."""
 
@@ -18,7 +21,9 @@ def find_file(directory: Path, name: str) -> Path | None:
 
     A plain file is preferred. ``train-images.idx3-ubyte`` is understood too: some archives unpack to it.
     """
-    stems = (name, name.replace("-idx", ".idx"))
+    # Arrays of other dimensions than MNIST's are called after theirs.
+    names = [name.replace("-idx3-", f"-idx{count}-") for count in (3, 4, 2, 5)] if "-idx3-" in name else [name]
+    stems = [stem for name in names for stem in (name, name.replace("-idx", ".idx"))]
     paths = (directory / f"{stem}{suffix}" for suffix in ("", ".gz") for stem in stems)
     return next((path for path in paths if path.exists()), None)
 

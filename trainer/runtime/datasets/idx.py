@@ -1,7 +1,7 @@
-"""Read IDX files of unsigned bytes, gzipped or not; every byte is hostile until checked.
+"""Read IDX files of unsigned bytes or floats, gzipped or not; every byte is hostile until checked.
 
-The format (the MNIST distribution's own description): two zero bytes, a type code (8: unsigned byte),
-the number of dimensions, one big-endian 32-bit length per dimension, then the values in C order.
+The format (the MNIST distribution's own description): two zero bytes, a type code (8: unsigned byte,
+13: float), the number of dimensions, one big-endian 32-bit length per dimension, then the values in C order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,13 @@ MAX_BYTES = 2 << 30
 """Largest decompressed file that is read, in bytes."""
 
 _UNSIGNED_BYTE = 0x08
+_FLOAT = 0x0D
+_TYPES: dict[int, np.dtype[Any]] = {_UNSIGNED_BYTE: np.dtype(np.uint8), _FLOAT: np.dtype(">f4")}
 _GZIP_MAGIC = b"\x1f\x8b"
 # Deflate's best ratio (zlib.net/zlib_tech.html); a header that promises more than this lies.
 _MAX_RATIO = 1032
 _CHUNK = 1 << 20
+_MOST_DIMENSIONS = 5
 _GET_IT_AGAIN = "Get the file again, or take another data set."
 
 
@@ -41,9 +44,16 @@ class Header:
 
     Attributes:
         shape: The length of each dimension.
+        code: The type of the values.
     """
 
     shape: tuple[int, ...]
+    code: int = _UNSIGNED_BYTE
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the values in the file, whose floats are big-endian."""
+        return _TYPES[self.code]
 
     @property
     def length(self) -> int:
@@ -53,11 +63,11 @@ class Header:
     @property
     def size(self) -> int:
         """Bytes of the whole decompressed file."""
-        return self.length + math.prod(self.shape)
+        return self.length + math.prod(self.shape) * self.dtype.itemsize
 
     def encode(self) -> bytes:
         """Return the header's bytes."""
-        return struct.pack(f">BBBB{len(self.shape)}I", 0, 0, _UNSIGNED_BYTE, len(self.shape), *self.shape)
+        return struct.pack(f">BBBB{len(self.shape)}I", 0, 0, self.code, len(self.shape), *self.shape)
 
 
 @dataclass(frozen=True)
@@ -132,12 +142,12 @@ def open_content(path: Path) -> Iterator[Content]:
         yield Content(path, stream, file, status.st_size, compressed)
 
 
-def read_header(content: Content, dimensions: int) -> Header:
+def read_header(content: Content, dimensions: int | None) -> Header:
     """Read and check the header, before anything of its size is allocated.
 
     Args:
         content: A file at its start.
-        dimensions: How many dimensions it must have: 3 for images, 1 for labels.
+        dimensions: How many dimensions it must have: 1 for labels, which are bytes; None for two or more.
 
     Raises:
         RuntimeFault: It is no IDX file of that kind, or declares a size that can't be.
@@ -148,16 +158,18 @@ def read_header(content: Content, dimensions: int) -> Header:
         raise RuntimeFault(f"{path} has a short header: {len(start)} bytes, and an IDX file starts with 4.")
     if start[:2] != b"\0\0":
         raise RuntimeFault(f"{path} has the wrong magic number 0x{start.hex()}: it is not an IDX file.")
-    if start[2] != _UNSIGNED_BYTE:
-        raise RuntimeFault(f"{path} holds values of type 0x{start[2]:02x}; only unsigned bytes (0x08) are read.")
-    if start[3] != dimensions:
-        wanted = "images have 3" if dimensions == 3 else "labels have 1"
-        raise RuntimeFault(f"{path} has the wrong magic number 0x{start.hex()}: {start[3]} dimensions, and {wanted}.")
-    lengths = content.read(4 * dimensions)
-    if len(lengths) < 4 * dimensions:
-        takes = 4 + 4 * dimensions
+    code, count = start[2], start[3]
+    if code != _UNSIGNED_BYTE and (code != _FLOAT or dimensions == 1):
+        read_ones = "unsigned bytes (0x08)" if dimensions == 1 else "unsigned bytes (0x08) and floats (0x0d)"
+        raise RuntimeFault(f"{path} holds values of type 0x{code:02x}; only {read_ones} are read.")
+    if count != dimensions if dimensions else not 2 <= count <= _MOST_DIMENSIONS:
+        wanted = "labels have 1" if dimensions == 1 else f"images have {dimensions or f'2 to {_MOST_DIMENSIONS}'}"
+        raise RuntimeFault(f"{path} has the wrong magic number 0x{start.hex()}: {count} dimensions, and {wanted}.")
+    lengths = content.read(4 * count)
+    if len(lengths) < 4 * count:
+        takes = 4 + 4 * count
         raise RuntimeFault(f"{path} has a short header: {4 + len(lengths)} bytes, and it takes {takes}.")
-    header = Header(struct.unpack(f">{dimensions}I", lengths))
+    header = Header(struct.unpack(f">{count}I", lengths), code)
     if 0 in header.shape:
         raise RuntimeFault(f"{path} is empty: its shape is {header.shape}.")
     if header.size > MAX_BYTES:
@@ -175,18 +187,18 @@ def read_header(content: Content, dimensions: int) -> Header:
     return header
 
 
-def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
+def read(path: Path, dimensions: int | None) -> NDArray[Any]:
     """Return the values of one IDX file.
 
-    A plain file is mapped into memory and not read; a gzipped one is decompressed, and no further
+    A plain file of bytes is mapped into memory and not read; a gzipped one is decompressed, and no further
     than its header says.
 
     Args:
         path: The file.
-        dimensions: 3 for images, 1 for labels.
+        dimensions: As :func:`read_header` takes it.
 
     Returns:
-        uint8, C-contiguous, read-only, of the declared shape.
+        uint8 or float32, C-contiguous, read-only, of the declared shape.
 
     Raises:
         RuntimeFault: The file is malformed; the message names it and says how.
@@ -195,8 +207,9 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
         header = read_header(content, dimensions)
         if not content.compressed:
             return memory_map(content.file, header)
-        values = np.empty(header.shape, np.uint8)
-        fill(content, header, values.data.cast("B"))
+        values = np.empty(header.shape, header.dtype)
+        fill(content, header, _bytes_of(values))
+        values = _native(values)
     values.flags.writeable = False
     return values
 
@@ -213,10 +226,31 @@ def fill(content: Content, header: Header, buffer: memoryview) -> None:
         raise _wrong_size(content.path, header, header.length + filled if filled < len(buffer) else None)
 
 
-def memory_map(file: IO[bytes], header: Header) -> NDArray[np.uint8]:
-    """Return the values of a plain IDX file whose size has been checked, mapped read-only."""
-    mapped = np.memmap(file, np.uint8, "r", offset=header.length, shape=header.shape)
-    return mapped.view(np.ndarray)
+def memory_map(file: IO[bytes], header: Header) -> NDArray[Any]:
+    """Return the values of a plain IDX file whose size has been checked, read-only: bytes mapped, floats copied."""
+    mapped = np.memmap(file, header.dtype, "r", offset=header.length, shape=header.shape)
+    values = _native(mapped.view(np.ndarray))
+    values.flags.writeable = False
+    return values
+
+
+def encode(values: NDArray[Any]) -> bytes:
+    """Return the bytes of a plain IDX file.
+
+    Args:
+        values: uint8 or float32.
+    """
+    code = _UNSIGNED_BYTE if values.dtype == np.uint8 else _FLOAT
+    header = Header(values.shape, code)
+    return header.encode() + np.ascontiguousarray(values, header.dtype).tobytes()
+
+
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    return values.reshape(-1).view(np.uint8).data
+
+
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    return values if values.dtype == np.uint8 else values.astype(np.float32)
 
 
 def _wrong_size(path: Path, header: Header, size: int | None) -> RuntimeFault:

@@ -68,9 +68,19 @@ class Checkpoint(Extension):  # type: ignore[misc]
             "identity": self.identity(trainer),
             "none": missing,
         }
-        kept = {key: array for key, array in arrays.items() if key not in missing}
+        kept = {key: _narrow(array) for key, array in arrays.items() if key not in missing}
         kept[_ABOUT] = np.asarray(json.dumps(about))
         npz.write(Path(trainer.out) / CHECKPOINT_FILE, kept, compress=False)
+
+
+def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+    """Return whole numbers in half the bytes, where they fit: the order of the examples is a third of the file.
+
+    Loading copies them into an array of the type that it was.
+    """
+    if array.dtype == np.int64 and array.ndim == 1 and array.size and -(2**31) <= array.min() <= array.max() < 2**31:
+        return array.astype(np.int32)
+    return array
 
 
 def save_npz(path: str | Path, link: chainer.Link) -> None:

@@ -124,10 +124,11 @@ def unit_range(batch: tuple[Array, Array], device: chainer.backend.Device) -> tu
     """Make float32 between 0 and 1 of bytes: the arithmetic of ``chainer.datasets.get_mnist``.
 
     Args:
-        batch: uint8 of any shape, and labels.
+        batch: uint8 of any shape, or float32, which stays as it is; and labels.
         device: Where it is to be.
     """
     images, labels = device.send(batch) if device is not None else batch
     x = images.astype(np.float32)
-    x *= 1 / 255
+    if images.dtype == np.uint8:
+        x *= 1 / 255
     return x, labels

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import ConfigError, TrainerError, UsageError
+from trainer.errors import ConfigError, MissingExtraError, TrainerError, UsageError
 from trainer.modelfile import read_npz
 from trainer.modeluse.network import Network, probabilities
 from trainer.serving.inputs import Array, Reader, colour_picture, digit_picture
@@ -170,8 +170,11 @@ def build_network(path: Path, function: str, model_file: Path, label: str) -> An
     from trainer.runtime import compat
 
     compat.apply()
-    import chainer
-    from chainer.serializers import NpzDeserializer
+    try:
+        import chainer
+        from chainer.serializers import NpzDeserializer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"--model-file ({error.name})", "chainer") from error
 
     made = _call(path, function)
     if not isinstance(made, chainer.Link):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+DEFAULT_SCRIPT = "chainer_mnist.py"
 DEFAULT_EXPERIMENT = "chainer-mnist"
 DEFAULT_MODEL_NAME = "chainer-dnn-mnist"
 

@@ -20,7 +20,7 @@ from trainer.listing import open_run
 from trainer.modeluse.curves import Panel, number, panels_together, ticks
 
 if TYPE_CHECKING:
-    from trainer.run import Run
+    from trainer.handle import Run
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _WIDTH, _HEIGHT = 380, 210

@@ -16,10 +16,10 @@ from trainer import contentstore
 from trainer.copying import clone
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
+from trainer.job import DEFAULT_SCRIPT as DEFAULT_SCRIPT
 from trainer.runtime.layout import DATA_DIR, JOB_DIR, OBJECTIVE_FILE, RESUME_DIR, STUDY_DIR
 from trainer.sourcefiles import AMLIGNORE, SourceFiles, check_name, source_files
 
-DEFAULT_SCRIPT = "chainer_mnist.py"
 _CHUNK = 1 << 20
 # Copied twice for every run; more than this is a data set, not a program.
 _LARGEST = 4 << 30

@@ -13,7 +13,6 @@ from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, co
 from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 from trainer.home import find_home
-from trainer.request import JobRequest
 
 
 def add_models(parser: Parser) -> None:
@@ -88,7 +87,8 @@ def add_register(parser: Parser) -> None:
 
 def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
     """Register a run's model. A run that has been registered keeps its version."""
-    from trainer.tune.driver import register  # for this command alone
+    from trainer.request import JobRequest  # for this command alone
+    from trainer.tune.driver import register
 
     run = open_run(reference)
     run.info()

@@ -30,6 +30,7 @@ from trainer.console.output import (
 )
 from trainer.errors import TrainerError
 from trainer.host import elsewhere
+from trainer.job import DEFAULT_SCRIPT
 from trainer.records import RunStatus
 from trainer.runtime.layout import MODEL_FILE
 
@@ -199,8 +200,6 @@ def _next(run: Run, info: RunInfo) -> list[str]:
         reference = f"{info.model.name}:{info.model.version}"
         flags = [] if info.backend == DEFAULT_BACKEND else ["--backend", info.backend, *info.detail.get(FLAGS, ())]
         where = "".join(f" {shlex.quote(word)}" for word in flags)
-        from trainer.snapshot import DEFAULT_SCRIPT  # reads .gitignore files, which no list needs
-
         fetching = f"trainer fetch {reference}{where} -o ./model"
         if run.job.script != DEFAULT_SCRIPT:
             return [fetching]  # what its network computes is not known

@@ -81,18 +81,22 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
 def add_register(parser: Parser) -> None:
     """Declare ``trainer register``."""
     add_reference(parser, "whose outputs/model.npz is registered")
-    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: chainer-dnn-mnist).")
+    parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: that of the script).")
     add_json(parser)
 
 
 def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
     """Register a run's model. A run that has been registered keeps its version."""
-    from trainer.tune.driver import register  # for this command alone
+    from trainer.request import JobRequest  # these for this command alone
+    from trainer.snapshot import DEFAULT_SCRIPT, default_script
+    from trainer.tune.driver import register
 
     run = open_run(reference)
     run.info()
     _, config = configured({"model_name": model_name})
-    model = register(run.folder, run.backend, config["model_name"])
+    script = default_script() if run.job.script == DEFAULT_SCRIPT else Path(run.job.script)
+    name = str(config["model_name"] or JobRequest().named(script).model_name)
+    model = register(run.folder, run.backend, name)
     if as_json:
         print_json(model)
     else:

@@ -145,6 +145,7 @@ def plan(
         TrainerError: As :func:`trainer.submission.prepare` does.
     """
     script = request.script or default_script()
+    request = request.named(script)
     if is_default_script(script):
         _check_flags(space)
     _check_tags(space, request.tags)

@@ -84,3 +84,11 @@ def test_a_size_that_nobody_chose_is_no_warning(emulated: Project) -> None:
     planned = emulated.trainer(*words, "--dry-run")
     assert "2023-08-31" in planned.stdout
     assert "warning" not in planned.stderr
+
+
+def test_a_job_trains_on_the_data_that_travelled(emulated: Project) -> None:
+    """The emulator gives jobs a compatibility layer; ours bring one of their own, which knows where their data is."""
+    ran = emulated.train("--backend", "azureml", "--emulator", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["dataset"] == "tiny"
+    assert "tiny: 512 training and 128 test images" in emulated.trainer("logs", "latest").stdout

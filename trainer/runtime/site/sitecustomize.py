@@ -4,7 +4,7 @@ Python imports a module of this name at start-up. Every Python process below a j
 them without any use for Chainer, so nothing is imported until the module that needs a layer is.
 """
 # pathlib would be most of this file's cost.
-# ruff: noqa: PTH100, PTH120
+# ruff: noqa: PTH100, PTH112, PTH120
 
 from __future__ import annotations
 
@@ -89,9 +89,16 @@ def _run_shadowed_sitecustomize() -> None:
             sys.modules.setdefault(__name__, own)
 
 
+def _is_for_another() -> bool:
+    """Whether the process is a job that travels with a runtime of its own, which must be the one that it imports."""
+    # trainer.runtime.layout.JOB_DIR; importing it would decide which runtime that is.
+    own = "_trainer_job"
+    return os.path.isdir(own) and not _HERE.startswith(os.path.abspath(own) + os.sep)
+
+
 if "AZUREML_RUN_ID" in os.environ and "TRAINER_REPORTING_MAIN" not in os.environ:
     # A run of Azure ML that our launcher has not started: what it reports is between its script and the SDK.
     del _LAYERS["azureml"]
-if not any(type(finder).__name__ == _Trigger.__name__ for finder in sys.meta_path):
+if not _is_for_another() and not any(type(finder).__name__ == _Trigger.__name__ for finder in sys.meta_path):
     sys.meta_path.insert(0, _Trigger())
 _run_shadowed_sitecustomize()

@@ -16,7 +16,8 @@ _BEST, _LAST, _PARAMETER, _TAG = "best:", "last:", "param:", "tag:"
 _FIELDS: dict[str, Callable[[RunRow], Value]] = {
     "run": lambda row: row.info.run_id,
     "name": lambda row: row.name,
-    "status": lambda row: str(row.info.status),
+    # A trial that a policy of its study has stopped is Canceled; told apart from one that a user has.
+    "status": lambda row: "Stopped" if row.info.stopped else str(row.info.status),
     "backend": lambda row: row.info.backend,
     "experiment": lambda row: row.info.experiment,
     "script": lambda row: row.script,

@@ -14,7 +14,7 @@ from trainer.handle import Run
 from trainer.home import Home
 from trainer.submission import JobRequest, prepare, submit
 
-SECONDS = 60.0
+SECONDS = 600.0
 SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
 # Starts a child, and a daemon in a session of its own whose parent has died; then waits.
 FAMILY = """

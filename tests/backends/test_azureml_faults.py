@@ -30,7 +30,7 @@ from trainer.submission import JobRequest, Prepared, prepare, submit
 
 pytestmark = sdk_warnings.IGNORED
 TINY = Path(__file__).parent / "scripts" / "tiny" / "train.py"
-SECONDS = 120.0
+SECONDS = 600.0
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from trainer.home import Home
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder, run_ids
 
-pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow, pytest.mark.timeout(1800)]
 CLIENT = Path(__file__).parent / "azureml_client.py"
-SECONDS = 240.0
+SECONDS = 600.0
 
 
 @pytest.fixture

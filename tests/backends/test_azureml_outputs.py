@@ -29,7 +29,7 @@ def test_awkward_names_come_home_and_what_had_to_be_renamed_is_named(
     azure: AzureMLBackend, azure_home: Home, service: Endpoint
 ) -> None:
     run = submit(prepare(JobRequest(script=SCRIPT, dataset="none"), azure_home), azure, azure_home)
-    info = run.wait(timeout=120)
+    info = run.wait(timeout=600)
     assert info.status is RunStatus.COMPLETED, (info, list(run.logs()))
     assert info.model is not None
     for name in AS_THEY_ARE:

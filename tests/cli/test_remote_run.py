@@ -23,7 +23,7 @@ def emulated(project: Project) -> Iterator[Project]:
     wait_for_line(server, "Azure ML emulator at https://127.0.0.1:")
     yield project
     server.send_signal(signal.SIGINT)
-    server.communicate(timeout=60)
+    server.communicate(timeout=600)
     assert server.returncode == 130 or server.returncode == 0
 
 
@@ -31,7 +31,7 @@ def test_interrupt_detaches(emulated: Project) -> None:
     process = emulated.start("run", "--backend", "azureml", "--emulator", "--script", emulated.script(SLEEPER))
     wait_for_line(process, "line 1")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     run_id = json.loads(emulated.trainer("runs", "--json").stdout)[0]["run_id"]
     assert f"error: Detached. Run {run_id} continues.\n" in err
@@ -44,7 +44,7 @@ def test_interrupt_detaches(emulated: Project) -> None:
     attached = emulated.start("attach", run_id)
     wait_for_line(attached, "line 3")
     assert emulated.trainer("cancel", run_id).returncode == 0
-    _, err = attached.communicate(timeout=120)
+    _, err = attached.communicate(timeout=600)
     assert attached.returncode == 1
     assert f"error: Run {run_id} was canceled." in err
 

@@ -90,7 +90,7 @@ def test_interrupt_cancels_a_local_run(project: Project) -> None:
     process = project.start("run", "--script", project.script(SLEEPER), "--json", start_new_session=True)
     wait_for_line(process, "line 2")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that the command started in it
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert json.loads(out)["status"] == "Canceled"
     assert "error: Run" in err
@@ -111,10 +111,10 @@ def test_detach_attach_and_cancel_from_elsewhere(project: Project) -> None:
     canceled = project.trainer("cancel", run_id)
     assert canceled.returncode == 0
     assert "Canceled" in canceled.stderr
-    _, err = attached.communicate(timeout=60)
+    _, err = attached.communicate(timeout=600)
     assert attached.returncode == 1
     assert f"error: Run {run_id} was canceled." in err
-    out, _ = following.communicate(timeout=60)
+    out, _ = following.communicate(timeout=600)
     assert following.returncode == 0
     assert out.startswith("line 0\nline 1\n")
     again = project.trainer("cancel", "latest", "--json")
@@ -186,7 +186,7 @@ def test_the_sample_is_announced_loudly(project: Project, tmp_path: Path) -> Non
 def test_two_runs_at_once(project: Project) -> None:
     words = ["run", "--dataset", str(project.data), "--epochs", "1", "--json"]
     processes = [project.start(*words) for _ in range(2)]
-    results = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    results = [json.loads(process.communicate(timeout=600)[0]) for process in processes]
     assert {result["status"] for result in results} == {"Completed"}
     assert {result["model"]["version"] for result in results} == {1, 2}
 
@@ -195,7 +195,7 @@ def test_a_run_outlives_its_command(project: Project) -> None:
     process = project.start("run", "--script", project.script(SLEEPER))
     wait_for_line(process, "line 1")
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=600)
     time.sleep(0.3)
     info = json.loads(project.trainer("runs", "--json").stdout)[0]
     assert info["status"] == "Running"

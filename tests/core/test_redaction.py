@@ -74,6 +74,6 @@ def test_any_text_can_be_redacted_twice(text: str) -> None:
 @pytest.mark.parametrize(
     "unit", ["a", "a-", "sig=", "://", "/msi/", "eyJ.", "secret ", 'password" ', "Bearer ", "A=\"'"]
 )
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 def test_a_long_text_takes_no_more_than_its_length(unit: str) -> None:
     redact(unit * (1_000_000 // len(unit)))

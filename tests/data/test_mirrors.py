@@ -304,7 +304,7 @@ def test_two_processes_at_once_fetch_each_file_once(mirrors: Mirrors, another_pr
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    digests = {process.communicate(timeout=60)[0] for process in processes}
+    digests = {process.communicate(timeout=600)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(digests) == 1
     assert mirror.asked(f"{IMAGES}.gz") == [""]

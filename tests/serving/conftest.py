@@ -31,7 +31,7 @@ def request(
     url: str, method: str = "GET", path: str = "/", body: bytes | None = None, headers: dict[str, str] | None = None
 ) -> Answered:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()

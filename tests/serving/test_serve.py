@@ -176,7 +176,7 @@ def test_a_picture_that_would_fill_the_memory(serve_once: Any) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(serve_once: Any) -> None:
-    connection = http.client.HTTPConnection(urlsplit(serve_once.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(serve_once.url).netloc, timeout=300)
     connection.putrequest("POST", "/score")
     connection.putheader("Authorization", f"Bearer {serve_once.key}")
     connection.putheader("Content-Length", str(10**12))
@@ -186,7 +186,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(serve_once: Any) -
     assert b"1,048,576 bytes" in answer.read()
     connection.close()
     chunks = (b"1" * 65536 for _ in range(40))
-    connection = http.client.HTTPConnection(urlsplit(serve_once.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(serve_once.url).netloc, timeout=300)
     try:
         connection.request("POST", "/score", chunks, {"Authorization": f"Bearer {serve_once.key}"}, encode_chunked=True)
     except BrokenPipeError:
@@ -306,7 +306,7 @@ def test_a_new_version_is_taken_without_a_dropped_request(serve: Any, bare_proje
     over, seen, problems = threading.Event(), [], []
 
     def client() -> None:
-        connection = http.client.HTTPConnection(address, timeout=60)
+        connection = http.client.HTTPConnection(address, timeout=300)
         while not over.is_set():
             try:
                 connection.request("POST", "/score", body, headers)

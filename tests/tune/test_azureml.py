@@ -58,7 +58,7 @@ def test_ctrl_c_leaves_remote_trials_and_resume_adopts_them(cloud: Studies) -> N
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert "continue" in err
     first = cloud.study.trials()[0].run_id

@@ -111,7 +111,7 @@ def test_a_killed_pool_and_a_killed_worker_harm_only_what_they_ran(studies: Stud
     assert not any(line.state == "Failed" for line in studies.lines())
     _until_running(studies, 1)
     pool.kill()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     trials = studies.study.trials().values()
     assert [trial.state for trial in trials] == ["Completed"] * 6
@@ -210,7 +210,7 @@ def test_a_trial_that_the_user_cancels_is_canceled(studies: Studies) -> None:
     _until_running(studies, 2)
     victim = studies.study.trials()[0].run_id
     assert studies.trainer("cancel", victim).returncode == 0
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert [trial.state for trial in studies.study.trials().values()] == ["Canceled", "Completed"]
 
@@ -221,7 +221,7 @@ def test_ctrl_c_interrupts_and_resume_goes_on_with_the_same_values(studies: Stud
     _until_running(studies, 2)
     before = {trial.number: trial.values for trial in studies.study.trials().values()}
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert f"trainer tune --resume {studies.study.study_id}" in err
     assert {trial.state for trial in studies.study.trials().values()} <= {"Interrupted", "Completed"}

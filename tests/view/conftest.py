@@ -62,7 +62,7 @@ class View:
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=600)
         assert self.process.returncode == 0
 
 

@@ -15,7 +15,7 @@ from tests.view.conftest import View
 
 def get(view: View, path: str, **options: Any) -> requests.Response:
     headers = {"Authorization": f"Bearer {view.token}"} | options.pop("headers", {})
-    return requests.get(f"{view.root}{path}", headers=headers, timeout=30, allow_redirects=False, **options)
+    return requests.get(f"{view.root}{path}", headers=headers, timeout=300, allow_redirects=False, **options)
 
 
 def run_ids(view: View) -> list[str]:
@@ -23,20 +23,20 @@ def run_ids(view: View) -> list[str]:
 
 
 def test_the_token_moves_from_the_address_into_a_cookie(view: View) -> None:
-    answer = requests.get(view.url, timeout=30, allow_redirects=False)
+    answer = requests.get(view.url, timeout=300, allow_redirects=False)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     session = requests.Session()
-    assert session.get(view.url, timeout=30).status_code == 200
-    assert session.get(f"{view.root}/api/runs", timeout=30).status_code == 200
+    assert session.get(view.url, timeout=300).status_code == 200
+    assert session.get(f"{view.root}/api/runs", timeout=300).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/api/runs", "/api/models", "/static/page.js", "/files/x/y", "/none"])
 @pytest.mark.parametrize("token", ["", "?token=wrong", "?token="])
 def test_without_the_token_nothing(view: View, path: str, token: str) -> None:
-    assert requests.get(f"{view.root}{path}{token}", timeout=30, allow_redirects=False).status_code == 403
+    assert requests.get(f"{view.root}{path}{token}", timeout=300, allow_redirects=False).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_localhost_is_this_machine(view: View) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_nothing_but_reading(view: View, method: str) -> None:
-    answer = requests.request(method, f"{view.root}/api/runs?token={view.token}", timeout=30)
+    answer = requests.request(method, f"{view.root}/api/runs?token={view.token}", timeout=300)
     assert answer.status_code == 405
 
 
@@ -146,7 +146,7 @@ def test_files(view: View) -> None:
 )
 def test_nothing_outside_a_runs_outputs(view: View, path: str) -> None:
     # Not requests, which would tidy the path up.
-    connection = http.client.HTTPConnection("127.0.0.1", view.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", view.port, timeout=300)
     connection.request("GET", path.format(run=run_ids(view)[0]), headers={"Authorization": f"Bearer {view.token}"})
     answer = connection.getresponse()
     assert answer.status == 404, answer.read()

@@ -17,17 +17,19 @@ from typing import Any
 
 import msgspec
 
+from trainer import recordfile
 from trainer.backend import Backend, load_backend
+from trainer.errors import DamagedRecordError
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.labels import all_tags, user_labels
 from trainer.listing import read_info, refreshed
 from trainer.records import Metric, RunInfo
-from trainer.runfolder import STATUS_FILE, run_ids
+from trainer.runfolder import STATUS_FILE, RunFolder, run_ids
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import METRICS_FILE
 
 INDEX_FILE = "index.json"
+_LARGEST_INDEX = 1 << 30
 # A folder that changed less than this long ago may change again without its time telling.
 _SETTLED_NS = 2_000_000_000
 _SMALLER = re.compile(r"loss|err|perplexity|\bppl\b|mse\b|mae\b|nll|seconds|time\b", re.IGNORECASE)
@@ -113,7 +115,6 @@ class _Index(msgspec.Struct):
     entries: dict[str, _Entry] = {}
 
 
-_METRIC = msgspec.json.Decoder(Metric)
 _JOB = msgspec.json.Decoder(TrainingJob)
 _ROW = msgspec.json.Decoder(RunRow)
 _INDEX = msgspec.json.Decoder(_Index)
@@ -156,7 +157,7 @@ def read_history(
                 continue
         except OSError:
             changed = now  # not settled
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # a damaged index costs a reading
         info = read_info(home, run_id, problems)
         if info is None:
@@ -182,8 +183,8 @@ def read_row(path: Path, info: RunInfo, metrics: Mapping[str, MetricSummary] | N
     """
     user = user_labels(path)
     try:
-        job = _JOB.decode(_bytes(f"{path}/job.json"))
-    except (OSError, msgspec.DecodeError):
+        job = recordfile.read(f"{path}/job.json", _JOB)
+    except (OSError, DamagedRecordError):
         return RunRow(info=info, name=user.name, note=user.note)
     return RunRow(
         info=info,
@@ -193,7 +194,7 @@ def read_row(path: Path, info: RunInfo, metrics: Mapping[str, MetricSummary] | N
         note=user.note,
         tags=all_tags(path, job.tags, user),
         parameters=parameters(job.arguments),
-        metrics=dict(metrics) if metrics is not None else summaries(_metrics(f"{path}/{METRICS_FILE}")),
+        metrics=dict(metrics) if metrics is not None else summaries(RunFolder(path).metrics()),
     )
 
 
@@ -255,36 +256,10 @@ def summaries(metrics: Iterable[Metric]) -> dict[str, MetricSummary]:
     }
 
 
-def _metrics(path: str) -> Iterable[Metric]:
-    try:
-        data = _bytes(path)
-    except OSError:
-        return
-    decode = _METRIC.decode
-    for line in data.split(b"\n")[:-1]:
-        try:
-            yield decode(line)
-        except msgspec.DecodeError:
-            continue  # the script owns this file; a line it spoiled must not hide the others
-
-
-def _bytes(path: str) -> bytes:
-    # Not Path.read_bytes: with thousands of runs its layers cost as much as the reading.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = os.fstat(descriptor).st_size
-        data = os.read(descriptor, size + 1)
-        while chunk := os.read(descriptor, 1 << 24) if len(data) > size else b"":
-            data += chunk
-        return data
-    finally:
-        os.close(descriptor)
-
-
 def _read_index(home: Path) -> _Index:
     try:
-        found = _INDEX.decode(_bytes(str(home / INDEX_FILE)))
-    except (OSError, msgspec.DecodeError):
+        found = recordfile.read(home / INDEX_FILE, _INDEX, _LARGEST_INDEX)
+    except (OSError, DamagedRecordError):
         return _Index()
     return found if found.version == _Index().version else _Index()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from trainer.errors import ConfigError, UsageError
+from trainer import recordfile
+from trainer.errors import ConfigError, DamagedRecordError, UsageError
 from trainer.runfolder import RUN_ID, USER_FILE, RunFolder
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE
@@ -92,6 +93,6 @@ def _texts(fields: Mapping[str, Any]) -> list[str]:
 
 def _decoded(path: Path, decoder: msgspec.json.Decoder[Any]) -> Any:  # noqa: ANN401
     try:
-        return decoder.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+        return recordfile.read(path, decoder)
+    except (OSError, DamagedRecordError):
         return None

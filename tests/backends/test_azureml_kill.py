@@ -79,7 +79,7 @@ def test_a_client_killed_at_every_step(
     folder = only_run(azure_home)
     assert not folder.info().status.terminal
     # While it fetches the outputs, before it registers the model, and when the service has it and nobody knows.
-    for route in ("GET */contentinfo/*/outputs/model.npz", "POST */models", "GET *-ws/experiments/chainer-mnist"):
+    for route in ("GET */contentinfo/*/outputs/model.npz", "POST */models", "GET *-ws/experiments/train"):
         kill_at(client("attach", folder.run_id), route)
         assert not folder.info().status.terminal, route
     last = [client("attach", folder.run_id) for _ in range(2)]
@@ -97,7 +97,7 @@ def test_a_client_killed_before_the_service_has_the_run(
     azure_home: Home,
     tmp_path: Path,
 ) -> None:
-    kill_at(client("submit", tmp_path / "diary", 0), "GET *-ws/experiments/chainer-mnist")
+    kill_at(client("submit", tmp_path / "diary", 0), "GET *-ws/experiments/train")
     folder = only_run(azure_home)
     info = azure.refresh(folder)
     assert not info.status.terminal, "it may still be on its way"

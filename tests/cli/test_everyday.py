@@ -71,7 +71,7 @@ open("data.txt", "a").write(", and was changed")
     def test_a_parameter_that_was_never_used_is_registered(self, project: Project) -> None:
         found = ran(project, project.script(SAVE.format(change="")))
         assert (found["status"], found["model"]["version"], found["warnings"]) == ("Completed", 1, [])
-        fetched = project.trainer("fetch", "chainer-dnn-mnist:1", "-o", "copy")
+        fetched = project.trainer("fetch", f"{found['model']['name']}:1", "-o", "copy")
         assert fetched.returncode == 0, fetched.stderr
 
     def test_a_model_of_nan_is_not_registered(self, project: Project) -> None:

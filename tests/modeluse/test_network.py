@@ -19,7 +19,8 @@ from tests.artifacts.local_runs import make_local_run
 from tests.contract.store_contract import exploit_bytes, npz_bytes
 from trainer.artifacts import file_sha256
 from trainer.errors import IntegrityError, NotFoundError, RunFailedError, UsageError
-from trainer.modeluse import Network, evaluate, is_path, open_model, predict
+from trainer.modelfile import is_path
+from trainer.modeluse import Network, evaluate, open_model, predict
 from trainer.modeluse.network import cross_entropy, probabilities
 
 Arrays = dict[str, NDArray[Any]]

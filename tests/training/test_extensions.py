@@ -73,7 +73,7 @@ class Kept:
         self.values: list[Any] = []
         self.states: list[Any] = []
 
-    def log(self, name: str, value: Any, step: Any) -> None:
+    def log(self, name: str, value: Any, step: Any, iteration: Any = None) -> None:
         self.values.append((name, value, step))
 
     def progress(self, state: Any) -> None:

@@ -7,6 +7,7 @@ quarter of a second to import.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,8 @@ class Panel:
         low, high = min(values), max(values)
         if low == high:
             margin = abs(low) * 0.05 or 0.5
-            low, high = low - margin, high + margin
+            # Beside the largest float there is no room on one side.
+            low, high = max(low - margin, -sys.float_info.max), min(high + margin, sys.float_info.max)
         return low, high
 
 

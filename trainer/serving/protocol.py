@@ -19,6 +19,7 @@ from trainer.serving.settings import ServeSettings
 HEAD_MAX = 64 << 10
 CONNECTIONS_MAX = 1000
 _KEEP_ALIVE_SECONDS = 5
+_ACCEPTED_SECONDS = 0.2
 # A retiring worker waits so long for connections that are idle: longer than any is kept.
 _RETIRE_SECONDS = _KEEP_ALIVE_SECONDS + 5.0
 
@@ -103,6 +104,13 @@ class Server(uvicorn.Server):
             drained: Called first; from then on answers say ``Connection: close``.
         """
         drained()
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+        # What was accepted in this round of the loop becomes a connection of the server's in the next ones; closed
+        # before, the server would drop it.
+        await asyncio.sleep(_ACCEPTED_SECONDS)
         for server in self.servers:
             server.close()
         end = time.monotonic() + _RETIRE_SECONDS

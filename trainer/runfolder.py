@@ -48,7 +48,8 @@ STATUS_FILE = "status.json"
 NEW_PREFIX = ".new-"
 """Begins the name of a run's folder until its records are whole."""
 _T = TypeVar("_T")
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+# In the order in which texts sort.
+_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 # Held while a run is being submitted; see RunFolder.locked.
 SUBMISSION_LOCK = "submission"
 _LOG_NAME = "std_log.txt"
@@ -63,9 +64,15 @@ USER_FILE = "user.json"
 
 
 def new_run_id(now: float | None = None) -> str:
-    """An id that sorts by time (UTC) and can be typed: ``20261123-180501-k3xq2m``."""
+    """Return an id that sorts by time (UTC) and can be typed: ``20261123-180501-k3xq2m``.
+
+    Of the six letters, three count 32,768ths of the second, and three are drawn at random.
+    """
+    now = time.time() if now is None else now
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-    return f"{stamp}-{''.join(_ALPHABET[byte % 32] for byte in os.urandom(6))}"
+    fraction = int(now % 1 * 32**3)
+    digits = (fraction >> 10, fraction >> 5, fraction, *os.urandom(3))
+    return f"{stamp}-{''.join(_ALPHABET[digit % 32] for digit in digits)}"
 
 
 class RunFolder:

@@ -183,6 +183,9 @@ class TestFinding:
         ids = [new_run_id(second * 1e5) for second in range(100)]
         assert ids == sorted(ids)
         assert all(RUN_ID.fullmatch(run_id) for run_id in ids)
+        within_a_second = [new_run_id(1.7e9 + part / 1000) for part in range(1000)]
+        assert within_a_second == sorted(within_a_second)
+        assert len({new_run_id(1.7e9) for _ in range(3)}) > 1
 
     def test_by_id_beginning_ending_and_latest(self, home: Home) -> None:
         for name in ("20260101-000000-aaaaaa", "20260101-000000-bbbbbb", "20260202-000000-cccccc"):

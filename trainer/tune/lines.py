@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from trainer import recordfile
+from trainer.errors import DamagedRecordError
 from trainer.locks import is_locked
 
 
@@ -71,7 +73,10 @@ class _Outcome(msgspec.Struct):
     model: _Model | None = None
 
 
+_DEFINITION = msgspec.json.Decoder(_Definition)
 _TRIAL = msgspec.json.Decoder(_Trial)
+_OUTCOME = msgspec.json.Decoder(_Outcome)
+_LARGEST_TRIALS = 512 << 20
 
 
 def study_lines(studies: Path) -> tuple[StudyLine, ...]:
@@ -79,9 +84,9 @@ def study_lines(studies: Path) -> tuple[StudyLine, ...]:
     found = []
     for path in studies.iterdir():
         try:
-            definition = msgspec.json.decode((path / "study.json").read_bytes(), type=_Definition)
+            definition = recordfile.read(path / "study.json", _DEFINITION)
             found.append(_line(path, definition))
-        except (OSError, msgspec.DecodeError):
+        except (OSError, DamagedRecordError):
             continue
     return tuple(found)
 
@@ -90,13 +95,13 @@ def _line(path: Path, definition: _Definition) -> StudyLine:
     states: dict[int, str] = {}
     runs = set()
     try:
-        data = (path / "trials.jsonl").read_bytes()
+        data = recordfile.read_bytes(path / "trials.jsonl", _LARGEST_TRIALS)
     except FileNotFoundError:
         data = b""
     for text in data.splitlines():
         try:
-            trial = _TRIAL.decode(text)
-        except msgspec.DecodeError:
+            trial = recordfile.decode(text, _TRIAL, path / "trials.jsonl")
+        except DamagedRecordError:
             continue
         states[trial.number] = trial.state
         runs.add(trial.run_id)
@@ -105,8 +110,8 @@ def _line(path: Path, definition: _Definition) -> StudyLine:
         status = "Running"
     else:
         try:
-            outcome = msgspec.json.decode((path / "outcome.json").read_bytes(), type=_Outcome)
-        except (OSError, msgspec.DecodeError):
+            outcome = recordfile.read(path / "outcome.json", _OUTCOME)
+        except (OSError, DamagedRecordError):
             outcome = None
         status = outcome.status if outcome else "Interrupted"
     model = outcome.model if outcome else None

@@ -95,7 +95,7 @@ def _metrics(row: RunRow) -> dict[str, float | None]:
 def _environment(folder: RunFolder) -> dict[str, str]:
     try:
         read = msgspec.json.decode((folder.outputs / ENVIRONMENT_FILE).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
         return {}
     return {name: value if isinstance(value, str) else str(value) for name, value in read.items()}
 

@@ -513,7 +513,7 @@ def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
     for run_id in known:
         try:
             user = _NAMED.decode((runs / run_id / USER_FILE).read_bytes())
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
             continue
         if user.name == name:
             found.append(run_id)

@@ -114,7 +114,7 @@ def make(path: Path, folder: Path) -> tuple[dict[str, Path], DataRecord]:
         record = msgspec.json.decode((made / ABOUT).read_bytes(), type=DataRecord)
         if all(file.is_file() for file in files.values()):
             return files, record
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
         pass  # not made yet, or cut off on the way: the record is written last
     arrays = read(path)
     made.mkdir(parents=True, exist_ok=True)

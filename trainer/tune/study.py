@@ -181,7 +181,7 @@ class StudyFolder:
             return msgspec.json.decode((self.path / "study.json").read_bytes(), type=StudyDefinition)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_such_study(self.study_id) from error
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path / 'study.json'} is damaged: {error}.", f"Restore it, or remove the folder {self.path}."
             ) from error
@@ -196,7 +196,7 @@ class StudyFolder:
         for line in data.split(b"\n"):
             try:
                 trial = _TRIAL.decode(line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, ValueError, RecursionError):
                 continue  # a machine that lost power may leave half a line
             found[trial.number] = trial
         return dict(sorted(found.items()))
@@ -231,7 +231,7 @@ class StudyFolder:
         """How it ended, or None."""
         try:
             return msgspec.json.decode((self.path / "outcome.json").read_bytes(), type=Outcome)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
             return None
 
     def write_outcome(self, outcome: Outcome | None) -> None:

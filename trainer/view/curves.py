@@ -111,12 +111,12 @@ class RunMetrics:
     def _take(self, data: bytes) -> None:
         try:
             metrics: list[Metric] = _METRIC.decode_lines(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):
             metrics = []
             for line in data.split(b"\n"):
                 try:
                     metrics.append(_METRIC.decode(line))
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, ValueError, RecursionError):
                     continue  # the script owns this file; a line it spoiled must not hide the others
         groups: dict[str, list[Metric]] = {}
         for metric in metrics:

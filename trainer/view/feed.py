@@ -122,7 +122,7 @@ class Feed:
             info = _INFO.decode((path / "status.json").read_bytes())
             metrics, _ = self._curves.metrics(run_id)
             row = read_row(path, info, metrics.summary)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
             return  # being made, being removed, or damaged: then the command line says so
         self._put(run_id, row, stamp)
 

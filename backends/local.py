@@ -28,6 +28,7 @@ from trainer.runtime.versions import installed_version
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from backends.local_services import LocalServices
     from backends.local_store import LocalStore
     from trainer.job import TrainingJob
     from trainer.repair import Damage
@@ -202,6 +203,12 @@ class LocalBackend(Backend):
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
+
+    def services(self) -> LocalServices:
+        """Return the services that run as processes on this machine."""
+        from backends.local_services import LocalServices
+
+        return LocalServices(self.home, self.store)
 
 
 def _environment() -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.errors import UsageError, must_be
+from trainer.errors import MissingExtraError, UsageError, must_be
 
 # Azure's inference server listens on it.
 MODEL_PORT = 5001
@@ -79,6 +79,22 @@ def check(settings: ServeSettings) -> ServeSettings:
             f"--no-key would let anyone who reaches {settings.host} use the model.", "Leave --no-key or --host out."
         )
     return settings
+
+
+def check_installed(what: str) -> None:
+    """Refuse where the HTTP server is not installed.
+
+    Args:
+        what: What needs it.
+
+    Raises:
+        MissingExtraError: It isn't.
+    """
+    from importlib.util import find_spec
+
+    for name in ("uvicorn", "httptools"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{what} ({name})", "serve")
 
 
 def split_model_file(text: str) -> tuple[Path, str]:

@@ -25,6 +25,7 @@ from azureml_emulator.api import (
     runs,
     snapshots,
     sweeps,
+    webservices,
 )
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
@@ -46,6 +47,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     arm.datastores,
     sweeps.router,
+    webservices.router,
     environments.router,
     admin.router,
 )

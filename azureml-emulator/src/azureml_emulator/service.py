@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from azureml_emulator.endpoint import RequestInfo
@@ -25,6 +26,7 @@ from azureml_emulator.store.models import ModelStore
 from azureml_emulator.store.runs import Run, RunStore
 from azureml_emulator.store.snapshots import SnapshotStore
 from azureml_emulator.store.sweeps import SweepStore
+from azureml_emulator.store.webservices import WebserviceStore
 from azureml_emulator.times import to_epoch, utc_now
 from azureml_emulator.tokens import Claims, Scope, TokenAuthority, TokenError
 
@@ -107,6 +109,8 @@ class Service:
         self.environments = EnvironmentStore(self.database)
         self.jobs = JobStore(self.database)
         self.sweeps = SweepStore(self.database)
+        self.webservices = WebserviceStore(self.database)
+        self.is_stopping: Callable[[], bool] = lambda: False
         # The SDK caches its latest snapshot by workspace id. A new state needs a new one, or the SDK would build on
         # snapshots that are gone.
         self.created = self.database.meta("created", utc_now())

@@ -193,10 +193,11 @@ class LocalBackend(Backend):
             ) from error
 
     def damage(self) -> Iterable[Damage]:
-        """See :meth:`trainer.backend.Backend.damage`: versions of models."""
-        from backends.local_store import find_damage
+        """See :meth:`trainer.backend.Backend.damage`: versions of models, and services."""
+        from backends import local_services, local_store
 
-        return find_damage(self.home)
+        yield from local_store.find_damage(self.home)
+        yield from local_services.find_damage(self.home)
 
     def store(self) -> LocalStore:
         """Return the registry in the home's ``models/``."""

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +42,11 @@ from trainer.deploy.service import (
     Services,
     Tell,
 )
-from trainer.errors import ConfigError, NotFoundError, RefusedError, RunFailedError, UsageError
+from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError, UsageError
 from trainer.host import is_here, this_host
 from trainer.interpreter import own_module
 from trainer.locks import is_locked, locked
+from trainer.repair import Damage, moved
 from trainer.runtime.atomic import make_directory
 from trainer.trees import remove_tree
 
@@ -301,6 +303,17 @@ class LocalServices(Services):
                 yield self._top / name
         except PermissionError as error:
             raise ConfigError(f"Can't write {self._top}: {error.strerror}.", "Make it writable.") from error
+
+
+def find_damage(home: Home) -> Iterator[Damage]:
+    """Find services whose record can't be read. Where its folder is set aside, a service's process ends."""
+    for folder in records.folders(home, _NAME):
+        try:
+            service = records.read(folder)
+            if service is not None:
+                _wanted(service, folder)
+        except DamagedRecordError as error:
+            yield Damage(folder.name, error.message, partial(moved, home, folder))
 
 
 def _wanted(service: ServiceInfo, folder: Path) -> Wanted:

@@ -66,6 +66,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),
         Command("serve", "serve", "Answer HTTP requests with a model."),
+        Command("export", "export", "Write a model as ONNX or safetensors, compared with the original."),
     ),
     "This machine": (
         Command("doctor", "doctor", "Check what works on this machine, and show the fix for what does not."),

@@ -276,6 +276,18 @@ def test_a_sweep_may_be_a_child_and_be_cancelled_as_any_run(lab: Lab) -> None:
     assert lab.statuses(child) == ["Canceled"]
 
 
+def test_a_sweep_that_can_t_go_on_says_why(lab: Lab) -> None:
+    run, one, other = lab.sweep(4, concurrent=2, target="short-lived")[:3]
+    lab.log(one, 0.5)
+    _wait_for_best(lab, run, one)
+    lab.sdk.delete_cluster(name="short-lived")
+    lab.wait(run, "Failed")
+    assert {*lab.statuses(one, other)} <= {"Failed", "Canceled"}
+    error = lab.sdk.details(run_id=run)["error"]["error"]
+    assert error["message"] == "Compute target short-lived is not in the workspace."
+    assert lab.sdk.best_run(run_id=run) == one
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

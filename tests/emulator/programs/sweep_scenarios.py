@@ -26,7 +26,7 @@ def sweep(
     resume_from=None,
     resume_child_runs=None,
     child_of=None,
-    max_nodes=4,
+    target="cpu",
     **others,
 ):
     """Sampling is [class name, {parameter: [expression, *arguments]}], a policy [class name, arguments]."""
@@ -34,9 +34,9 @@ def sweep(
 
     kind, space, *properties = sampling
     space = {name: getattr(hyperdrive, expression)(*values) for name, (expression, *values) in space.items()}
-    scenarios.cluster(max_nodes=max_nodes)
+    scenarios.cluster(name=target)
     configuration = hyperdrive.HyperDriveConfig(
-        run_config=scenarios.configure(source, arguments=arguments, command=command),
+        run_config=scenarios.configure(source, arguments=arguments, command=command, target=target),
         hyperparameter_sampling=getattr(hyperdrive, kind)(space, *properties),
         policy=getattr(hyperdrive, policy[0])(**policy[1]) if policy else None,
         primary_metric_name="Accuracy",

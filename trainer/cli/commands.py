@@ -66,6 +66,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),
         Command("serve", "serve", "Answer HTTP requests with a model."),
+        Command("export", "export", "Write a model as ONNX or safetensors, compared with the original."),
     ),
     "Services": (
         Command("deploy", "deploy", "Deploy a registered model as a service that answers HTTP."),

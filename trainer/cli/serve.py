@@ -13,7 +13,8 @@ from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_backend, complete_with
 from trainer.console.output import inline, note, size
 from trainer.errors import UsageError
-from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, check_installed, input_shape
+from trainer.modeluse.building import input_shape
+from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, check_installed
 
 _KEY_FILE = "serving/key"
 

@@ -17,6 +17,7 @@ os.dup2(2, 1)
 logging.getLogger("azureml").setLevel(logging.ERROR)
 
 import scenarios  # noqa: E402
+import sweep_scenarios  # noqa: E402
 
 print(json.dumps({"value": "ready", "output": ""}), file=answers, flush=True)
 for line in sys.stdin:
@@ -25,7 +26,8 @@ for line in sys.stdin:
     answer = {}
     try:
         with contextlib.redirect_stdout(output):
-            answer["value"] = getattr(scenarios, request["call"])(**request["arguments"])
+            module = sweep_scenarios if hasattr(sweep_scenarios, request["call"]) else scenarios
+            answer["value"] = getattr(module, request["call"])(**request["arguments"])
     except Exception as error:
         answer["error"] = type(error).__name__
         answer["message"] = str(error)

@@ -54,7 +54,7 @@ def submit(
     target = plan.configuration.target
     is_local = snapshot_id is None
     if not is_local:
-        _check_cluster(service, target, plan.nodes)
+        check_cluster(service, target, plan.nodes)
     if plan.distributed:
         # Finds out now whether there is an mpiexec.
         plan.commands(service.state.jobs)
@@ -140,7 +140,12 @@ def submit_local(
     return invocation(attempt)
 
 
-def _check_cluster(service: Service, target: str, nodes: int) -> None:
+def check_cluster(service: Service, target: str, nodes: int) -> None:
+    """See that a cluster can have a job on so many nodes.
+
+    Raises:
+        ServiceError: 400, there is no such cluster, or it is too small.
+    """
     cluster = service.computes.find(target)
     if cluster is None:
         raise bad_request(f"Compute target {target} is not in the workspace.", "ComputeTargetNotFound")

@@ -302,5 +302,11 @@ class RunStore:
         rows = self._db.all("SELECT doc FROM runs WHERE parent_run_id = ? ORDER BY number DESC", run_id)
         return [Run.model_validate_json(row["doc"]) for row in rows]
 
+    def submitted(self) -> list[Run]:
+        """Return every run that is a job or a sweep and no part of another, newest first."""
+        rows = self._db.all("SELECT doc FROM runs WHERE parent_run_id IS NULL ORDER BY number DESC")
+        found = [Run.model_validate_json(row["doc"]) for row in rows]
+        return [run for run in found if run.cancel_uri is not None or run.run_type == "hyperdrive"]
+
     def _save(self, run: Run) -> None:
         self._db.execute("UPDATE runs SET doc = ? WHERE run_id = ?", run.model_dump_json(), run.run_id)

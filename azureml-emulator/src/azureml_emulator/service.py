@@ -14,7 +14,7 @@ from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultSwitchboard
 from azureml_emulator.logs import recordable
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import StateDir
+from azureml_emulator.state import STORAGE_ACCOUNT, StateDir, storage_suffix
 from azureml_emulator.store.artifacts import ArtifactStore, StoredArtifact
 from azureml_emulator.store.blobs import BlobStore
 from azureml_emulator.store.command_jobs import CommandJobStore
@@ -174,10 +174,14 @@ class Service:
         return f"https://emu.blob.local@{host}/blobs/{blob_key}?{self._signature(blob_key, 'rcw')}"
 
     def named_url(self, origin: str, container: str, path: str) -> str:
-        """Return a signed URL of a run's file in the container of the artifacts, to read it or write it."""
+        """Return a signed URL of a run's file in the container of the artifacts, to read it or write it.
+
+        It has the form ``https://ACCOUNT.blob.SUFFIX/``, by which azureml-mlflow knows a blob.
+        """
         name = f"{origin}/{container}/{path}"
         lifetime = EXPIRED if self.faults.current.expired_sas else self.settings.sas_lifetime
-        return f"{self.base_url}/{ARTIFACTS}/{quote(name)}?{self.authority.sign_named(ARTIFACTS, name, lifetime)}"
+        host = f"https://{STORAGE_ACCOUNT}.blob.{storage_suffix(self.base_url)}"
+        return f"{host}/{ARTIFACTS}/{quote(name)}?{self.authority.sign_named(ARTIFACTS, name, lifetime)}"
 
     def container_signature(self, container: str, lifetime: float | None = None) -> str:
         """Return the query that opens a container, for so many seconds at most."""

@@ -117,6 +117,7 @@ class StateDir:
 
 
 CLOUD_NAME = "AzureMLEmulator"
+STORAGE_ACCOUNT = "emu"
 METADATA_PATH = "/metadata/endpoints?api-version=2019-05-01"
 """Where the cloud is described."""
 
@@ -142,19 +143,23 @@ def write_ca_bundle(state: StateDir, target: Path, environment: Mapping[str, str
     write_atomically(target, existing.rstrip() + "\n" + own)
 
 
-def cloud_description(base_url: str) -> str:
-    """Return the JSON of ARM's /metadata/endpoints with one cloud, the emulator. No URL may end in a slash.
+def storage_suffix(base_url: str) -> str:
+    """Return what the SDKs put behind ``https://ACCOUNT.blob.`` for the address of an account.
 
-    SDK v2 makes a data store's address of the storage suffix, ``https://ACCOUNT.blob.SUFFIX``. With the emulator's
-    behind the sign for user-info that leads to loopback without a name to resolve.
+    With the emulator's address behind the sign for user-info, that leads to loopback without a name to resolve.
     """
+    return f"core.windows.net@{base_url.removeprefix('https://')}"
+
+
+def cloud_description(base_url: str) -> str:
+    """Return the JSON of ARM's /metadata/endpoints with one cloud, the emulator. No URL may end in a slash."""
     cloud = {
         "name": CLOUD_NAME,
         "resourceManager": base_url,
         "portal": "https://portal.emulator.invalid",
         "graphAudience": "https://graph.emulator.invalid/",
         "authentication": {"loginEndpoint": base_url, "audiences": ["https://management.core.windows.net/"]},
-        "suffixes": {"storage": f"core.windows.net@{base_url.removeprefix('https://')}"},
+        "suffixes": {"storage": storage_suffix(base_url)},
     }
     return json.dumps([cloud], indent=2)
 

@@ -105,8 +105,8 @@ class ContainerStore:
             ServiceError: 404.
         """
         self.check(container)
-        origin, inner, path = _split(container, name)
         try:
+            origin, inner, path = _split(container, name)
             return self._artifacts.get(origin, inner, path)
         except ServiceError:
             raise ServiceError(404, "BlobNotFound", "The specified blob does not exist.") from None
@@ -163,6 +163,10 @@ class ContainerStore:
 
 def _split(container: str, name: str) -> tuple[str, str, str]:
     path = normalise(name)
+    if name.endswith("/"):
+        # The SDK asks for such a name to find out whether something is a folder: then there is a blob for it on storage
+        # with real folders, which this is not.
+        raise bad_request("A blob's name may not end in a slash here.", "InvalidUri")
     if container != ARTIFACTS:
         return ORIGIN, container, path
     parts = path.split("/", 2)

@@ -12,9 +12,9 @@ from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, only_query, res
 from azureml_emulator.bodies import ArmList, StrictBody
 from azureml_emulator.errors import bad_request
 from azureml_emulator.service import Service
+from azureml_emulator.state import STORAGE_ACCOUNT
 
 BASE = f"{WORKSPACE}/datastores"
-ACCOUNT = "emu"
 
 
 class SecretRequest(StrictBody):
@@ -57,7 +57,7 @@ def _describe(service: Service, name: str) -> Resource:
     properties = {
         "datastoreType": "AzureBlob",
         "isDefault": name == service.containers.datastores[0],
-        "accountName": ACCOUNT,
+        "accountName": STORAGE_ACCOUNT,
         "containerName": container,
         "endpoint": "core.windows.net",
         "protocol": "https",

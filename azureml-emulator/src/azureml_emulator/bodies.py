@@ -54,10 +54,11 @@ class UserInfo(Body):
 
 
 def problems(error: ValidationError) -> str:
-    """Say in one line what is wrong with a body."""
+    """Return what is wrong with a document, in one line."""
     found = []
-    for item in error.errors():
-        place = ".".join(map(str, item["loc"]))
-        reason = "is not emulated" if item["type"] == "extra_forbidden" else item["msg"]
-        found.append(f"{place}: {reason}")
+    for each in error.errors():
+        place, message = ".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")
+        if each["type"] == "extra_forbidden":
+            message = "is not emulated"
+        found.append(f"{place}: {message}" if place else message)
     return "; ".join(found)

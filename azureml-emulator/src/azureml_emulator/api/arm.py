@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Header, Response
 
-from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
-from azureml_emulator.bodies import ArmList, Body, Page
+from azureml_emulator.api.common import USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
+from azureml_emulator.bodies import ArmList, Body
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.state import cloud_description
 from azureml_emulator.store.compute import VmSizes, offered_sizes
@@ -77,12 +77,6 @@ class Discovery(Body):
     pipelines: str
     notebook: str
     mlflow: str
-
-
-class Datastore(Body):
-    name: str
-    data_store_type: str
-    azure_storage_section: dict[str, Any] | None = None
 
 
 router = guarded_router("Sign-in, ARM, discovery")
@@ -168,14 +162,3 @@ def list_vm_sizes(service: ServiceDep) -> VmSizes:
     without = service.faults.current.sizes_not_offered
     sizes = offered_sizes(retired=service.settings.offer_retired_sizes, without=without)
     return VmSizes(aml_compute=sizes, value=sizes)
-
-
-datastores = guarded_router("Datastores", access=DATA_PLANE)
-
-
-@datastores.get(
-    f"/datastore/v1.0{WORKSPACE}/datastores",
-    summary="`Experiment.submit(estimator)` with `node_count` > 1, `Workspace.datastores`",
-)
-def list_datastores() -> Page[Datastore]:
-    return Page(value=[])

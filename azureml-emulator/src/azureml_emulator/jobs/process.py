@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import psutil
 
 from azureml_emulator.jobs.command import CommandPlan
 from azureml_emulator.jobs.files import lay_out
-from azureml_emulator.jobs.plan import job_environment, kept_environment
+from azureml_emulator.jobs.plan import JobPlan, job_environment, kept_environment
 from azureml_emulator.jobs.plans import Plan, plan_of
 from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
@@ -62,6 +63,11 @@ class Attempt:
     def logs(self) -> Path:
         """Directory of the user logs."""
         return self.directory / "user_logs"
+
+    @property
+    def resumed(self) -> Path:
+        """What an earlier run has left in ./outputs, if this one goes on from there. Outside of what is collected."""
+        return self.directory / "resume_from"
 
     @property
     def spec(self) -> Path:
@@ -184,6 +190,9 @@ def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool =
     run = service.runs.get(job.run_id)
     plan = plan_of(service, run)
     attempt.create()
+    if job.resume_from is not None and isinstance(plan, JobPlan):
+        _copy_outputs(service, job.resume_from, attempt.resumed)
+        plan = plan.with_arguments("--resume-from", str(attempt.resumed))
     if extract and job.snapshot_id:
         service.snapshots.extract(job.snapshot_id, attempt.work)
     if isinstance(plan, CommandPlan):
@@ -201,6 +210,14 @@ def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool =
         deadline=time.time() + cap if cap else None,
         grace=service.settings.cancel_grace,
     )
+
+
+def _copy_outputs(service: Service, run_id: str, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    for artifact in service.artifacts.list(RUN_ORIGIN, service.runs.get(run_id).data_container_id, "outputs"):
+        target = directory / Path(artifact.path).relative_to("outputs")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(service.artifacts.blob(artifact).path, target)
 
 
 def _environment(service: Service, run: Run, plan: Plan, home: Path) -> dict[str, str]:

@@ -53,3 +53,18 @@ def test_a_command_job(emulator: Endpoint, tmp_path: Path) -> None:
     ):
         assert line in output
     assert "metrics {'Accuracy': 0.875, 'Number': 3.0, 'Twice': 6.0} {'lr': '0.25'} FINISHED" in output
+
+
+@pytest.mark.slow
+def test_a_sweep(emulator: Endpoint, tmp_path: Path) -> None:
+    output = run_program(emulator, tmp_path, "sweep_job.py")
+    for line in (
+        "submitted JobStatus.RUNNING sweep",
+        "Streaming azureml-logs/hyperdrive.txt",
+        "The sweep is Completed.",
+        "ended JobStatus.COMPLETED {} ['epochs', 'lr'] 3",
+        "children ['_0', '_1', '_2'] True",
+        "best JobStatus.COMPLETED True",
+        "file True",
+    ):
+        assert line in output

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from azureml_emulator.assets import arm_names
 from azureml_emulator.errors import bad_request
@@ -47,17 +48,9 @@ def put_command(
     plan = CommandPlan.from_wire(name, document)
     job = plan.job
     with service.database.transaction():
-        existing = service.runs.find(name)
-        if existing is not None:
-            return _repeat(service, existing, plan, document), False
-        target = _cluster(service, plan)
-        snapshot = _snapshot(service, plan)
-        environment = arm_names(service, job.environment_id, "environments", "versions")
-        service.versions.get("environments", *environment)
-        check_files(service, plan)
-        if plan.distributed:
-            # Finds out now whether there is an mpiexec.
-            plan.commands(service.state.jobs)
+        if (existing := is_repeated(service, name, fixed_part(document))) is not None:
+            return update_mutable(service, existing, job), False
+        checked = check_command(service, plan)
         experiment = service.runs.ensure_experiment(job.experiment_name)
         run = service.runs.add(
             Run(
@@ -78,11 +71,11 @@ def put_command(
                     **job.properties,
                     "_azureml.ComputeTargetType": "amlcompute",
                     "azureml.runsource": "azureml.scriptrun",
-                    **({"ContentSnapshotId": snapshot} if snapshot else {}),
+                    **({"ContentSnapshotId": checked.snapshot} if checked.snapshot else {}),
                 },
                 tags=job.tags | (tags or {}),
-                target=target,
-                run_definition=_run_configuration(plan, target, environment),
+                target=checked.target,
+                run_definition=run_configuration(plan, checked),
                 cancel_uri=(
                     f"{service.base_url}/execution/v1.0{service.settings.workspace_path}"
                     f"/experiments/{job.experiment_name}/runId/{name}/cancel"
@@ -91,25 +84,86 @@ def put_command(
         )
         service.command_jobs.add(name, document)
         ready = time.time() + service.settings.phase_duration
-        service.jobs.add(Job(run_id=name, snapshot_id=snapshot, compute=target, nodes=plan.nodes, ready_at=ready))
+        service.jobs.add(
+            Job(
+                run_id=name,
+                snapshot_id=checked.snapshot,
+                compute=checked.target,
+                nodes=plan.nodes,
+                ready_at=ready,
+            )
+        )
         return run, True
 
 
-def _repeat(service: Service, existing: Run, plan: CommandPlan, document: dict[str, Any]) -> Run:
-    known = service.command_jobs.find(existing.run_id)
-    if known is None or fixed_part(known) != fixed_part(document):
+@dataclass(frozen=True)
+class Checked:
+    """What a job refers to.
+
+    Attributes:
+        target: Its cluster.
+        snapshot: Its code; "" if it has none.
+        environment: Name and version.
+    """
+
+    target: str
+    snapshot: str
+    environment: list[str]
+
+
+def check_command(service: Service, plan: CommandPlan) -> Checked:
+    """See that a job can be run here, and find what it refers to.
+
+    Raises:
+        ServiceError: 400, it can't; 404, something that it refers to is not there.
+    """
+    target = _cluster(service, plan)
+    snapshot = _snapshot(service, plan)
+    environment = arm_names(service, plan.job.environment_id, "environments", "versions")
+    service.versions.get("environments", *environment)
+    check_files(service, plan)
+    if plan.distributed:
+        # Finds out now whether there is an mpiexec.
+        plan.commands(service.state.jobs)
+    return Checked(target, snapshot, environment)
+
+
+def is_repeated(service: Service, name: str, fixed: dict[str, Any]) -> Run | None:
+    """Return the run of a job that has been submitted before; None if the name is free.
+
+    Raises:
+        ServiceError: 400, the name is another job's.
+    """
+    existing = service.runs.find(name)
+    if existing is None:
+        return None
+    known = service.command_jobs.find(name)
+    if known is None or fixed_part(known) != fixed:
         raise bad_request(
-            f"A job with this name already exists: {existing.run_id}. What a job runs, on what and with what cannot be "
-            "changed.",
-            "UserError",
+            f"A job with this name already exists: {name}. What a job runs, on what and with what cannot be changed."
         )
+    return existing
+
+
+class Mutable(Protocol):
+    """What may be changed about a job that is there."""
+
+    display_name: str | None
+    description: str | None
+    tags: dict[str, str]
+    properties: dict[str, str]
+    is_archived: bool
+
+
+def update_mutable(service: Service, existing: Run, job: Mutable) -> Run:
+    """Give a run what a second submission says about it."""
 
     def change(run: Run) -> None:
-        run.tags |= plan.job.tags
-        run.properties |= plan.job.properties
-        run.display_name = plan.job.display_name or run.display_name
-        run.description = plan.job.description or run.description
-        run.hidden = plan.job.is_archived
+        run.tags |= job.tags
+        run.properties |= job.properties
+        run.display_name = job.display_name or run.display_name
+        run.description = job.description or run.description
+        run.hidden = job.is_archived
 
     return service.runs.update(existing.run_id, change)
 
@@ -131,7 +185,7 @@ def _snapshot(service: Service, plan: CommandPlan) -> str:
     return found
 
 
-def _run_configuration(plan: CommandPlan, target: str, environment: list[str]) -> dict[str, Any]:
+def run_configuration(plan: CommandPlan, checked: Checked) -> dict[str, Any]:
     """Return what SDK v1 reads as the run's definition."""
     distribution = plan.job.distribution
     per_node = distribution.process_count_per_instance if distribution else 1
@@ -141,11 +195,11 @@ def _run_configuration(plan: CommandPlan, target: str, environment: list[str]) -
         "arguments": [],
         "framework": "PyTorch" if distribution and distribution.distribution_type == "PyTorch" else "Python",
         "communicator": "IntelMpi" if distribution and distribution.distribution_type == "Mpi" else "None",
-        "target": target,
+        "target": checked.target,
         "nodeCount": plan.nodes,
         "maxRunDurationSeconds": plan.cap,
         "mpi": {"processCountPerNode": per_node, "nodeCount": plan.nodes},
-        "environment": {"name": environment[0], "version": environment[1]},
+        "environment": dict(zip(("name", "version"), checked.environment, strict=True)),
         "environmentVariables": plan.environment_variables,
         "history": {"outputCollection": True, "directoriesToWatch": ["logs"]},
     }

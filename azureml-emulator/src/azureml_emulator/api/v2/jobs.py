@@ -9,6 +9,7 @@ import shlex
 from typing import Annotated, Any
 
 from fastapi import Query, Response
+from pydantic.alias_generators import to_camel
 
 from azureml_emulator.api.common import WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, only_query, resource
@@ -18,6 +19,9 @@ from azureml_emulator.jobs.command_submission import put_command
 from azureml_emulator.jobs.submission import request_cancel
 from azureml_emulator.service import Service
 from azureml_emulator.store.runs import Run
+from azureml_emulator.store.sweeps import Sweep
+from azureml_emulator.sweeps.command_sweep import METHODS, put_sweep
+from azureml_emulator.sweeps.submission import TAG_PREFIX, cancel_sweep
 
 BASE = f"{WORKSPACE}/jobs"
 PAGE_SIZE = 100
@@ -42,9 +46,12 @@ router = guarded_router("Jobs (ARM)", access=ARM_ACCESS)
 @router.put(f"{BASE}/{{name}}", summary="`jobs.create_or_update`")
 def put_job(name: str, body: JobRequest, service: ServiceDep, response: Response) -> Resource:
     kind = body.properties.get("jobType")
-    if kind != "Command":
+    if kind == "Command":
+        run, is_new = put_command(service, name, body.properties)
+    elif kind == "Sweep":
+        run, is_new = put_sweep(service, name, body.properties)
+    else:
         raise bad_request(f"Jobs of the type {kind} are not emulated.", "NotEmulated")
-    run, is_new = put_command(service, name, body.properties)
     response.status_code = 201 if is_new else 200
     return describe(service, run)
 
@@ -94,7 +101,10 @@ def cancel_job(name: str, service: ServiceDep) -> Response:
     run = _submitted(service, name)
     if run.status.is_final:
         return Response()
-    cancel_any(service, name)
+    if service.sweeps.find(name) is not None:
+        cancel_sweep(service, name)
+    else:
+        request_cancel(service, name)
     return _pending(service, name)
 
 
@@ -110,11 +120,6 @@ def get_operation_result(operation: str, service: ServiceDep) -> Response:
     return Response() if service.runs.get(name).status.is_final else _pending(service, name)
 
 
-def cancel_any(service: Service, name: str) -> None:
-    """Ask for the cancellation of a run."""
-    request_cancel(service, name)
-
-
 def _pending(service: Service, name: str) -> Response:
     settings = service.settings
     location = (
@@ -127,7 +132,7 @@ def _pending(service: Service, name: str) -> Response:
 
 def _submitted(service: Service, name: str) -> Run:
     run = service.runs.find(name)
-    if run is None or (run.cancel_uri is None and service.sweeps.find(name) is None):
+    if run is None or run.cancel_uri is None:
         raise ServiceError(404, "NotFound", f"Job {name} was not found.")
     return run
 
@@ -141,13 +146,15 @@ def describe(service: Service, run: Run) -> Resource:
     """Return a run as ARM has it."""
     document = service.command_jobs.find(run.run_id)
     if document is None:
-        document = _of_configuration(service, run)
+        sweep = service.sweeps.find(run.run_id)
+        document = _of_configuration(service, run) if sweep is None else _of_sweep(service, run, sweep)
     studio = f"https://studio.emulator.invalid/runs/{run.run_id}?wsid={service.settings.workspace_path}"
     properties = {
         **document,
         "displayName": run.display_name,
         "description": run.description,
-        "tags": run.tags,
+        # Those with which SDK v1 rebuilds a sweep are not the user's.
+        "tags": {key: value for key, value in run.tags.items() if not key.startswith(TAG_PREFIX)},
         "properties": run.properties,
         "experimentName": service.runs.experiment_by_id(run.experiment_id).name,
         "isArchived": run.hidden,
@@ -180,4 +187,33 @@ def _of_configuration(service: Service, run: Run) -> dict[str, Any]:
         "inputs": {},
         "outputs": {},
         "resources": {"instanceCount": definition.get("nodeCount") or 1, "properties": {}},
+    }
+
+
+def _of_sweep(service: Service, run: Run, sweep: Sweep) -> dict[str, Any]:
+    """Return the job that a sweep of SDK v1 is."""
+    request, trial = sweep.request, _of_configuration(service, run)
+    kind = next(name for name, method in METHODS.items() if method == request.generator_config.name.upper())
+    policy = request.policy_config
+    properties = {to_camel(key): value for key, value in policy.properties.items()}
+    is_default = policy.name.lower() == "default"
+    return {
+        "jobType": "Sweep",
+        "trial": {key: trial[key] for key in ("command", "environmentId", "environmentVariables", "resources")},
+        "computeId": trial["computeId"],
+        "searchSpace": request.generator_config.parameter_space,
+        "samplingAlgorithm": {"samplingAlgorithmType": kind},
+        "objective": {
+            "goal": request.primary_metric_config.goal,
+            "primaryMetric": request.primary_metric_config.name,
+        },
+        "limits": {
+            "jobLimitsType": "Sweep",
+            "maxTotalTrials": request.max_total_jobs,
+            "maxConcurrentTrials": request.max_concurrent_jobs,
+            "timeout": f"PT{request.max_duration_minutes}M",
+        },
+        "earlyTermination": None if is_default else {"policyType": policy.name, **properties},
+        "inputs": {},
+        "outputs": {},
     }

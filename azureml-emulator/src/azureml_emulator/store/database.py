@@ -47,6 +47,12 @@ CREATE TABLE IF NOT EXISTS environments (
     UNIQUE (name, version));
 CREATE TABLE IF NOT EXISTS environment_labels (
     name TEXT NOT NULL, label TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (name, label));
+CREATE TABLE IF NOT EXISTS upload_containers (name TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS blob_metadata (blob_key TEXT PRIMARY KEY, doc TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS asset_versions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+    properties TEXT NOT NULL, detail TEXT NOT NULL, created TEXT NOT NULL, UNIQUE (kind, name, version));
+CREATE TABLE IF NOT EXISTS command_jobs (name TEXT PRIMARY KEY, doc TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sweeps (run_id TEXT PRIMARY KEY, active INTEGER NOT NULL, doc TEXT NOT NULL);
 """
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +17,7 @@ import psutil
 import requests
 
 from azureml_emulator import Endpoint, Settings
+from azureml_emulator.endpoint import process_is_alive
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -28,6 +31,14 @@ def processes_of(run_id: str) -> list[psutil.Process]:
             if run_id in process.cwd():
                 found.append(process)
     return found
+
+
+def kill(endpoint: Endpoint) -> None:
+    """Kill an emulator without a word."""
+    created = psutil.Process(endpoint.pid).create_time()
+    os.kill(endpoint.pid, signal.SIGKILL)
+    while process_is_alive(endpoint.pid, created):
+        time.sleep(0.01)
 
 
 class SdkError(Exception):

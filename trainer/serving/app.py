@@ -156,7 +156,8 @@ class App:
             seconds = time.perf_counter() - begun
             if counted:
                 self._row.end(status, seconds, inputs, received)
-            if self._log:
+            # Behind a socket somebody asks several times a second until the answer is yes.
+            if self._log and not (path == "/ready" and self._settings.socket is not None):
                 self._write_log(method, path, status, received, inputs, seconds)
 
     def _other(

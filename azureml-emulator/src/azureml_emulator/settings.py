@@ -39,6 +39,7 @@ class Settings(BaseModel):
         service_timeout: Time that a web service has to become healthy.
         service_idle: Time without a request after which a web service's processes end; it is started again when its
             keys or its token are asked for. None: they stay.
+        sweep_seed: Seed of the samples that sweeps draw. None: each sweep draws its own.
         idle_exit: Exit after this long without a request and without an active run. None: never.
     """
 
@@ -63,6 +64,7 @@ class Settings(BaseModel):
     scoring_python: Path | None = None
     service_timeout: float = Field(default=1200.0, gt=0)
     service_idle: float | None = Field(default=3600.0, gt=0)
+    sweep_seed: int | None = None
     idle_exit: float | None = Field(default=None, gt=0)
 
     @property

@@ -207,7 +207,7 @@ class Front:
         if idle is None or self._active or time.monotonic() - self._last < idle:
             return False
         try:
-            return time.time() - Path(self._spec["asked"]).stat().st_mtime >= idle
+            return bool(time.time() - Path(self._spec["asked"]).stat().st_mtime >= idle)
         except FileNotFoundError:
             return True
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,3 +122,26 @@ class Http:
         headers = options.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
         url = path if path.startswith("https:") else self.endpoint.url + path
         return self.session.request(method, url, headers=headers, timeout=600, **options)
+
+
+def deploy_over_http(http: Http, name: str, script: str) -> None:
+    """Deploy a web service as the SDK does, without a process that imports it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("src/score.py")
+        member.size = len(script)
+        archive.addfile(member, io.BytesIO(script.encode()))
+    upload = f"/artifact/v2.0{http.workspace}/artifacts/batch/metadata/LocalUpload/{name}"
+    reserved = http("POST", upload, json={"paths": [{"path": "s.tar.gz"}]}).json()
+    url = reserved["artifactContentInformation"]["s.tar.gz"]["contentUri"]
+    headers = {"x-ms-blob-type": "BlockBlob"}
+    plain = url.replace("emu.blob.local@", "")
+    assert http("PUT", plain, token=None, data=packed.getvalue(), headers=headers).status_code == 201
+    asset = {"id": "s.tar.gz", "url": f"aml://artifact/LocalUpload/{name}/s.tar.gz", "unpack": True}
+    variables = {"AZUREML_ENTRY_SCRIPT": "src/score.py", "AZUREML_SOURCE_DIRECTORY": "src"}
+    image = {"assets": [asset], "environment": {"name": "e", "environmentVariables": variables}}
+    body = {"name": name, "computeType": "ACI", "authEnabled": True, "environmentImageRequest": image}
+    answers = [http("POST", f"/modelmanagement/v1.0{http.workspace}/services", json=body) for _ in range(2)]
+    locations = {answer.headers["Operation-Location"] for answer in answers}
+    assert len(locations) == 1, "a repeated request starts nothing"
+    assert http("GET", locations.pop()).json()["state"] == "Succeeded"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 import requests
 
 from azureml_emulator import Endpoint, start_in_background
-from tests.emulator.clients import Http, Sdk, SdkError, kill, processes_of
+from tests.emulator.clients import Http, Sdk, SdkError, deploy_over_http, kill, processes_of
 from tests.emulator.conftest import SETTINGS
 
 SCRIPT = """\
@@ -312,36 +310,13 @@ def test_other_ways_to_deploy_are_refused(http: Http) -> None:
     assert http("GET", f"{base}/services", token=None).status_code == 401
 
 
-def deploy_over_http(http: Http, name: str) -> None:
-    """Deploy as the SDK does, without a process that imports it."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        member = tarfile.TarInfo("src/score.py")
-        member.size = len(FIRST)
-        archive.addfile(member, io.BytesIO(FIRST.encode()))
-    upload = f"/artifact/v2.0{http.workspace}/artifacts/batch/metadata/LocalUpload/c"
-    reserved = http("POST", upload, json={"paths": [{"path": "s.tar.gz"}]}).json()
-    url = reserved["artifactContentInformation"]["s.tar.gz"]["contentUri"]
-    headers = {"x-ms-blob-type": "BlockBlob"}
-    plain = url.replace("emu.blob.local@", "")
-    assert http("PUT", plain, token=None, data=packed.getvalue(), headers=headers).status_code == 201
-    asset = {"id": "s.tar.gz", "url": "aml://artifact/LocalUpload/c/s.tar.gz", "unpack": True}
-    variables = {"AZUREML_ENTRY_SCRIPT": "src/score.py", "AZUREML_SOURCE_DIRECTORY": "src"}
-    image = {"assets": [asset], "environment": {"name": "e", "environmentVariables": variables}}
-    body = {"name": name, "computeType": "ACI", "authEnabled": True, "environmentImageRequest": image}
-    answers = [http("POST", f"/modelmanagement/v1.0{http.workspace}/services", json=body) for _ in range(2)]
-    locations = {answer.headers["Operation-Location"] for answer in answers}
-    assert len(locations) == 1, "a repeated request starts nothing"
-    assert http("GET", locations.pop()).json()["state"] == "Succeeded"
-
-
 def test_a_service_outlives_its_emulator_but_not_the_end_of_it(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"service_idle": 2.0})
     endpoint = start_in_background(tmp_path / "state", settings=SETTINGS)
     http = Http(endpoint)
     base = f"/modelmanagement/v1.0{http.workspace}/services/lasting"
     try:
-        deploy_over_http(http, "lasting")
+        deploy_over_http(http, "lasting", FIRST)
         uri = http("GET", base).json()["scoringUri"]
         key = http("POST", f"{base}/listkeys").json()["primaryKey"]
         processes = {process.pid for process in of_service(endpoint)}

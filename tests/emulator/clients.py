@@ -124,8 +124,8 @@ class Http:
         return self.session.request(method, url, headers=headers, timeout=600, **options)
 
 
-def deploy_over_http(http: Http, name: str, script: str) -> None:
-    """Deploy a web service as the SDK does, without a process that imports it."""
+def image_of(http: Http, name: str, script: str) -> dict[str, Any]:
+    """Upload a score script as the SDK does, and return the environment image request that names it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         member = tarfile.TarInfo("src/score.py")
@@ -133,13 +133,17 @@ def deploy_over_http(http: Http, name: str, script: str) -> None:
         archive.addfile(member, io.BytesIO(script.encode()))
     upload = f"/artifact/v2.0{http.workspace}/artifacts/batch/metadata/LocalUpload/{name}"
     reserved = http("POST", upload, json={"paths": [{"path": "s.tar.gz"}]}).json()
-    url = reserved["artifactContentInformation"]["s.tar.gz"]["contentUri"]
+    url = reserved["artifactContentInformation"]["s.tar.gz"]["contentUri"].replace("emu.blob.local@", "")
     headers = {"x-ms-blob-type": "BlockBlob"}
-    plain = url.replace("emu.blob.local@", "")
-    assert http("PUT", plain, token=None, data=packed.getvalue(), headers=headers).status_code == 201
+    assert http("PUT", url, token=None, data=packed.getvalue(), headers=headers).status_code == 201
     asset = {"id": "s.tar.gz", "url": f"aml://artifact/LocalUpload/{name}/s.tar.gz", "unpack": True}
     variables = {"AZUREML_ENTRY_SCRIPT": "src/score.py", "AZUREML_SOURCE_DIRECTORY": "src"}
-    image = {"assets": [asset], "environment": {"name": "e", "environmentVariables": variables}}
+    return {"assets": [asset], "environment": {"name": "e", "environmentVariables": variables}}
+
+
+def deploy_over_http(http: Http, name: str, script: str) -> None:
+    """Deploy a web service as the SDK does, without a process that imports it."""
+    image = image_of(http, name, script)
     body = {"name": name, "computeType": "ACI", "authEnabled": True, "environmentImageRequest": image}
     answers = [http("POST", f"/modelmanagement/v1.0{http.workspace}/services", json=body) for _ in range(2)]
     locations = {answer.headers["Operation-Location"] for answer in answers}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, MissingExtraError, SignInError
 from trainer.runtime.compat import SITE
+from trainer.serving.settings import SCORING_SERVER
 
 if TYPE_CHECKING:
     from azureml_emulator import Endpoint
@@ -81,7 +82,7 @@ def running_emulator(state: Path) -> EmulatorEndpoint:
         raise MissingExtraError("The emulator", "emulator") from error
     try:
         # The same layer for Chainer as that of `trainer emulator`: whoever starts it first, others' jobs run on it too.
-        settings = Settings(idle_exit=_IDLE_SECONDS, job_site=SITE)
+        settings = Settings(idle_exit=_IDLE_SECONDS, job_site=SITE, scoring_server=SCORING_SERVER)
         return EmulatorEndpoint(start_in_background(state.resolve(), settings=settings, timeout=_START_SECONDS))
     except EmulatorError as error:
         raise ConfigError(error.message, error.hint) from error

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from azureml_emulator import Emulator, Settings
 from tests.cli.conftest import Project
+from tests.emulator.clients import Http, deploy_over_http
 from tests.serving.conftest import Answered, Served, request, write_model
 
 pytestmark = pytest.mark.slow
@@ -338,3 +340,18 @@ def test_what_cannot_start_ends_with_exit_code_3(azure_python: Path, tmp_path: P
     finally:
         both.azure.close()
         both.ours.close()
+
+
+def test_the_emulator_takes_azure_s_server(azure_python: Path, tmp_path: Path) -> None:
+    with Emulator(tmp_path / "state", settings=Settings(scoring_python=azure_python)) as endpoint:
+        http = Http(endpoint)
+        script = "def init():\n    print('in init')\n\ndef run(data):\n    return data\n"
+        deploy_over_http(http, "azures", script)
+        base = f"/modelmanagement/v1.0{http.workspace}/services/azures"
+        key = http("POST", f"{base}/listkeys").json()["primaryKey"]
+        uri = http("GET", base).json()["scoringUri"]
+        url, path = uri.removesuffix("/score"), "/score"
+        assert request(url, "POST", path, b"[1]", {"Content-Type": "application/json"}).status == 401
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        assert request(url, "POST", path, b"[1]", headers).json == "[1]"
+        assert "azmlinfsrv.print - in init" in http("GET", f"{base}/logs").json()["content"]

@@ -114,6 +114,8 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where the service is."""
+        if self._settings.socket is not None:
+            return f"unix:{self._settings.socket}"
         host, port = self._listener.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -300,6 +302,8 @@ def _listen(settings: ServeSettings) -> socket.socket:
         ConfigError: The address is unusable.
         RefusedError: The port is taken.
     """
+    if settings.socket is not None:
+        return _listen_here(settings.socket)
     listener: socket.socket | None = None
     try:
         family, kind, number, _, address = socket.getaddrinfo(
@@ -322,4 +326,18 @@ def _listen(settings: ServeSettings) -> socket.socket:
             f"Can't listen on {settings.host}:{settings.port}: {error.strerror}.",
             "Give an address of this machine: --host",
         ) from error
+    return listener
+
+
+def _listen_here(path: Path) -> socket.socket:
+    """Return a socket that listens at a path, where one that has ended may have left its name."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"Can't listen at {path}: {error.strerror or error}.", "Give a short path.") from error
     return listener

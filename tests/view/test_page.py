@@ -56,7 +56,7 @@ def test_filtering(browser: Browser, text: str, count: int) -> None:
 
 def test_choosing_curves(browser: Browser) -> None:
     browser.until("document.querySelectorAll('.u-legend .u-series').length === 8")
-    captions = "[...document.querySelectorAll('figcaption')].map(caption => caption.textContent.trim())"
+    captions = "[...document.querySelectorAll('#charts figcaption')].map(caption => caption.textContent.trim())"
     assert browser.value(captions) == ["Accuracy", "Loss"]
     click(browser, "#table tbody input")
     browser.until("document.querySelectorAll('.u-legend .u-series').length === 6")

@@ -234,6 +234,9 @@ def _choices(hint: Any) -> tuple[str, ...]:  # noqa: ANN401  # a type expression
 def _expected(hint: Any) -> str:  # noqa: ANN401  # a type expression
     if choices := _choices(hint):
         return "one of " + ", ".join(choices)
+    for meta in getattr(hint, "__metadata__", ()):
+        if meta.title:
+            return str(meta.title)
     words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
     said = words.get(_bare(hint), "usable")
     for meta in getattr(hint, "__metadata__", ()):

@@ -23,7 +23,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from azureml_emulator import Emulator, Settings
 from tests.cli.conftest import Project
+from tests.emulator.clients import Http, deploy_over_http
 from tests.serving.conftest import Answered, Served, request, write_model
 from trainer.deploy.preparing import prepare, source_of, stage
 from trainer.home import Home
@@ -402,3 +404,18 @@ def test_a_deployed_script_finds_chainer_at_work_and_its_neighbours(
         assert len(found.json["label"]) == 1
     finally:
         served.close()
+
+
+def test_the_emulator_takes_azure_s_server(azure_python: Path, tmp_path: Path) -> None:
+    with Emulator(tmp_path / "state", settings=Settings(scoring_python=azure_python)) as endpoint:
+        http = Http(endpoint)
+        script = "def init():\n    print('in init')\n\ndef run(data):\n    return data\n"
+        deploy_over_http(http, "azures", script)
+        base = f"/modelmanagement/v1.0{http.workspace}/services/azures"
+        key = http("POST", f"{base}/listkeys").json()["primaryKey"]
+        uri = http("GET", base).json()["scoringUri"]
+        url, path = uri.removesuffix("/score"), "/score"
+        assert request(url, "POST", path, b"[1]", {"Content-Type": "application/json"}).status == 401
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        assert request(url, "POST", path, b"[1]", headers).json == "[1]"
+        assert "azmlinfsrv.print - in init" in http("GET", f"{base}/logs").json()["content"]

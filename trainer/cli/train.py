@@ -209,6 +209,11 @@ def _add_job(parser: Parser) -> None:
         metavar="NAME",
         help="Name to register the model under (default: chainer-dnn-mnist, or a --script's own name).",
     )
+    record.add_argument(
+        "--collect",
+        metavar="SIZE",
+        help="Keep so much of what the script writes outside outputs/: a size, off, or all (default: 2GB).",
+    )
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(
         "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Tag to record; can be repeated."

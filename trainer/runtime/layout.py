@@ -51,6 +51,13 @@ RENAMED_OUTPUTS = "renamed_outputs"
 LOGS_DIR = "logs"
 """What a job on Azure ML writes here is streamed while it runs."""
 
+# How much of what a script writes outside its outputs is kept; see trainer.runtime.collecting.
+COLLECT_FORM = r"(?i)^(off|all|[0-9]{1,6}(\.[0-9]{1,3})? ?[kMGT]?B)$"
+"""What the setting looks like, a regular expression."""
+COLLECT_EXPECTED = "off, all, or a size such as 500MB"
+"""What it looks like, in words."""
+COLLECT_DEFAULT = "2GB"
+
 # Paths inside a snapshot.
 JOB_DIR = "_trainer_job"
 LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"

@@ -18,7 +18,14 @@ from azureml_emulator.store.models import PatchOperation
 from azureml_emulator.store.webservices import Deployment, OperationState, ServiceState, Webservice
 from azureml_emulator.times import utc_now
 from azureml_emulator.webservices import rules
-from azureml_emulator.webservices.process import artifact_of, kill_all, scoring_command, service_directory, write_auth
+from azureml_emulator.webservices.process import (
+    artifact_of,
+    kill_all,
+    scoring_command,
+    service_directory,
+    start_of,
+    write_auth,
+)
 
 MAX_SERVICES = 100
 """Services of a workspace; each takes several processes of this machine."""
@@ -208,14 +215,16 @@ def issue_token(service: Service, name: str) -> tuple[str, float, float]:
 
 
 def wake(service: Service, name: str) -> None:
-    """Start a service again whose processes have ended.
+    """Have a service there for somebody who is about to ask it something: started again, if its processes have ended.
 
     Raises:
         ServiceError: 404.
     """
     with service.database.transaction():
         record = service.webservices.get(name)
-        if record.asleep and record.coming is None:
+        if record.serving is None or record.coming is not None:
+            return
+        if not start_of(service, name, record.serving).hold():
             service.webservices.update(name, lambda record: restart(service, record))
 
 

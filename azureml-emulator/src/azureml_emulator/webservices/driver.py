@@ -34,6 +34,8 @@ CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
 RETIRE_SECONDS = 40.0
 """Seconds that a start has to finish what it was doing."""
+LEAVE_SECONDS = 10.0
+"""Seconds in which one should have stopped listening."""
 RESTARTS = 3
 """How often a service that dies is started again before it is given up."""
 HEALTHY_FOR_GOOD = 60.0
@@ -126,13 +128,25 @@ class WebserviceDriver:
             reason = "the process has gone" if outcome is None else outcome.reason
             self._give_up(record.name, coming, OperationState.FAILED, _crashed(record.compute_type, start, reason))
         elif port is not None:
-            self._promote(record.name, coming, port)
+            if self._has_left(record):
+                self._promote(record.name, coming, port)
         elif now > coming.deadline or (not start.is_claimed and self._age(start) > CLAIM_TIMEOUT):
             start.void()
             start.kill()
             message = "The service was not healthy in time. Its log says more: get_logs()."
             error = failure("DeploymentTimedOut", 504, message)
             self._give_up(record.name, coming, OperationState.TIMED_OUT, error)
+
+    def _has_left(self, record: Webservice) -> bool:
+        """Have what was serving accept no more, now that there is a successor; tell whether it doesn't any more."""
+        if record.serving is None:
+            return True
+        before = self._start(record, record.serving)
+        if before.port() is None or not before.is_alive:
+            return True
+        if not before.retired.exists():
+            retire(before)
+        return retired_for(before) > LEAVE_SECONDS
 
     @staticmethod
     def _age(start: Start) -> float:

@@ -35,7 +35,7 @@ FAILED = 3
 """Exit code of a server that has never been ready."""
 DIED = 1
 PROBE_INTERVAL = 0.1
-WATCH_INTERVAL = 0.2
+WATCH_INTERVAL = 0.1
 DRAIN_SECONDS = 30
 MAX_DISCARDED = 16 << 20
 """Bytes of a refused request's body that are read, so that its client sees the answer."""
@@ -104,12 +104,30 @@ class Door:
             self._needed, self._accepted, self._seen = True, [], None
 
 
+class _Server(uvicorn.Server):
+    """Takes its status back when it accepts no more connections: then its successor has all that come."""
+
+    def __init__(self, config: uvicorn.Config, status: Path) -> None:
+        super().__init__(config)
+        self._status = status
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, say so, and finish what is under way."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        self._status.unlink(missing_ok=True)
+        await super().shutdown(sockets)
+
+
 class Front:
     """The front of one scoring server.
 
     Args:
-        spec: ``command`` and ``socket`` of the scoring server, ``auth`` and ``retire`` (files to watch), ``status``
-            (a file to write), ``port`` (the wanted one, or 0), ``takes_over`` (whether that port's holder is this
+        spec: ``command`` and ``socket`` of the scoring server, ``auth``, ``retire`` and ``asked`` (files to watch:
+            who may ask; appears when the end has come; touched when somebody is about to ask), ``status`` (a file to
+            write), ``port`` (the wanted one, or 0), ``takes_over`` (whether that port's holder is this
             service's predecessor), ``idle`` (seconds, or null), ``delay`` (seconds before the start), ``never``
             (whether it is never to be ready).
     """
@@ -156,9 +174,9 @@ class Front:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        front = uvicorn.Server(config)
+        front = _Server(config, Path(self._spec["status"]))
         watch = asyncio.create_task(self._watch(end, front))
-        _write(Path(self._spec["status"]), {"port": self._port, "pid": os.getpid()})
+        self._write_status()
         await front.serve(sockets=[listener])
         watch.cancel()
         return self._code
@@ -167,7 +185,6 @@ class Front:
         return Path(self._spec["auth"]).exists() and not Path(self._spec["retire"]).exists()
 
     async def _watch(self, end: asyncio.Task[int], front: uvicorn.Server) -> None:
-        idle = self._spec["idle"]
         while not front.should_exit:
             await asyncio.sleep(WATCH_INTERVAL)
             if end.done():
@@ -176,9 +193,26 @@ class Front:
                 front.should_exit = True
             elif not self._is_wanted():
                 front.should_exit = True
-            elif idle is not None and not self._active and time.monotonic() - self._last >= idle:
-                _say(f"Nobody has asked anything for {idle:g} seconds.")
-                front.should_exit = True
+            elif self._is_idle():
+                # Whoever is about to ask says so first, and then looks for the status: one of the two sees the other.
+                Path(self._spec["status"]).unlink(missing_ok=True)
+                if self._is_idle():
+                    _say(f"Nobody has asked anything for {self._spec['idle']:g} seconds.")
+                    front.should_exit = True
+                else:
+                    self._write_status()
+
+    def _is_idle(self) -> bool:
+        idle = self._spec["idle"]
+        if idle is None or self._active or time.monotonic() - self._last < idle:
+            return False
+        try:
+            return bool(time.time() - Path(self._spec["asked"]).stat().st_mtime >= idle)
+        except FileNotFoundError:
+            return True
+
+    def _write_status(self) -> None:
+        _write(Path(self._spec["status"]), {"port": self._port, "pid": os.getpid()})
 
     async def _is_ready(self) -> bool:
         """Ask the scoring server: at /ready, or, where it has no such thing, at /, as Azure's probe does."""

@@ -74,15 +74,26 @@ class Start(Attempt):
         return self.directory / "retire"
 
     @property
+    def asked(self) -> Path:
+        """Touched when somebody is about to ask, so that the front does not end now."""
+        return self.directory / "asked"
+
+    @property
     def is_alive(self) -> bool:
         """Whether its supervisor runs."""
         return self.process() is not None
 
     def port(self) -> int | None:
-        """Return the port that it answers on, once it does."""
+        """Return the port that it accepts connections on, while it does."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return int(json.loads(self.status.read_bytes())["port"])
         return None
+
+    def hold(self) -> bool:
+        """Keep it from ending for want of requests; False if it does not answer any more."""
+        with contextlib.suppress(OSError):
+            self.asked.touch()
+        return self.port() is not None and self.is_alive
 
     def create(self) -> None:
         """Make the directories."""
@@ -247,6 +258,7 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
         "socket": socket,
         "auth": str(service_directory(service, record.name) / "auth.json"),
         "retire": str(start.retired),
+        "asked": str(start.asked),
         "status": str(start.status),
         "port": record.port,
         "takes_over": deployment.takes_over,

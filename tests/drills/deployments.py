@@ -105,8 +105,8 @@ def _processes(project: Project) -> list[psutil.Process]:
 DRILLS = (
     Drill(
         "kills-deployments",
-        "A kill while a service is deployed, updated or removed, or of the service itself, leaves one that is told as it "
-        "is; the next deployment brings it up, once.",
+        "A kill while a service is deployed, updated or removed, or of the service itself, leaves one that is told as "
+        "it is; the next deployment brings it up, once.",
         kills,
     ),
 )

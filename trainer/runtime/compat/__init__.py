@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 from trainer.runtime.compat import hook
+from trainer.runtime.compat.caffe import PATCHES as _CAFFE
 from trainer.runtime.compat.datasets import PATCHES as _DATASETS
 from trainer.runtime.compat.functions import PATCHES as _FUNCTIONS
 from trainer.runtime.compat.hook import Patch
@@ -31,6 +32,7 @@ __all__ = ["PATCHES", "SITE", "Patch", "apply", "apply_to_children"]
 
 PATCHES: tuple[Patch, ...] = (
     *(*_IMPORTING, *_FUNCTIONS, *_ITERATORS, *_SERIALIZERS, *_DATASETS, *_TESTING),
+    *_CAFFE,
     *_REMOVED_NAMES,
 )
 

@@ -21,8 +21,8 @@ def _generated_code_is_refused() -> bool:
 
 
 def _build_from_serialized_form(module: ModuleType) -> None:
-    from google.protobuf import descriptor_pool
-    from google.protobuf.internal import builder
+    from google.protobuf import descriptor_pool  # type: ignore[import-untyped]
+    from google.protobuf.internal import builder  # type: ignore[import-untyped]
 
     source = Path(str(module.__file__)).read_bytes()
     serialized = next(_serialized_forms(ast.parse(source)))

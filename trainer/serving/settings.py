@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.errors import UsageError, must_be
+from trainer.errors import MissingExtraError, UsageError, must_be
 from trainer.modeluse.building import split_model_file
 
 # Azure's inference server listens on it.
@@ -86,6 +86,22 @@ def check(settings: ServeSettings) -> ServeSettings:
             f"--no-key would let anyone who reaches {settings.host} use the model.", "Leave --no-key or --host out."
         )
     return settings
+
+
+def check_installed(what: str) -> None:
+    """Refuse where the HTTP server is not installed.
+
+    Args:
+        what: What needs it.
+
+    Raises:
+        MissingExtraError: It isn't.
+    """
+    from importlib.util import find_spec
+
+    for name in ("uvicorn", "httptools"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{what} ({name})", "serve")
 
 
 def is_loopback(host: str) -> bool:

@@ -88,7 +88,7 @@ def add_register(parser: Parser) -> None:
 def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
     """Register a run's model. A run that has been registered keeps its version."""
     from trainer.request import JobRequest  # for this command alone
-    from trainer.tune.driver import register
+    from trainer.tune.registration import register
 
     run = open_run(reference)
     run.info()

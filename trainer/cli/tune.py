@@ -15,7 +15,7 @@ from trainer.errors import MissingExtraError, TrainerError, UsageError
 from trainer.home import find_home
 from trainer.submission import JobRequest
 from trainer.tune import plots, request
-from trainer.tune.driver import Driver
+from trainer.tune.client import ClientDriver
 from trainer.tune.optuna_study import importances
 from trainer.tune.study import StudyFolder, best_of, find_study, study_ids
 
@@ -141,7 +141,7 @@ def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any
             folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: flags}))
 
     view = make_view(study)
-    driver = Driver(
+    driver = ClientDriver(
         study,
         backend_of(home, config),
         home,

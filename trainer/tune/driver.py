@@ -7,6 +7,7 @@ that does.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -51,6 +52,33 @@ class View(Protocol):
 
     def close(self) -> None:
         """End the view."""
+
+
+class NoView:
+    """Shows nothing but notes.
+
+    Args:
+        show: Is given each note.
+    """
+
+    def __init__(self, show: Callable[[str], None] = lambda _: None) -> None:
+        self._show = show
+
+    def started(self, trial: Trial) -> None:
+        """Do nothing."""
+
+    def ended(self, trial: Trial, best: Trial | None) -> None:
+        """Do nothing."""
+
+    def tick(self, driver: Driver) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Hand it on."""
+        self._show(text)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @dataclass

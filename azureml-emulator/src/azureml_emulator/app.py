@@ -18,6 +18,7 @@ from azureml_emulator.api import (
     artifacts,
     blobs,
     compute,
+    datastores,
     environments,
     jobs,
     metrics,
@@ -44,7 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     blobs.router,
     metrics.router,
     models.router,
-    arm.datastores,
+    datastores.router,
     sweeps.router,
     environments.router,
     admin.router,
@@ -77,10 +78,13 @@ def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool]
     return Gate(FaultsAndLog(app, service), port)
 
 
-async def _answer_service_error(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
+    # HyperDrive's client reads nothing but this, with a number as the code; it would not show the reason otherwise.
+    short = {"code": error.status, "message": error.message}
+    body = short if request.url.path.startswith("/hyperdrive/") else error.body()
     # Blob clients read the code from this header, the others from the body.
-    return JSONResponse(error.body(), status_code=error.status, headers={"x-ms-error-code": error.code})
+    return JSONResponse(body, status_code=error.status, headers={"x-ms-error-code": error.code})
 
 
 async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
@@ -109,7 +113,7 @@ async def _answer_unknown_route(request: Request) -> JSONResponse:
     path = recordable(request.url.path)
     log.warning("unknown route: %s %s", request.method, path)
     message = f"The emulator has no route {request.method} {path}"
-    return JSONResponse(ServiceError(501, "RouteNotEmulated", message).body(), status_code=501)
+    return await _answer_service_error(request, ServiceError(501, "RouteNotEmulated", message))
 
 
 class FaultsAndLog:

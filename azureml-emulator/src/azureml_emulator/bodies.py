@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 Item = TypeVar("Item")
@@ -39,3 +39,9 @@ class UserInfo(Body):
     user_object_id: str = "emulator"
     user_tenant_id: str = "11111111-1111-1111-1111-111111111111"
     user_name: str = "Emulator User"
+
+
+def problems(error: ValidationError) -> str:
+    """Return what is wrong with a document, in one line."""
+    found = ((".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors())
+    return "; ".join(f"{place}: {message}" if place else message for place, message in found)

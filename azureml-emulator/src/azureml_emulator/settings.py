@@ -31,6 +31,7 @@ class Settings(BaseModel):
         blob_overwrite: Whether a file of a run may be uploaded again: Put Blob ignores ``If-None-Match: *``.
         job_site: A directory that is put on the PYTHONPATH of jobs, for a ``sitecustomize`` that prepares their Python
             as an image would. None: none.
+        sweep_seed: Seed of the samples that sweeps draw. None: each sweep draws its own.
         idle_exit: Exit after this long without a request and without an active run. None: never.
     """
 
@@ -51,6 +52,7 @@ class Settings(BaseModel):
     offer_retired_sizes: bool = False
     blob_overwrite: bool = False
     job_site: Path | None = None
+    sweep_seed: int | None = None
     idle_exit: float | None = Field(default=None, gt=0)
 
     @property

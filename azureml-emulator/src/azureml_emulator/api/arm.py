@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Header
 
-from azureml_emulator.api.common import DATA_PLANE, USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
-from azureml_emulator.bodies import ArmList, Body, Page
+from azureml_emulator.api.common import USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
+from azureml_emulator.bodies import ArmList, Body
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.store.compute import VmSizes, offered_sizes
 from azureml_emulator.tokens import TENANT_ID, Scope, TokenError
@@ -75,12 +75,6 @@ class Discovery(Body):
     pipelines: str
     notebook: str
     mlflow: str
-
-
-class Datastore(Body):
-    name: str
-    data_store_type: str
-    azure_storage_section: dict[str, Any] | None = None
 
 
 router = guarded_router("Sign-in, ARM, discovery")
@@ -152,14 +146,3 @@ def discover(workspace_id: str, service: ServiceDep) -> Discovery:
 def list_vm_sizes(service: ServiceDep) -> VmSizes:
     without = service.faults.current.sizes_not_offered
     return VmSizes(aml_compute=offered_sizes(retired=service.settings.offer_retired_sizes, without=without))
-
-
-datastores = guarded_router("Datastores", access=DATA_PLANE)
-
-
-@datastores.get(
-    f"/datastore/v1.0{WORKSPACE}/datastores",
-    summary="`Experiment.submit(estimator)` with `node_count` > 1, `Workspace.datastores`",
-)
-def list_datastores() -> Page[Datastore]:
-    return Page(value=[])

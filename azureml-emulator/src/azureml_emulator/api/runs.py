@@ -32,6 +32,7 @@ from azureml_emulator.store.runs import (
     RunTypeV2,
     Warn,
 )
+from azureml_emulator.sweeps.submission import cancel_sweep
 from azureml_emulator.times import from_epoch, utc_now
 from azureml_emulator.tokens import Scope
 
@@ -189,7 +190,11 @@ def post_event(experiment: str, run_id: str, event: RunEvent, service: ServiceDe
     elif kind == "Start" or kind in _ENDING_EVENTS:
         # How a submitted run goes on is for the service to say, not for its script.
         job = service.jobs.find(run_id)
-        if job is None:
+        if service.sweeps.find(run_id) is not None:
+            # A program that has not imported azureml.train takes a sweep for any run.
+            if kind == "Canceled":
+                cancel_sweep(service, run_id)
+        elif job is None:
             service.runs.set_status(run_id, _ENDING_EVENTS.get(kind, RunStatus.RUNNING))
         elif job.compute == LOCAL_TARGET and kind == "Canceled":
             # A local run has no other way to be cancelled.

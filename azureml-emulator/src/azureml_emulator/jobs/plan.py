@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ class JobPlan:
     def script_arguments(self) -> list[str]:
         """The script's arguments; the wire has numbers as numbers."""
         return [_argument(value) for value in self.configuration.arguments]
+
+    def with_arguments(self, *arguments: str) -> JobPlan:
+        """Return the plan with further arguments for the script."""
+        longer = self.configuration.model_copy(update={"arguments": [*self.configuration.arguments, *arguments]})
+        return replace(self, configuration=longer)
 
     def log_names(self) -> list[str]:
         """Return the names of the user logs, below user_logs/."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,11 @@ class Attempt:
     def logs(self) -> Path:
         """Directory of the user logs."""
         return self.directory / "user_logs"
+
+    @property
+    def resumed(self) -> Path:
+        """What an earlier run has left in ./outputs, if this one goes on from there. Outside of what is collected."""
+        return self.directory / "resume_from"
 
     @property
     def spec(self) -> Path:
@@ -181,6 +187,9 @@ def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool =
     run = service.runs.get(job.run_id)
     plan = JobPlan.from_wire(run.run_definition or {})
     attempt.create()
+    if job.resume_from is not None:
+        _copy_outputs(service, job.resume_from, attempt.resumed)
+        plan = plan.with_arguments("--resume-from", str(attempt.resumed))
     if extract:
         service.snapshots.extract(job.snapshot_id, attempt.work)
     for name in plan.log_names():
@@ -196,6 +205,14 @@ def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool =
         deadline=time.time() + cap if cap else None,
         grace=service.settings.cancel_grace,
     )
+
+
+def _copy_outputs(service: Service, run_id: str, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    for artifact in service.artifacts.list(RUN_ORIGIN, service.runs.get(run_id).data_container_id, "outputs"):
+        target = directory / Path(artifact.path).relative_to("outputs")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(service.artifacts.blob(artifact).path, target)
 
 
 def _environment(service: Service, run: Run, plan: JobPlan, home: Path) -> dict[str, str]:

@@ -175,8 +175,10 @@ class HyperDrive:
 
     def _find(self, ref: WorkspaceRef, record: ServiceRecord) -> Any:  # noqa: ANN401  # HyperDriveRun
         if self._sweep is None:
-            sdk("azureml.train.hyperdrive")  # so that the SDK makes a HyperDriveRun of it, whose cancel is its own
-            self._sweep = submit.find_run(open_workspace(ref), record.run)
+            workspace = open_workspace(ref)
+            # So that the SDK makes a HyperDriveRun of it, whose cancel is its own; after azureml.core, which it needs.
+            sdk("azureml.train.hyperdrive")
+            self._sweep = submit.find_run(workspace, record.run)
         return self._sweep
 
     def _earlier(self, workspace: Workspace, reference: str) -> Any:  # noqa: ANN401  # HyperDriveRun

@@ -195,8 +195,10 @@ class Driver:
         info: RunInfo | None = None,
     ) -> Trial:
         ended = time.time() if info is None or info.ended is None else info.ended
+        # One that a service began may have been seen here only when it was over.
+        started = trial.started if info is None or info.started is None else min(trial.started, info.started)
         trial = msgspec.structs.replace(
-            trial, state=state, value=value, step=step, stopped=stopped, reason=reason, ended=ended
+            trial, state=state, value=value, step=step, stopped=stopped, reason=reason, started=started, ended=ended
         )
         # The run's own record is on the disk: this line can be made again.
         self.study.append(trial, durable=False)

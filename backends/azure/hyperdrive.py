@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from backends.azure.session import sdk
@@ -151,30 +152,37 @@ def make_config(
         BAYESIAN: hyperdrive.BayesianParameterSampling,
     }
     goals = hyperdrive.PrimaryMetricGoal
-    shown = warnings.formatwarning  # the SDK puts one of its own in the place of the process's
-    try:
-        with warnings.catch_warnings(record=True) as advice:
-            warnings.simplefilter("always", UserWarning)
-            config = hyperdrive.HyperDriveConfig(
-                run_config=run_config,
-                hyperparameter_sampling=kinds[definition.sampler](
-                    {f"--{each.name}": expression(each, definition.sampler) for each in definition.space}
-                ),
-                policy=None if definition.stop is None else _policy(hyperdrive, definition.stop),
-                primary_metric_name=definition.metric,
-                primary_metric_goal=goals.MAXIMIZE if definition.goal == "max" else goals.MINIMIZE,
-                max_total_runs=definition.trials,
-                max_concurrent_runs=definition.parallel,
-                max_duration_minutes=definition.max_minutes or _MOST_MINUTES,
-                resume_from=list(resume_from) or None,
-                custom_run_id=run_id,
-            )
-    finally:
-        warnings.formatwarning = shown
+    with quietly() as advice:
+        config = hyperdrive.HyperDriveConfig(
+            run_config=run_config,
+            hyperparameter_sampling=kinds[definition.sampler](
+                {f"--{each.name}": expression(each, definition.sampler) for each in definition.space}
+            ),
+            policy=None if definition.stop is None else _policy(hyperdrive, definition.stop),
+            primary_metric_name=definition.metric,
+            primary_metric_goal=goals.MAXIMIZE if definition.goal == "max" else goals.MINIMIZE,
+            max_total_runs=definition.trials,
+            max_concurrent_runs=definition.parallel,
+            max_duration_minutes=definition.max_minutes or _MOST_MINUTES,
+            resume_from=list(resume_from) or None,
+            custom_run_id=run_id,
+        )
     for each in advice:
         if each.category is UserWarning:
             notify(f"Azure ML SDK: {' '.join(str(each.message).split())}")
     return config
+
+
+@contextmanager
+def quietly() -> Iterator[list[warnings.WarningMessage]]:
+    """Keep the SDK's advice, which it gives whenever it reads a sweep, from the terminal; gather it instead."""
+    shown = warnings.formatwarning  # the SDK puts one of its own in the place of the process's
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", UserWarning)
+            yield found
+    finally:
+        warnings.formatwarning = shown
 
 
 def expression(each: Parameter, sampler: str) -> Any:  # noqa: ANN401

@@ -100,7 +100,8 @@ class HyperDrive:
         self._notify(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
 
         def send() -> None:
-            sdk("azureml.core").Experiment(workspace, definition.job.experiment).submit(config)
+            with hyperdrive.quietly():
+                sdk("azureml.core").Experiment(workspace, definition.job.experiment).submit(config)
 
         try:
             sent = submit.send_once(workspace, study.study_id, study.snapshot, send)
@@ -178,13 +179,15 @@ class HyperDrive:
             workspace = open_workspace(ref)
             # So that the SDK makes a HyperDriveRun of it, whose cancel is its own; after azureml.core, which it needs.
             sdk("azureml.train.hyperdrive")
-            self._sweep = submit.find_run(workspace, record.run)
+            with hyperdrive.quietly():
+                self._sweep = submit.find_run(workspace, record.run)
         return self._sweep
 
     def _earlier(self, workspace: Workspace, reference: str) -> Any:  # noqa: ANN401  # HyperDriveRun
         study = find_study(self._home.studies, reference)
         record = study.service()
-        found = submit.find_run(workspace, record.run) if record else None
+        with hyperdrive.quietly():
+            found = submit.find_run(workspace, record.run) if record else None
         if found is None:
             raise RefusedError(f"This workspace does not have study {reference}.", "Leave it out of --warm-start.")
         return found

@@ -116,6 +116,8 @@ class ScriptScorer:
         except TimeoutError:
             traceback.print_exc()
             return _failure(f"Scoring timeout after {self._timeout_ms} ms")
+        except InputError:  # by trainer.serving.own_score
+            raise
         except BaseException:  # SystemExit too: the script must not end the server
             traceback.print_exc()
             return _failure(_FAILED)

@@ -28,6 +28,11 @@ from azureml_emulator.api import (
     sweeps,
     webservices,
 )
+from azureml_emulator.api.v2 import codes, containers, history, mlflow
+from azureml_emulator.api.v2 import datastores as arm_datastores
+from azureml_emulator.api.v2 import environments as arm_environments
+from azureml_emulator.api.v2 import jobs as arm_jobs
+from azureml_emulator.api.v2 import models as arm_models
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultAction, FaultRule
@@ -50,6 +55,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     sweeps.router,
     webservices.router,
     environments.router,
+    arm_jobs.router,
+    codes.router,
+    arm_environments.router,
+    arm_datastores.router,
+    arm_models.router,
+    history.router,
+    mlflow.router,
+    containers.router,
     admin.router,
 )
 ALL_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"]

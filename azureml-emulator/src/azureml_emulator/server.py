@@ -106,7 +106,7 @@ def _serve(
     listener = _listen(state, port)
     port = listener.getsockname()[1]
     base_url = f"https://{HOST}:{port}"
-    bundle = write_client_files(state, settings, base_url)
+    bundle = write_client_files(state, settings)
     service = Service(state, settings, base_url, bundle, FaultSwitchboard(faults))
     service.database.set_meta("port", str(port))
     webservices = WebserviceDriver(service)

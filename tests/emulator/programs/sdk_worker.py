@@ -18,8 +18,9 @@ logging.getLogger("azureml").setLevel(logging.ERROR)
 
 import scenarios  # noqa: E402
 import service_scenarios  # noqa: E402
+import sweep_scenarios  # noqa: E402
 
-modules = (scenarios, service_scenarios)
+modules = (scenarios, service_scenarios, sweep_scenarios)
 
 print(json.dumps({"value": "ready", "output": ""}), file=answers, flush=True)
 for line in sys.stdin:

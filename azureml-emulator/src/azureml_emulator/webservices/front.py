@@ -34,9 +34,11 @@ HOST = "127.0.0.1"
 FAILED = 3
 """Exit code of a server that has never been ready."""
 DIED = 1
+HANDOVER_SECONDS = 5.0
 PROBE_INTERVAL = 0.1
 WATCH_INTERVAL = 0.1
 DRAIN_SECONDS = 30
+KEEP_ALIVE_SECONDS = 5
 MAX_DISCARDED = 16 << 20
 """Bytes of a refused request's body that are read, so that its client sees the answer."""
 PR_SET_PDEATHSIG = 1
@@ -111,6 +113,24 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._status = status
 
+    async def leave(self) -> None:
+        """Accept no more connections, say so, and wait until those that are open have been closed by their clients.
+
+        A client that keeps one open learns from ``Connection: close`` on its next answer that it must make a new one.
+        """
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+        # What was accepted in this round of the loop becomes a connection in the next ones.
+        await asyncio.sleep(PROBE_INTERVAL)
+        for server in self.servers:
+            server.close()
+        self._status.unlink(missing_ok=True)
+        end = time.monotonic() + KEEP_ALIVE_SECONDS + 2
+        while self.server_state.connections and time.monotonic() < end:
+            await asyncio.sleep(PROBE_INTERVAL)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, say so, and finish what is under way."""
         for server in self.servers:
@@ -125,11 +145,11 @@ class Front:
     """The front of one scoring server.
 
     Args:
-        spec: ``command`` and ``socket`` of the scoring server, ``auth``, ``retire`` and ``asked`` (files to watch:
-            who may ask; appears when the end has come; touched when somebody is about to ask), ``status`` (a file to
-            write), ``port`` (the wanted one, or 0), ``takes_over`` (whether that port's holder is this
-            service's predecessor), ``idle`` (seconds, or null), ``delay`` (seconds before the start), ``never``
-            (whether it is never to be ready).
+        spec: ``command`` and ``socket`` of the scoring server; ``auth``, ``retire`` and ``asked``, files to watch: who
+            may ask, which appears when the end has come, which is touched when somebody is about to ask; ``status``, a
+            file to write; ``port``, the wanted one, or 0; ``handover``, a Unix socket on which a successor asks for the
+            listening socket; ``predecessor``, that of the one to be replaced, or null; ``idle``, seconds, or null;
+            ``delay``, seconds before the start; ``never``, whether it is never to be ready.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -137,6 +157,7 @@ class Front:
         self._door = Door(Path(spec["auth"]))
         self._port = 0
         self._active = 0
+        self._leaving = False
         self._last = time.monotonic()
         self._code = 0
 
@@ -155,7 +176,7 @@ class Front:
             if not self._is_wanted():
                 return 0
             await asyncio.sleep(PROBE_INTERVAL)
-        listener = _listen(int(self._spec["port"]), takes_over=bool(self._spec["takes_over"]))
+        listener = _inherit(self._spec["predecessor"]) or _listen(int(self._spec["port"]))
         self._port = listener.getsockname()[1]
         self._last = time.monotonic()
         config = uvicorn.Config(
@@ -171,27 +192,33 @@ class Front:
             date_header=False,
             h11_max_incomplete_event_size=64 << 10,
             limit_concurrency=1000,
-            timeout_keep_alive=30,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
+        handover = self._spec["handover"]
         front = _Server(config, Path(self._spec["status"]))
         watch = asyncio.create_task(self._watch(end, front))
         self._write_status()
-        await front.serve(sockets=[listener])
+        async with await asyncio.start_unix_server(lambda _, writer: _hand_over(writer, listener), handover):
+            await front.serve(sockets=[listener])
         watch.cancel()
         return self._code
 
     def _is_wanted(self) -> bool:
         return Path(self._spec["auth"]).exists() and not Path(self._spec["retire"]).exists()
 
-    async def _watch(self, end: asyncio.Task[int], front: uvicorn.Server) -> None:
+    async def _watch(self, end: asyncio.Task[int], front: _Server) -> None:
         while not front.should_exit:
             await asyncio.sleep(WATCH_INTERVAL)
             if end.done():
                 _say(f"The scoring server has ended with exit code {end.result()}.")
                 self._code = DIED
                 front.should_exit = True
-            elif not self._is_wanted():
+            elif not Path(self._spec["auth"]).exists():
+                front.should_exit = True
+            elif Path(self._spec["retire"]).exists():
+                self._leaving = True
+                await front.leave()
                 front.should_exit = True
             elif self._is_idle():
                 # Whoever is about to ask says so first, and then looks for the status: one of the two sees the other.
@@ -298,6 +325,7 @@ class Front:
                     event = await _next_event(connection, reader)
                     if isinstance(event, h11.Response):
                         kept = [(name, value) for name, value in event.headers if name not in _HOP]
+                        kept += [(b"connection", b"close")] if self._leaving else []
                         await send({"type": "http.response.start", "status": event.status_code, "headers": kept})
                         started = True
                     elif isinstance(event, h11.Data):
@@ -376,33 +404,37 @@ async def _answer(send: Send, status: int, message: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _listen(port: int, *, takes_over: bool) -> socket.socket:
-    """Return the listening socket: on the wanted port if nobody but a predecessor has it, else on any.
+async def _hand_over(writer: asyncio.StreamWriter, listener: socket.socket) -> None:
+    """Give the listening socket to a successor; both accept from it until this one leaves."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as raw,
+    ):
+        socket.send_fds(raw, [b"+"], [listener.fileno()])
+    writer.close()
 
-    A service keeps its address from one start to the next, and while it is replaced both listen there: the kernel
-    deals connections out to all that have asked to share the port (SO_REUSEPORT), which must belong to one user. A
-    port that another service has got meanwhile is not shared with that.
-    """
-    wanted = port if port and (takes_over or _is_free(port)) else 0
+
+def _listen(port: int) -> socket.socket:
+    """Return a new listening socket, on the wanted port if nobody has got it meanwhile, else on any."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        listener.bind((HOST, wanted))
+        listener.bind((HOST, port))
     except OSError:
         listener.bind((HOST, 0))
     listener.listen(256)
     return listener
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
+def _inherit(path: str | None) -> socket.socket | None:
+    """Take over the listening socket of a predecessor, if there is one: no connection in its queue is lost."""
+    if path is None:
+        return None
+    with contextlib.suppress(OSError, IndexError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(HANDOVER_SECONDS)
+        asking.connect(path)
+        return socket.socket(fileno=socket.recv_fds(asking, 1, 1)[1][0])
+    return None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

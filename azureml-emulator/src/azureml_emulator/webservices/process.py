@@ -261,7 +261,8 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
         "asked": str(start.asked),
         "status": str(start.status),
         "port": record.port,
-        "takes_over": deployment.takes_over,
+        "handover": f"../{start.directory.name}/handover",
+        "predecessor": _predecessor(service, record, deployment, start),
         "idle": service.settings.service_idle,
         "delay": faults.slow_services,
         "never": bool(faults.unhealthy_services),
@@ -276,6 +277,13 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
         grace=service.settings.cancel_grace,
     )
     return start
+
+
+def _predecessor(service: Service, record: Webservice, deployment: Deployment, start: Start) -> str | None:
+    if record.serving is None or not deployment.takes_over:
+        return None
+    before = start_of(service, record.name, record.serving)
+    return os.path.relpath(before.directory / "handover", start.work)
 
 
 def service_environment(service: Service, record: Webservice, deployment: Deployment, start: Start) -> dict[str, str]:

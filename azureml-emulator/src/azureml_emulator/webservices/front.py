@@ -1,14 +1,12 @@
 """What stands before a scoring server, as in Azure: the port, the keys, the probe. One process per started service.
 
-``python -I front.py SPEC``, started by the supervisor of the service's processes, so it outlives the emulator. It
-starts the scoring server, which listens on a Unix socket in a private directory, waits until that is ready, and only
-then listens on 127.0.0.1 and writes down on which port. Keys are read again whenever their file changes, so an old one
-is dead at once.
+``python -I -m azureml_emulator.webservices.front SPEC``, started by the supervisor of the service's processes, so it
+outlives the emulator. It starts the scoring server, which listens on a Unix socket in a private directory, waits until
+that is ready, and only then listens on 127.0.0.1 and writes down on which port. Keys are read again whenever their file
+changes, so an old one is dead at once.
 
 It ends by itself when nobody has asked anything for a while, when it is told to retire (a file appears: what is under
 way is finished first), and when the directory of its service is gone.
-
-Imports nothing of the package: it is started by its path.
 """
 
 from __future__ import annotations
@@ -16,19 +14,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import hmac
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import h11
 import uvicorn
+
+from azureml_emulator.webservices.door import Door, Refused
+from azureml_emulator.webservices.relay import HOP, Message, Receive, Send, answer, discard, next_event, send_request
 
 HOST = "127.0.0.1"
 FAILED = 3
@@ -39,71 +38,8 @@ PROBE_INTERVAL = 0.1
 WATCH_INTERVAL = 0.1
 DRAIN_SECONDS = 30
 KEEP_ALIVE_SECONDS = 5
-MAX_DISCARDED = 16 << 20
-"""Bytes of a refused request's body that are read, so that its client sees the answer."""
 PR_SET_PDEATHSIG = 1
 _OWN_SITES = (b"none", b"same-origin")
-# These are between two neighbours, and not to be passed on (RFC 9110, 7.6.1).
-_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """A request that the scoring server does not get to see."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-class Door:
-    """Who may ask.
-
-    The file says ``{"needed": bool, "accepted": [[value, end], ...]}``; an end is POSIX time, or null for none.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._needed = True
-        self._accepted: list[tuple[bytes, float | None]] = []
-
-    def check(self, authorization: bytes) -> None:
-        """See that a request carries a key or a token that is good now.
-
-        Raises:
-            Refused: 401.
-        """
-        self._read()
-        if not self._needed:
-            return
-        scheme, _, given = authorization.partition(b" ")
-        found = given.strip()
-        now = time.time()
-        good = [hmac.compare_digest(found, value) and (end is None or end > now) for value, end in self._accepted]
-        if scheme.lower() != b"bearer" or not any(good):
-            raise Refused(401, "A valid key or token is needed: Authorization: Bearer KEY")
-
-    def _read(self) -> None:
-        try:
-            found = self._path.stat()
-            seen = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            if seen == self._seen:
-                return
-            content = json.loads(self._path.read_bytes())
-            self._needed = bool(content["needed"])
-            self._accepted = [(str(value).encode(), end) for value, end in content["accepted"]]
-            self._seen = seen
-        except (OSError, ValueError, KeyError, TypeError):
-            # A file that can't be read lets nobody in.
-            self._needed, self._accepted, self._seen = True, [], None
 
 
 class _Server(uvicorn.Server):
@@ -257,7 +193,7 @@ class Front:
             writer.write(connection.send(h11.Request(method=b"GET", target=target, headers=headers)) or b"")
             writer.write(connection.send(h11.EndOfMessage()) or b"")
             while True:
-                event = await _next_event(connection, reader)
+                event = await next_event(connection, reader)
                 if isinstance(event, h11.Response):
                     return int(event.status_code)
                 if isinstance(event, h11.ConnectionClosed):
@@ -285,8 +221,8 @@ class Front:
                 self._door.check(headers.get(b"authorization", b""))
                 self._last = time.monotonic()
         except Refused as refused:
-            await _discard(receive)
-            await _answer(send, refused.status, refused.message)
+            await discard(receive)
+            await answer(send, refused.status, refused.message)
             return
         self._active += 1
         try:
@@ -320,11 +256,11 @@ class Front:
             async with self._connected() as (reader, writer):
                 connection = h11.Connection(h11.CLIENT)
                 # At the same time, for a server may answer, and close, before it has read everything.
-                sending = asyncio.create_task(_send_request(connection, writer, scope, receive))
+                sending = asyncio.create_task(send_request(connection, writer, scope, receive))
                 while True:
-                    event = await _next_event(connection, reader)
+                    event = await next_event(connection, reader)
                     if isinstance(event, h11.Response):
-                        kept = [(name, value) for name, value in event.headers if name not in _HOP]
+                        kept = [(name, value) for name, value in event.headers if name not in HOP]
                         kept += [(b"connection", b"close")] if self._leaving else []
                         await send({"type": "http.response.start", "status": event.status_code, "headers": kept})
                         started = True
@@ -341,67 +277,10 @@ class Front:
             _say(f"The scoring server gave no whole answer: {error}")
             if started:
                 raise
-            await _answer(send, 502, "The scoring server gave no answer.")
+            await answer(send, 502, "The scoring server gave no answer.")
         finally:
             if sending is not None:
                 sending.cancel()
-
-
-async def _send_request(
-    connection: h11.Connection, writer: asyncio.StreamWriter, scope: Message, receive: Receive
-) -> bool:
-    """Pass a request on; false, and the connection closed, if its client goes away before it is whole."""
-    headers = [(name, value) for name, value in scope["headers"] if name not in _HOP]
-    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-    request = h11.Request(method=scope["method"].encode(), target=target, headers=[*headers, (b"connection", b"close")])
-    # Where the server does not read on, its answer is what counts.
-    with contextlib.suppress(ConnectionError, h11.LocalProtocolError):
-        writer.write(connection.send(request) or b"")
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                writer.close()
-                return False
-            if message.get("body"):
-                writer.write(connection.send(h11.Data(data=message["body"])) or b"")
-                await writer.drain()
-            more = bool(message.get("more_body"))
-        writer.write(connection.send(h11.EndOfMessage()) or b"")
-        await writer.drain()
-    return True
-
-
-async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> Any:  # noqa: ANN401 - of h11
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(64 << 10))
-        elif event is h11.PAUSED:
-            return h11.ConnectionClosed()
-        elif not isinstance(event, h11.InformationalResponse):
-            return event
-
-
-async def _discard(receive: Receive) -> None:
-    size, more = 0, True
-    while more and size <= MAX_DISCARDED:
-        message = await receive()
-        size += len(message.get("body", b""))
-        more = bool(message.get("more_body"))
-
-
-async def _answer(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"message": message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-    ]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _hand_over(writer: asyncio.StreamWriter, listener: socket.socket) -> None:

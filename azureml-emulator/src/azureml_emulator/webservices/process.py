@@ -29,7 +29,7 @@ from azureml_emulator.settings import Settings
 from azureml_emulator.store.artifacts import StoredArtifact, normalise
 from azureml_emulator.store.webservices import Deployment, Webservice
 
-FRONT = Path(__file__).with_name("front.py")
+FRONT = "azureml_emulator.webservices.front"
 PYTHON_VARIABLE = "AZUREML_EMULATOR_SCORING_PYTHON"
 MODELS_DIR = "azureml-models"
 MAX_BYTES = 1 << 30
@@ -270,7 +270,7 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
     spec = start.directory / "front_spec.json"
     write_atomically(spec, json.dumps(front))
     start.prepare(
-        [[sys.executable, "-I", str(FRONT), str(spec)]],
+        [[sys.executable, "-I", "-m", FRONT, str(spec)]],
         service_environment(service, record, deployment, start),
         log=start.log,
         deadline=None,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, parse_model_reference
+from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, parse_model_reference, read_record
 from trainer.errors import NotFoundError, UsageError
 from trainer.runtime.layout import MODEL_FILE
 from trainer.serving.scoring import ModelFiles
@@ -31,7 +31,7 @@ def model_of_file(path: Path) -> Model:
 
     def open_file(app: Path) -> ModelFiles:
         directory = app / MODELS_DIR / found.stem / "1"
-        return ModelFiles(str(path), found.stem, None, _place(found, directory), directory)
+        return ModelFiles(str(path), found.stem, None, _place(found, directory), directory, read_record(found))
 
     return Model(str(path), open_file)
 
@@ -40,9 +40,10 @@ def model_of_version(store: ArtifactStore, version: ModelVersion) -> Model:
     """Return a registered version; the workers fetch it and check it."""
 
     def open_version(app: Path) -> ModelFiles:
-        fetched = fetch(store, version.reference, app / "fetched").path
+        fetched = fetch(store, version.reference, app / "fetched")
         directory = app / MODELS_DIR / version.name / str(version.version)
-        return ModelFiles(version.reference, version.name, version.version, _place(fetched, directory), directory)
+        placed = _place(fetched.path, directory)
+        return ModelFiles(version.reference, version.name, version.version, placed, directory, fetched.model)
 
     return Model(version.reference, open_version)
 

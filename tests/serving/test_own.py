@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser import CHROMIUM, Browser
 from tests.cli.conftest import Project
-from tests.serving.browser import CHROMIUM, Browser
 from tests.serving.conftest import Served
 
 NAMES = ("apple", "lime", "plum")

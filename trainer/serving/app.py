@@ -159,7 +159,8 @@ class App:
     def _count(self, method: str, path: str, status: int, received: int, inputs: int, seconds: float) -> None:
         if path == "/score":
             self._row.end(status, seconds, inputs, received)
-        if self._log:
+        # Behind a socket somebody asks several times a second until the answer is yes.
+        if self._log and not (path == "/ready" and self._settings.socket is not None):
             self._write_log(method, path, status, received, inputs, seconds)
 
     def _close(self, out: list[tuple[bytes, bytes]], body: bytes, kind: bytes) -> None:

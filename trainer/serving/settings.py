@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from pathlib import Path
 
 import msgspec
 
-from trainer.errors import UsageError, must_be
+from trainer.errors import MissingExtraError, UsageError, must_be
 from trainer.modeluse.building import split_model_file
 
 # Azure's inference server listens on it.
 MODEL_PORT = 5001
+# How the emulator of Azure ML serves a score script; the path of a Unix socket takes the place of {socket}.
+SCORING_SERVER = (sys.executable, "-m", "trainer.serving.container", "{socket}")
 BODY_MAX = 16 << 20
 WORKERS_MAX = 64
 
@@ -22,8 +25,11 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
+        socket: Unix socket to listen on instead; its folder says who may.
         workers: Number of processes.
         script: A score script by Azure's contract, or None.
+        app_root: The folder that is to be AML_APP_ROOT, with script and models in it as in Azure's container; None to
+            have it made.
         model_file: ``FILE.py:FUNCTION`` that builds the Chainer network, or None for the one that trainer knows.
         input_shape: Shape of one input of ``model_file``'s network, or empty where it isn't told.
         network: ``FILE.py:NAME`` as ``trainer run --network`` took it, where the run is not here.
@@ -37,8 +43,10 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = MODEL_PORT
+    socket: Path | None = None
     workers: int = 1
     script: Path | None = None
+    app_root: Path | None = None
     model_file: str | None = None
     input_shape: tuple[int, ...] = ()
     network: str | None = None
@@ -82,6 +90,22 @@ def check(settings: ServeSettings) -> ServeSettings:
             f"--no-key would let anyone who reaches {settings.host} use the model.", "Leave --no-key or --host out."
         )
     return settings
+
+
+def check_installed(what: str) -> None:
+    """Refuse where the HTTP server is not installed.
+
+    Args:
+        what: What needs it.
+
+    Raises:
+        MissingExtraError: It isn't.
+    """
+    from importlib.util import find_spec
+
+    for name in ("uvicorn", "httptools"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{what} ({name})", "serve")
 
 
 def is_loopback(host: str) -> bool:

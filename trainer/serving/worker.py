@@ -242,7 +242,7 @@ def _make_scorer(files: ModelFiles, settings: ServeSettings, app_folder: Path) -
     if settings.script is not None:
         from trainer.serving.script import ScriptScorer
 
-        return ScriptScorer(files, settings.script, app_folder, settings.name)
+        return ScriptScorer(files, settings.script, settings.app_root or app_folder, settings.name)
     from trainer.serving.network import ChainerScorer, NetworkScorer, RecordedScorer
 
     if settings.model_file is not None:

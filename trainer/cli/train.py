@@ -180,12 +180,12 @@ def _add_job(parser: Parser) -> None:
     record.add_argument(
         "--experiment",
         metavar="NAME",
-        help="Experiment that the run belongs to (default: chainer-mnist, or a --script's own name).",
+        help="Experiment that the run belongs to (default: chainer-mnist, or the name of your script or data).",
     )
     record.add_argument(
         "--model-name",
         metavar="NAME",
-        help="Name to register the model under (default: chainer-dnn-mnist, or a --script's own name).",
+        help="Name to register the model under (default: chainer-dnn-mnist, or the name of your script or data).",
     )
     record.add_argument(
         "--collect",

@@ -68,8 +68,12 @@ LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"
 DATA_DIR = f"{JOB_DIR}/data"
 RESUME_DIR = f"{JOB_DIR}/resume"
 STUDY_DIR = f"{JOB_DIR}/study"
+SCORE_SCRIPT_FILE = "score_script"
+"""In JOB_DIR, of a service with a score script of the user's: that script's path."""
 OBJECTIVE_FILE = "objective.json"
 """In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
+SERVICE_VALUES = "--trainer-service-values"
+"""A word of a job's command line: what a service appends to it are the values of a trial, flag and value in turn."""
 
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 """The distributions that provide CuPy; only one of them can be installed."""

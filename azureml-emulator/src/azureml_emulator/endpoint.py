@@ -19,7 +19,7 @@ from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.private import write_atomically
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import CLOUD_NAME, StateDir
+from azureml_emulator.state import CLOUD_NAME, METADATA_PATH, StateDir
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 ADMIN_TOKEN_LIFETIME = 300.0
@@ -149,7 +149,7 @@ class Endpoint:
         variables = {
             # The SDK caches the cloud's address here and never reads it again: one directory per port.
             "AZURE_CONFIG_DIR": str(self._state.client / f"azure-{self.port}"),
-            "ARM_CLOUD_METADATA_URL": (self._state.client / "cloud.json").as_uri(),
+            "ARM_CLOUD_METADATA_URL": f"{self.url}{METADATA_PATH}",
             "AZUREML_CURRENT_CLOUD": CLOUD_NAME,
             "MSI_ENDPOINT": self.token_url,
             "MSI_SECRET": self.token_secret,
@@ -159,6 +159,8 @@ class Endpoint:
             "HBI_WORKSPACE_JOB": "true",
             "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
             "CURL_CA_BUNDLE": str(self.ca_bundle),
+            # SDK v1 reads the cloud's description by urllib, which knows no other.
+            "SSL_CERT_FILE": str(self.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
         }

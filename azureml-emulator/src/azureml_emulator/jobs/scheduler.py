@@ -11,9 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from azureml_emulator.jobs.collect import collect
+from azureml_emulator.jobs.command import CommandPlan
+from azureml_emulator.jobs.files import keep_outputs
 from azureml_emulator.jobs.local import TARGET as LOCAL_TARGET
 from azureml_emulator.jobs.nodes import NodePool
-from azureml_emulator.jobs.plan import JobPlan
+from azureml_emulator.jobs.plans import plan_of
 from azureml_emulator.jobs.process import Attempt, Outcome, prepare_job
 from azureml_emulator.private import tighten_all
 from azureml_emulator.service import Service
@@ -210,16 +212,17 @@ class Scheduler:
     def _finish(self, job: Job, outcome: Outcome) -> None:
         service = self._service
         run = service.runs.get(job.run_id)
-        plan = JobPlan.from_wire(run.run_definition or {})
-        history = plan.configuration.history
-        folders = (["outputs"] if history.output_collection else []) + history.directories_to_watch
+        plan = plan_of(service, run)
+        attempt = self._attempt(job)
         try:
-            collect(self._attempt(job).work, folders, run.data_container_id, service.artifacts, service.blobs)
+            if isinstance(plan, CommandPlan):
+                keep_outputs(service, plan, attempt.directory)
+            collect(attempt.work, plan.folders, run.data_container_id, service.artifacts, service.blobs)
         except OSError as error:
             log.exception("collecting the files of %s failed", job.run_id)
             service.runs.add_warning(job.run_id, "OutputCollection", f"Not all files were collected: {error}")
         # The SDK opens some of a job's folders to all, whatever the umask.
-        tighten_all(self._attempt(job).directory)
+        tighten_all(attempt.directory)
         service.runs.set_status(job.run_id, RunStatus.FINALIZING)
         self._release_nodes(job)
         if outcome.reason == "terminated" or (outcome.reason != "exited" and job.cancelled_at is not None):

@@ -85,6 +85,7 @@ class Job(BaseModel):
         cancel: Whether a cancellation has been asked for.
         cancelled_at: When the supervisor was told to stop.
         evict: Whether its node is to be taken away.
+        resume_from: The run whose outputs are laid before it.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class Job(BaseModel):
     cancel: bool = False
     cancelled_at: float | None = None
     evict: bool = False
+    resume_from: str | None = None
 
 
 class JobStore:

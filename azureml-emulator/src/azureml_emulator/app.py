@@ -54,6 +54,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sweeps.router,
     environments.router,
     arm_jobs.router,
+    arm_jobs.operations,
     codes.router,
     arm_environments.router,
     arm_datastores.router,

@@ -93,7 +93,8 @@ def register_command(*, reference: str, model_name: str | None, as_json: bool) -
     run = open_run(reference)
     run.info()
     _, config = configured({"model_name": model_name})
-    name = config["model_name"] or run.job.model_name or JobRequest().named(Path(run.job.script)).model_name
+    unnamed = JobRequest(dataset=run.job.data.source if run.job.data else "auto")
+    name = config["model_name"] or run.job.model_name or unnamed.named(Path(run.job.script)).model_name
     model = register(run.folder, run.backend, str(name))
     if as_json:
         print_json(model)

@@ -12,8 +12,9 @@ from trainer.cli.completers import model_files
 from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_backend, complete_with
 from trainer.console.output import inline, note, size
-from trainer.errors import MissingExtraError, UsageError
-from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, input_shape
+from trainer.errors import UsageError
+from trainer.modeluse.building import input_shape
+from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, check_installed
 
 _KEY_FILE = "serving/key"
 
@@ -84,7 +85,7 @@ def serve_command(
             name=model,
         )
     )
-    _need_server()
+    check_installed("trainer serve")
     from trainer.serving.keys import ensure_keys
     from trainer.serving.running import serve
 
@@ -125,14 +126,6 @@ def _fragment(settings: ServeSettings) -> str:
 
 def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _need_server() -> None:
-    from importlib.util import find_spec
-
-    for name in ("uvicorn", "httptools"):
-        if find_spec(name) is None:
-            raise MissingExtraError(f"trainer serve ({name})", "serve")
 
 
 def _shape(text: str) -> tuple[int, ...]:

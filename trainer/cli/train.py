@@ -202,12 +202,17 @@ def _add_job(parser: Parser) -> None:
     record.add_argument(
         "--experiment",
         metavar="NAME",
-        help="Experiment that the run belongs to (default: chainer-mnist, or a --script's own name).",
+        help="Experiment that the run belongs to (default: chainer-mnist, or the name of your script or data).",
     )
     record.add_argument(
         "--model-name",
         metavar="NAME",
-        help="Name to register the model under (default: chainer-dnn-mnist, or a --script's own name).",
+        help="Name to register the model under (default: chainer-dnn-mnist, or the name of your script or data).",
+    )
+    record.add_argument(
+        "--collect",
+        metavar="SIZE",
+        help="Keep so much of what the script writes outside outputs/: a size, off, or all (default: 2GB).",
     )
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(

@@ -51,12 +51,21 @@ RENAMED_OUTPUTS = "renamed_outputs"
 LOGS_DIR = "logs"
 """What a job on Azure ML writes here is streamed while it runs."""
 
+# How much of what a script writes outside its outputs is kept; see trainer.runtime.collecting.
+COLLECT_FORM = r"(?i)^(off|all|[0-9]{1,6}(\.[0-9]{1,3})? ?[kMGT]?B)$"
+"""What the setting looks like, a regular expression."""
+COLLECT_EXPECTED = "off, all, or a size such as 500MB"
+"""What it looks like, in words."""
+COLLECT_DEFAULT = "2GB"
+
 # Paths inside a snapshot.
 JOB_DIR = "_trainer_job"
 LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"
 DATA_DIR = f"{JOB_DIR}/data"
 RESUME_DIR = f"{JOB_DIR}/resume"
 STUDY_DIR = f"{JOB_DIR}/study"
+SCORE_SCRIPT_FILE = "score_script"
+"""In JOB_DIR, of a service with a score script of the user's: that script's path."""
 OBJECTIVE_FILE = "objective.json"
 """In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
 

@@ -227,7 +227,7 @@ class Reader:
     def _finite(self, inputs: Array) -> Array:
         # In float64 no sum of finite float32 numbers overflows, so it is finite exactly if they all are.
         with np.errstate(invalid="ignore"):
-            if not np.isfinite(inputs.sum(dtype=np.float64)):
+            if not math.isfinite(np.add.reduce(inputs, axis=None, dtype=np.float64)):
                 raise InputError(400, "The numbers are not all finite in float32.")
         return inputs
 

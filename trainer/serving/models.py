@@ -12,6 +12,7 @@ from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, pa
 from trainer.errors import NotFoundError, UsageError
 from trainer.runtime.layout import MODEL_FILE
 from trainer.serving.scoring import ModelFiles
+from trainer.serving.settings import ServeSettings
 from trainer.serving.supervisor import Model
 
 # Azure's name of the folder of all models.
@@ -34,6 +35,25 @@ def model_of_file(path: Path) -> Model:
         return ModelFiles(str(path), found.stem, None, _place(found, directory), directory)
 
     return Model(str(path), open_file)
+
+
+def model_of_copy(file: Path, name: str, version: int, revision: int, settings: ServeSettings) -> Model:
+    """Return a registered version that lies here already and was checked.
+
+    Args:
+        file: Its npz file.
+        name: The model's name.
+        version: Its number.
+        revision: See :class:`trainer.serving.supervisor.Model`.
+        settings: How it is served.
+    """
+    label = f"{name}:{version}"
+
+    def open_copy(app: Path) -> ModelFiles:
+        directory = app / MODELS_DIR / name / str(version)
+        return ModelFiles(label, name, version, _place(file, directory), directory)
+
+    return Model(label, open_copy, revision, settings)
 
 
 def model_of_version(store: ArtifactStore, version: ModelVersion) -> Model:

@@ -6,21 +6,19 @@ function of the user's builds (:class:`ChainerScorer`).
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import ConfigError, MissingExtraError, TrainerError, UsageError
+from trainer.errors import TrainerError, UsageError
 from trainer.modelfile import read_npz
+from trainer.modeluse.building import split_model_file
+from trainer.modeluse.built_network import build_network, run_network
 from trainer.modeluse.network import Network, probabilities
 from trainer.serving.inputs import Array, Reader, colour_picture, digit_picture
 from trainer.serving.scoring import Answer, ModelFiles, Request
-from trainer.serving.settings import split_model_file
 
 _TOLERANCE = 1e-3
 
@@ -121,7 +119,8 @@ class ChainerScorer:
         Raises:
             TrainerError: The function fails, or the parameters don't fit what it builds.
         """
-        self._network = build_network(self._path, self._function, self._files.model_file, self._files.label)
+        arrays = read_npz(self._files.model_file)
+        self._network = build_network(self._path, self._function, arrays, self._files.label)
         if self._shape:
             example = np.random.default_rng(0).random((2, *self._shape), np.float32)
             try:
@@ -153,70 +152,6 @@ class ChainerScorer:
 
     def _run(self, inputs: Array) -> NDArray[np.float32]:
         return run_network(self._network, inputs)
-
-
-def build_network(path: Path, function: str, model_file: Path, label: str) -> Any:  # noqa: ANN401  # a chainer.Link
-    """Build a network and give it the parameters of a model's file, which is read without trusting it.
-
-    Args:
-        path: The user's Python file; its folder is put on the path for its neighbours.
-        function: Builds the link; takes no arguments.
-        model_file: As ``serializers.save_npz`` writes it, also of a ``Classifier`` around the network.
-        label: What to call the model in messages.
-
-    Raises:
-        UsageError: The function fails, or the parameters don't fit what it builds.
-    """
-    from trainer.runtime import compat
-
-    compat.apply()
-    try:
-        import chainer
-        from chainer.serializers import NpzDeserializer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"--model-file ({error.name})", "chainer") from error
-
-    made = _call(path, function)
-    if not isinstance(made, chainer.Link):
-        raise UsageError(f"{function}() in {path} gives {type(made).__name__}, no chainer.Link.", "Return the network.")
-    arrays = read_npz(model_file)
-    prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in arrays)), "")
-    wanted = {name.removeprefix("/") for name, _ in made.namedparams()}
-    if wanted.issubset(arrays):  # a network that has a link called predictor itself
-        prefix = ""
-    try:
-        NpzDeserializer(arrays, path=prefix, strict=True).load(made)
-    except Exception as error:  # Chainer raises whatever the arrays make it run into
-        raise UsageError(
-            f"The parameters of {label} don't fit what {function}() builds: {type(error).__name__}: {error}.",
-            f"The file holds {', '.join(list(arrays)[:4])}; is it this network's?",
-        ) from error
-    missing = [name for name, parameter in made.namedparams() if parameter.array is None]
-    if missing:
-        raise UsageError(f"{label} has no values for {', '.join(missing[:3])}.", "Is it this network's file?")
-    return made
-
-
-PREFIXES = ("updater/model:main/predictor/", "updater/model:main/", "predictor/")
-
-
-def run_network(network: Any, inputs: Array) -> NDArray[np.float32]:  # noqa: ANN401  # a chainer.Link
-    """Run a Chainer network as it is used, not trained.
-
-    Raises:
-        UsageError: It gives something else than one array.
-    """
-    import chainer
-
-    with chainer.using_config("train", False), chainer.no_backprop_mode():
-        outputs = network(inputs)
-    array = getattr(outputs, "array", outputs)
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim == 0 or len(array) != len(inputs):
-        raise UsageError(
-            f"The network gives {type(outputs).__name__}, not one array with a row per input.",
-            "Build one whose forward() returns scores, or use --script.",
-        )
-    return np.asarray(array, np.float32)
 
 
 def classified(scores: NDArray[np.float32], label: str, *, already: bool = False) -> Predictions:
@@ -277,24 +212,3 @@ def _picture(shape: tuple[int, ...]) -> Any:  # noqa: ANN401  # what Reader take
     if len(shape) == 3 and shape[0] == 3:
         return colour_picture(*shape[1:])
     return None
-
-
-def _call(path: Path, function: str) -> Any:  # noqa: ANN401  # whatever the user's function returns
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} can't be imported.", "Is it a Python file?")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        sys.modules.setdefault(path.stem, module)
-        spec.loader.exec_module(module)
-        make = getattr(module, function, None)
-        if make is None:
-            raise UsageError(f"There is no {function} in {path}.", f"Define it: def {function}(): return Network()")
-        return make()
-    except TrainerError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{path}:{function} failed: {type(error).__name__}: {error}.", "It must build the network by itself."
-        ) from error

@@ -26,6 +26,7 @@ from azureml_emulator.api import (
     runs,
     snapshots,
     sweeps,
+    webservices,
 )
 from azureml_emulator.api.v2 import codes, containers, history, mlflow
 from azureml_emulator.api.v2 import datastores as arm_datastores
@@ -52,6 +53,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     datastores.router,
     sweeps.router,
+    webservices.router,
     environments.router,
     arm_jobs.router,
     arm_jobs.operations,

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ from azureml_emulator.store.runs import Run, RunStore
 from azureml_emulator.store.snapshots import SnapshotStore
 from azureml_emulator.store.sweeps import SweepStore
 from azureml_emulator.store.versions import VersionStore
+from azureml_emulator.store.webservices import WebserviceStore
 from azureml_emulator.times import to_epoch, utc_now
 from azureml_emulator.tokens import Claims, Scope, TokenAuthority, TokenError
 
@@ -113,6 +115,8 @@ class Service:
         self.sweeps = SweepStore(self.database)
         self.command_jobs = CommandJobStore(self.database)
         self.versions = VersionStore(self.database)
+        self.webservices = WebserviceStore(self.database)
+        self.is_stopping: Callable[[], bool] = lambda: False
         # The SDK caches its latest snapshot by workspace id. A new state needs a new one, or the SDK would build on
         # snapshots that are gone.
         self.created = self.database.meta("created", utc_now())

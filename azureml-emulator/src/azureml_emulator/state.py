@@ -30,7 +30,7 @@ class StateDir:
             EmulatorError: The root is there already and is someone else's or open to others.
         """
         make_directory(self.root)
-        for path in (self.blobs, self.uploads, self.jobs, self.tls, self.client, self.client_home):
+        for path in (self.blobs, self.uploads, self.jobs, self.webservices, self.tls, self.client, self.client_home):
             # Below a private root nobody else can have been, but an older emulator may have been less strict.
             tighten(path)
             make_directory(path)
@@ -104,6 +104,11 @@ class StateDir:
     def jobs(self) -> Path:
         """The jobs' directories."""
         return self.root / "jobs"
+
+    @property
+    def webservices(self) -> Path:
+        """The web services' directories."""
+        return self.root / "webservices"
 
     @property
     def client(self) -> Path:

@@ -282,7 +282,7 @@ def test_the_answer_to_a_registration_is_lost(v2: SdkV2, endpoint: Endpoint, tmp
 
 def test_the_answer_to_an_upload_is_lost(v2: SdkV2, endpoint: Endpoint, code: Path) -> None:
     (code / "new.txt").write_text("so that the code is not there already")
-    endpoint.set_faults(rules=[lose("PUT /*/code/*")])
+    endpoint.set_faults(rules=[lose("PUT /????????-*/*")])
     ended = v2.submit_until_it_works(command_line="cat new.txt", code=str(code))
     # The repeated upload finds the blob there, which the SDK takes for somebody else's.
     assert ended["errors"] == ["ResourceExistsError"]
@@ -319,29 +319,10 @@ def test_expired_signatures_and_tokens(v2: SdkV2, endpoint: Endpoint, code: Path
 # Strictness
 
 
-def test_what_is_not_emulated_is_refused_with_a_reason(v2: SdkV2, http2: Http) -> None:
+def test_what_is_not_emulated_is_refused_with_a_reason(v2: SdkV2) -> None:
     with pytest.raises(SdkError, match="serverless, is not emulated"):
         v2.serverless()
     with pytest.raises(SdkError, match="nowhere"):
         v2.without_environment(name="bad-environment")
     with pytest.raises(SdkError, match="reads no files from elsewhere"):
         v2.submit(command_line="cat ${{inputs.x}}", inputs={"x": {"type": "uri_file", "path": "https://example.org/x"}})
-    job = {"jobType": "Command", "command": "true", "environmentId": "e", "computeId": "c"}
-    url = f"{http2.workspace}/jobs/strict?api-version=2025-01-01-preview"
-    for change, reason in (
-        ({"services": {"vs": {"jobServiceType": "VSCode"}}}, "services: is not emulated"),
-        ({"queueSettings": {"jobTier": "Spot"}}, "queueSettings: is not emulated"),
-        ({"distribution": {"distributionType": "TensorFlow"}}, "distribution"),
-        ({"identity": {"identityType": "UserIdentity"}}, "identity"),
-        ({"limits": {"timeout": "ten minutes"}}, "ISO 8601"),
-        ({"command": "echo ${{inputs.nothing}}"}, "inputs.nothing"),
-        ({"command": "echo $[[--x ${{inputs.x}}]]"}, "Optional parts"),
-        ({"resources": {"instanceCount": 2}}, "needs a distribution"),
-        ({"outputs": {"o": {"jobOutputType": "mltable"}}}, "jobOutputType"),
-        ({"jobType": "Pipeline"}, "Pipeline are not emulated"),
-    ):
-        answer = http2("PUT", url, json={"properties": job | change})
-        assert answer.status_code == 400
-        assert reason in answer.json()["error"]["message"], answer.text
-    assert http2("GET", f"{http2.workspace}/jobs?$filter=x").status_code == 400
-    assert http2("GET", f"{http2.workspace}/models/m/versions?$orderBy=name").status_code == 400

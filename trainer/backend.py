@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from trainer.artifacts import ArtifactStore
+    from trainer.deploy.service import Services
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.records import RunInfo
     from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.snapshot import Limits, Snapshot
+    from trainer.tune.service import StudyService
 
 ENTRY_POINTS = "trainer.backends"
 BUNDLED = "backends"
@@ -66,7 +68,8 @@ class Backend(ABC):
     what everyone reads.
 
     What a backend can do beyond running jobs is asked of it by one method each, and the default says that it can't:
-    :meth:`store`, its model registry, and :meth:`warm_up`.
+    :meth:`store`, its model registry, :meth:`services`, where models are deployed, :meth:`warm_up`, and
+    :meth:`study_service`.
 
     Attributes:
         name: The name under which it is registered.
@@ -158,6 +161,18 @@ class Backend(ABC):
         """
         return f"the {self.name} backend starts a fresh process per trial"
 
+    def study_service(self) -> StudyService:
+        """Return the backend's own service that drives studies: it draws values, starts trials and stops them.
+
+        Cheap, and without a network.
+
+        Raises:
+            RefusedError: It has none, which is the default.
+        """
+        raise RefusedError(
+            f"The {self.name} backend has no service that drives studies.", "Let this program do it: --driver client"
+        )
+
     def damage(self) -> Iterable[Damage]:
         """Find what is damaged in the backend's own files on this machine; by default nothing."""
         return ()
@@ -171,6 +186,17 @@ class Backend(ABC):
         raise RefusedError(
             f"The {self.name} backend has no model registry.",
             "Use another --backend; a run's own files lie in its folder: trainer show RUN",
+        )
+
+    def services(self) -> Services:
+        """Return where the backend deploys models.
+
+        Raises:
+            RefusedError: It deploys none, which is the default.
+        """
+        raise RefusedError(
+            f"The {self.name} backend deploys no models.",
+            "Use another --backend, or serve the model here: trainer serve MODEL",
         )
 
 

@@ -15,6 +15,7 @@ from trainer.artifacts import check_model_name
 from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.runtime.flags import TRAINING
+from trainer.runtime.layout import COLLECT_EXPECTED, COLLECT_FORM
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class JobRequest:
         model_name: Register the model under this name; None doesn't register it.
         tags: Recorded on the run and its model version.
         max_minutes: Stop the run after so long; None for no cap.
+        collect: How much of what the script writes outside ``outputs`` is kept: ``off``, ``all``, or a size.
     """
 
     script: Path | None = None
@@ -56,6 +58,7 @@ class JobRequest:
     model_name: str | None = BY_SCRIPT
     tags: Mapping[str, str] = field(default_factory=dict)
     max_minutes: int | None = None
+    collect: str | None = None
 
     @classmethod
     def from_config(
@@ -87,6 +90,7 @@ class JobRequest:
             model_name=(config["model_name"] or BY_SCRIPT) if register else None,
             tags=tags or {},
             max_minutes=config["max_minutes"],
+            collect=config["collect"],
         )
 
     def named(self, script: Path) -> JobRequest:
@@ -144,6 +148,8 @@ def check_request(request: JobRequest, script: Path) -> None:
     _check_training(request.training)
     if request.max_minutes is not None and request.max_minutes < 1:
         raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
+    if request.collect is not None and not re.search(COLLECT_FORM, request.collect):
+        raise UsageError(must_be("--collect", COLLECT_EXPECTED, request.collect), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
         raise UsageError(
             f"{request.experiment[:60]!r} is not a valid experiment name.",

@@ -101,6 +101,7 @@ def prepare(
         experiment=request.experiment,
         model_name=request.model_name,
         max_minutes=request.max_minutes,
+        collect=request.collect,
         tags=dict(request.tags),
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )

@@ -1,9 +1,8 @@
-"""The emulator's parts that need no server: sampling, Bandit, durations, names, filters, nodes, tokens."""
+"""The emulator's parts that need no server: durations, names, filters, nodes, tokens."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 from pathlib import Path
@@ -27,98 +26,8 @@ from azureml_emulator.store.blobs import BlobStore
 from azureml_emulator.store.compute import ScaleSettings
 from azureml_emulator.store.database import Database
 from azureml_emulator.store.runs import Run, RunStatus
-from azureml_emulator.sweeps.policy import make_policy
-from azureml_emulator.sweeps.sampling import draw
 from azureml_emulator.times import parse_duration
 from azureml_emulator.tokens import Scope, TokenAuthority, TokenError
-
-BOUNDS = st.tuples(st.floats(-5, 5), st.floats(0.1, 5)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-
-
-# Sampling
-
-
-@given(bounds=BOUNDS, seed=st.integers())
-def test_samples_stay_within_bounds(bounds: tuple[float, float], seed: int) -> None:
-    low, high = bounds
-    space: dict[str, list[Any]] = {
-        "u": ["uniform", [low, high]],
-        "l": ["loguniform", [low, high]],
-        "c": ["choice", [[1, "b", None]]],
-        "r": ["randint", [7]],
-        "q": ["quniform", [low, high, 2]],
-    }
-    for sample in draw(space, "RANDOM", 5, seed):
-        assert low <= sample["u"] <= high
-        assert math.exp(low) * 0.999 <= sample["l"] <= math.exp(high) * 1.001
-        assert sample["c"] in (1, "b", None)
-        assert sample["r"] in range(7)
-        assert sample["q"] % 2 == 0
-    assert draw(space, "RANDOM", 5, seed) == draw(space, "RANDOM", 5, seed)
-
-
-@given(st.dictionaries(st.text(min_size=1), st.lists(st.integers(), min_size=1, max_size=4, unique=True), max_size=3))
-def test_a_grid_has_every_point_once(values: dict[str, list[int]]) -> None:
-    points = draw({name: ["choice", [options]] for name, options in values.items()}, "GRID", 1000, 0)
-    assert len(points) == math.prod(map(len, values.values()))
-    assert len({tuple(point.items()) for point in points}) == len(points)
-
-
-@pytest.mark.parametrize(
-    ("space", "method"),
-    [
-        ({"a": ["choice", [[1]]]}, "BAYESIANOPTIMIZATION"),
-        ({"a": ["uniform", [0, 1]]}, "GRID"),
-        ({"a": ["cauchy", [0, 1]]}, "RANDOM"),
-        ({"a": ["uniform", [0]]}, "RANDOM"),
-        ({"a": ["choice", [[]]]}, "RANDOM"),
-    ],
-)
-def test_a_space_that_is_not_emulated_is_refused(space: dict[str, list[Any]], method: str) -> None:
-    with pytest.raises(ServiceError) as refusal:
-        draw(space, method, 1, 0)
-    assert refusal.value.status == 400
-
-
-# Bandit
-
-
-@pytest.mark.parametrize(
-    ("goal", "properties", "mine", "others", "stops"),
-    [
-        ("maximize", {"slack_factor": 0.25}, [0.79], [[1.0]], True),
-        ("maximize", {"slack_factor": 0.25}, [0.81], [[1.0]], False),
-        ("maximize", {"slack_amount": 0.1}, [0.5, 0.95, 0.2], [[1.0]], False),
-        ("minimize", {"slack_factor": 0.5}, [1.6], [[1.0]], True),
-        ("minimize", {"slack_amount": 0.5}, [1.5], [[1.0]], False),
-        ("maximize", {"slack_amount": 0.1, "delay_evaluation": 2}, [0.1], [[1.0]], False),
-        ("maximize", {"slack_amount": 0.1, "delay_evaluation": 2}, [0.1, 0.1], [[1.0]], True),
-        ("maximize", {"slack_amount": 0.1, "evaluation_interval": 2}, [0.1] * 3, [[1.0]], False),
-        ("maximize", {"slack_amount": 0.1}, [], [[1.0]], False),
-    ],
-)
-def test_bandit(
-    goal: str, properties: dict[str, Any], mine: list[float], others: list[list[float]], stops: bool
-) -> None:
-    policy = make_policy("Bandit", properties, goal)
-    assert policy is not None
-    assert policy.stops(mine, others) is stops
-
-
-@given(st.lists(st.lists(st.floats(0.01, 100), min_size=1), min_size=1), st.floats(0.01, 10))
-def test_bandit_never_stops_the_leader(runs: list[list[float]], slack: float) -> None:
-    policy = make_policy("bandit", {"slack_factor": slack}, "maximize")
-    assert policy is not None
-    leader = max(runs, key=max)
-    assert not policy.stops(leader, [run for run in runs if run is not leader])
-
-
-def test_other_policies_are_refused() -> None:
-    assert make_policy("Default", {}, "maximize") is None
-    for name, properties in (("MedianStopping", {}), ("Bandit", {}), ("Bandit", {"slack_amount": 1, "x": 2})):
-        with pytest.raises(ServiceError):
-            make_policy(name, properties, "maximize")
-
 
 # Names, durations, filters
 
@@ -300,6 +209,7 @@ def test_a_job_s_environment_has_no_client_settings(tmp_path: Path) -> None:
         token="t",
         token_expiry=0.0,
         base_url="https://127.0.0.1:1",
+        tracking_uri="azureml://127.0.0.1:1/mlflow",
         discovery_url="https://127.0.0.1:1/d",
         workspace_id="w",
         ca_bundle=tmp_path / "ca",

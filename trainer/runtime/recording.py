@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from trainer.runtime import reporting, sinks
+from trainer.runtime import loggers, reporting, sinks
 from trainer.runtime.compat import hook
 from trainer.runtime.compat.hook import Patch
 from trainer.runtime.layout import RUN_DIR_VARIABLE
@@ -34,6 +34,7 @@ def install() -> None:
     if sinks.is_worker() or sinks.mpi_rank() != 0 or not (os.environ.get(RUN_DIR_VARIABLE) or reporting.on_azure()):
         return
     hook.install(_PATCHES)
+    loggers.install()
 
 
 def _patch_trainer(module: ModuleType) -> None:

@@ -18,6 +18,7 @@ from azureml_emulator.api import (
     artifacts,
     blobs,
     compute,
+    datastores,
     environments,
     jobs,
     metrics,
@@ -25,7 +26,13 @@ from azureml_emulator.api import (
     runs,
     snapshots,
     sweeps,
+    webservices,
 )
+from azureml_emulator.api.v2 import codes, containers, history, mlflow
+from azureml_emulator.api.v2 import datastores as arm_datastores
+from azureml_emulator.api.v2 import environments as arm_environments
+from azureml_emulator.api.v2 import jobs as arm_jobs
+from azureml_emulator.api.v2 import models as arm_models
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultAction, FaultRule
@@ -44,9 +51,19 @@ ROUTERS: tuple[APIRouter, ...] = (
     blobs.router,
     metrics.router,
     models.router,
-    arm.datastores,
+    datastores.router,
     sweeps.router,
+    webservices.router,
     environments.router,
+    arm_jobs.router,
+    arm_jobs.operations,
+    codes.router,
+    arm_environments.router,
+    arm_datastores.router,
+    arm_models.router,
+    history.router,
+    mlflow.router,
+    containers.router,
     admin.router,
 )
 ALL_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -77,10 +94,13 @@ def create_app(service: Service, scheduler: Scheduler, shutdown: Callable[[bool]
     return Gate(FaultsAndLog(app, service), port)
 
 
-async def _answer_service_error(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
+    # HyperDrive's client reads nothing but this, with a number as the code; it would not show the reason otherwise.
+    short = {"code": error.status, "message": error.message}
+    body = short if request.url.path.startswith("/hyperdrive/") else error.body()
     # Blob clients read the code from this header, the others from the body.
-    return JSONResponse(error.body(), status_code=error.status, headers={"x-ms-error-code": error.code})
+    return JSONResponse(body, status_code=error.status, headers={"x-ms-error-code": error.code})
 
 
 async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
@@ -109,7 +129,7 @@ async def _answer_unknown_route(request: Request) -> JSONResponse:
     path = recordable(request.url.path)
     log.warning("unknown route: %s %s", request.method, path)
     message = f"The emulator has no route {request.method} {path}"
-    return JSONResponse(ServiceError(501, "RouteNotEmulated", message).body(), status_code=501)
+    return await _answer_service_error(request, ServiceError(501, "RouteNotEmulated", message))
 
 
 class FaultsAndLog:

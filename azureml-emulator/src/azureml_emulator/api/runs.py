@@ -32,6 +32,7 @@ from azureml_emulator.store.runs import (
     RunTypeV2,
     Warn,
 )
+from azureml_emulator.sweeps.submission import cancel_sweep
 from azureml_emulator.times import from_epoch, utc_now
 from azureml_emulator.tokens import Scope
 
@@ -92,7 +93,11 @@ def get_run_by_experiment_id(experiment_id: str, run_id: str, service: ServiceDe
     return service.run_of(service.runs.experiment_by_id(experiment_id).name, run_id)
 
 
-@router.patch(f"{BY_NAME}/runs/{{run_id}}", summary="`Run.tag`, `Run.set_tags`, `Run.add_properties`")
+@router.patch(
+    f"{BY_NAME}/runs/{{run_id}}",
+    summary="`Run.tag`, `Run.set_tags`, `Run.add_properties`",
+    description="`jobs.update`, `.archive`, `.restore`",
+)
 def patch_run(experiment: str, run_id: str, patch: RunPatch, service: ServiceDep) -> Run:
     return _create_or_patch(service, service.runs.ensure_experiment(experiment), run_id, patch)
 
@@ -109,7 +114,11 @@ def patch_run_by_experiment_id(experiment_id: str, run_id: str, patch: RunPatch,
     summary="`Run.get_details`, `Run.wait_for_completion`, `Run.get_all_logs`",
 )
 def get_run_details(experiment: str, run_id: str, service: ServiceDep) -> RunDetails:
-    run = service.run_of(experiment, run_id)
+    return details(service, service.run_of(experiment, run_id))
+
+
+def details(service: Service, run: Run) -> RunDetails:
+    """Return a run with the addresses of its logs."""
     found = service.artifacts.list(RUN_ORIGIN, run.data_container_id)
     logs = {
         artifact.path: service.read_url(artifact.blob_key)
@@ -189,7 +198,11 @@ def post_event(experiment: str, run_id: str, event: RunEvent, service: ServiceDe
     elif kind == "Start" or kind in _ENDING_EVENTS:
         # How a submitted run goes on is for the service to say, not for its script.
         job = service.jobs.find(run_id)
-        if job is None:
+        if service.sweeps.find(run_id) is not None:
+            # A program that has not imported azureml.train takes a sweep for any run.
+            if kind == "Canceled":
+                cancel_sweep(service, run_id)
+        elif job is None:
             service.runs.set_status(run_id, _ENDING_EVENTS.get(kind, RunStatus.RUNNING))
         elif job.compute == LOCAL_TARGET and kind == "Canceled":
             # A local run has no other way to be cancelled.
@@ -199,7 +212,11 @@ def post_event(experiment: str, run_id: str, event: RunEvent, service: ServiceDe
     return Response()
 
 
-@router.get(f"{BY_NAME}/runs/{{run_id}}/token", summary="a job's token refresh")
+@router.get(
+    f"{BY_NAME}/runs/{{run_id}}/token",
+    summary="a job's token refresh",
+    description="a job's token refresh (azureml-mlflow)",
+)
 def renew_token(experiment: str, run_id: str, service: ServiceDep) -> RunToken:
     service.run_of(experiment, run_id)
     return _run_token(service, run_id)

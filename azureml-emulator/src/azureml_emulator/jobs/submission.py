@@ -39,8 +39,11 @@ def submit(
     snapshot_id: str | None,
     parent_run_id: str | None = None,
     tags: dict[str, str] | None = None,
+    resume_from: str | None = None,
 ) -> Run:
     """Take in a job and create its run.
+
+    With ``resume_from``, a run's id, the script finds what that run has left in ./outputs where ``--resume-from`` says.
 
     The client chooses the run's id, so that a submission whose answer was lost can be repeated: the second one gets
     the first one's run and starts nothing.
@@ -54,7 +57,7 @@ def submit(
     target = plan.configuration.target
     is_local = snapshot_id is None
     if not is_local:
-        _check_cluster(service, target, plan.nodes)
+        check_cluster(service, target, plan.nodes)
     if plan.distributed:
         # Finds out now whether there is an mpiexec.
         plan.commands(service.state.jobs)
@@ -96,7 +99,13 @@ def submit(
                 ),
             )
         )
-        job = Job(run_id=run_id, snapshot_id=snapshot_id or "", compute=target, nodes=plan.nodes)
+        job = Job(
+            run_id=run_id,
+            snapshot_id=snapshot_id or "",
+            compute=target,
+            nodes=plan.nodes,
+            resume_from=resume_from,
+        )
         if is_local:
             # The client's processes are not the emulator's to queue; it begins where a cluster's job has been started.
             changes: dict[str, object] = {"state": JobState.RUNNING, "attempt": 1, "started_at": time.time()}
@@ -140,7 +149,12 @@ def submit_local(
     return invocation(attempt)
 
 
-def _check_cluster(service: Service, target: str, nodes: int) -> None:
+def check_cluster(service: Service, target: str, nodes: int) -> None:
+    """See that a cluster can run a job.
+
+    Raises:
+        ServiceError: 400, there is no such cluster, or it has fewer nodes.
+    """
     cluster = service.computes.find(target)
     if cluster is None:
         raise bad_request(f"Compute target {target} is not in the workspace.", "ComputeTargetNotFound")
@@ -160,7 +174,9 @@ def request_cancel(service: Service, run_id: str) -> None:
     run = service.runs.get(run_id)
     if run.status.is_final:
         return
-    if service.jobs.find(run_id) is not None:
-        service.jobs.update(run_id, cancel=True)
+    job = service.jobs.find(run_id)
+    if job is not None:
+        if not job.cancel:
+            service.jobs.update(run_id, cancel=True)
     else:
         service.runs.set_status(run_id, RunStatus.CANCELED)

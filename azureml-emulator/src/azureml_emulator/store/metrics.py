@@ -8,12 +8,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import ConfigDict
+
 from azureml_emulator.bodies import Body
 from azureml_emulator.store.database import Database
 from azureml_emulator.times import to_epoch
 
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
 
 class MetricPoint(Body):
+    # JSON has no number for these. The SDK makes floats of the texts in a column of doubles.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
     metric_id: str
     created_utc: str | None = None
     step: int | None = None
@@ -121,7 +128,17 @@ class MetricStore:
         """Return the numbers logged as scalar ``name``, in order."""
         found = self.full(run_id, name, "")
         values = (point.data.get(name) for point in found.value) if found else ()
-        return [float(value) for value in values if isinstance(value, int | float)]
+        return [float(value) for value in values if isinstance(value, int | float) or value in _NOT_FINITE]
+
+    def counts_of_children(self, run_id: str, name: str) -> dict[str, int]:
+        """Return how many points of a metric each child of a run has; without those that have none."""
+        rows = self._db.all(
+            "SELECT m.run_id, COUNT(*) AS points FROM runs r JOIN metrics m ON m.run_id = r.run_id"
+            " WHERE r.parent_run_id = ? AND m.name = ? GROUP BY m.run_id",
+            run_id,
+            name,
+        )
+        return {row["run_id"]: row["points"] for row in rows}
 
 
 def _in_order(points: list[MetricPoint]) -> list[MetricPoint]:

@@ -48,10 +48,21 @@ NOT_RUN = {
     "trainer serve chainer-dnn-mnist": f"{SERVES}: tests/serving",
     "trainer serve chainer-dnn-mnist --script score.py": f"{SERVES}: tests/serving",
     "trainer serve ./outputs/model.npz --model-file net.py:make --input-shape 1,28,28": f"{SERVES}: tests/serving",
+    "trainer serve fruit": f"{SERVES}: tests/serving",
+    "trainer export ./outputs/model.npz --format onnx --model-file net.py:make --input-shape 1,28,28": "tests/export",
+    "trainer attach STUDY": "follows a study that is under way: tests/tune",
+    "trainer cancel STUDY": "stops a study that is under way: tests/tune",
+    'trainer tune --backend azureml --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
+    "--stop bandit:slack=0.1,delay=3": ACCOUNT,
     "trainer attach latest": "follows a run that is under way: tests/cli",
 }
 """Commands that are parsed and not run, and why."""
 
+# What `trainer export` wrote of the newest version, under the name that it has where there is one.
+_LATEST = (
+    "import glob, os\nif not os.path.exists('chainer-dnn-mnist-1.{ending}'):\n"
+    "    os.symlink(glob.glob('chainer-dnn-mnist-*.{ending}')[0], 'chainer-dnn-mnist-1.{ending}')\nTEXT"
+)
 PYTHON = {
     ("artifacts", "from pathlib import Path"): "import shutil; shutil.copy('digit.png', 'seven.png')\nTEXT",
     ("compat", 'with numpy.load("model.npz", allow_pickle=False) as npz:'): (
@@ -77,6 +88,8 @@ PYTHON = {
     ("azureml-emulator", "from azureml_emulator import Settings, find, start_in_background"): (
         "import subprocess\nTEXT\nsubprocess.run(['azureml-emulator', '--state', './emulator', '--stop'], check=True)"
     ),
+    ("export", "import numpy as np"): _LATEST.format(ending="onnx"),
+    ("export", "from safetensors.numpy import load_file"): _LATEST.format(ending="safetensors"),
     ("seeing", "from trainer import runtime as rt"): "loss = accuracy = 0.5\nTEXT",
 }
 """Blocks of Python outside those pages, and the program that each stands in."""
@@ -95,6 +108,7 @@ OTHER = {
     ): "names",
     ("emulator", '$ eval "$(azureml-emulator --state ./emulator --print-env)"'): "tests/emulator/test_command.py",
     ("emulator", "def test_training(azureml_emulator, tmp_path):"): "tests/emulator/test_command.py",
+    ("emulator", 'env = Environment.from_conda_specification("scoring", "conda.yml")'): "tests/emulator",
     ("gpu", "pytest tests/runtime/test_compat_gpu.py"): CARD,
     ("performance", "python -m bench --data DIR            # DIR: MNIST's four gzipped files"): MINUTES,
     ("performance", "updater = rt.compiled(updater)"): "a line of the included script",

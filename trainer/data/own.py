@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from trainer.errors import UsageError
+from trainer import recordfile
+from trainer.errors import DamagedRecordError, UsageError
 from trainer.job import DataRecord
 from trainer.modelfile import read_npz
 from trainer.runtime.atomic import write_bytes
@@ -36,6 +37,7 @@ from trainer.runtime.datasets import idx
 from trainer.runtime.datasets.files import ABOUT, FILES, find_file
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+_RECORD = msgspec.json.Decoder(DataRecord)
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
 _PIXELS_MAX = 64_000_000
 _CLASSES_MAX = 256
@@ -111,10 +113,10 @@ def make(path: Path, folder: Path) -> tuple[dict[str, Path], DataRecord]:
     made = folder / _state(path)
     files = {name: made / name for name in (*FILES, ABOUT)}
     try:
-        record = msgspec.json.decode((made / ABOUT).read_bytes(), type=DataRecord)
+        record = recordfile.read(made / ABOUT, _RECORD)
         if all(file.is_file() for file in files.values()):
             return files, record
-    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+    except (OSError, DamagedRecordError):
         pass  # not made yet, or cut off on the way: the record is written last
     arrays = read(path)
     made.mkdir(parents=True, exist_ok=True)

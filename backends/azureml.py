@@ -33,6 +33,7 @@ from trainer.snapshot import Limits, Snapshot, check_limits
 
 if TYPE_CHECKING:
     from backends.azure.sdk import Run, Workspace
+    from backends.azure.services import AzureServices
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
     from backends.azure.sweeps import HyperDrive
@@ -223,6 +224,12 @@ class AzureMLBackend(Backend):
         from backends.azure.store import AzureMLStore
 
         return AzureMLStore(lambda: self._open(find_workspace(self.options, self.home)))
+
+    def services(self) -> AzureServices:
+        """Return the services of the workspace that the options name."""
+        from backends.azure.services import AzureServices
+
+        return AzureServices(self.options, self.home, self.store, self._where)
 
     def _store(self, info: RunInfo) -> AzureMLStore:
         """Return the registry of the workspace that a run is in, which may not be the one of the options."""

@@ -28,6 +28,7 @@ from trainer.runtime.versions import installed_version
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from backends.local_services import LocalServices
     from backends.local_store import LocalStore
     from trainer.job import TrainingJob
     from trainer.repair import Damage
@@ -192,16 +193,23 @@ class LocalBackend(Backend):
             ) from error
 
     def damage(self) -> Iterable[Damage]:
-        """See :meth:`trainer.backend.Backend.damage`: versions of models."""
-        from backends.local_store import find_damage
+        """See :meth:`trainer.backend.Backend.damage`: versions of models, and services."""
+        from backends import local_services, local_store
 
-        return find_damage(self.home)
+        yield from local_store.find_damage(self.home)
+        yield from local_services.find_damage(self.home)
 
     def store(self) -> LocalStore:
         """Return the registry in the home's ``models/``."""
         from backends.local_store import LocalStore
 
         return LocalStore(self.home.models)
+
+    def services(self) -> LocalServices:
+        """Return the services that run as processes on this machine."""
+        from backends.local_services import LocalServices
+
+        return LocalServices(self.home, self.store)
 
 
 def _environment() -> dict[str, str]:

@@ -117,15 +117,15 @@ def stop(processes: Iterable[psutil.Process], grace: float = GRACE_SECONDS) -> N
         alive = [process for process in alive if _alive(process)]
 
 
-def find_processes(run_dir: Path) -> list[psutil.Process]:
-    """Find every process of a run by the environment it was started with."""
+def find_processes(folder: Path, variable: str = RUN_DIR_VARIABLE) -> list[psutil.Process]:
+    """Find every process of a run, or of something else with a folder, by the environment it was started with."""
     import psutil
 
     found = []
     for process in psutil.process_iter():
         # AccessDenied: another user's. A job's processes are the user's own.
         with suppress(psutil.Error, OSError):
-            if process.environ().get(RUN_DIR_VARIABLE) == str(run_dir):
+            if process.environ().get(variable) == str(folder):
                 found.append(process)
     return found
 

@@ -6,7 +6,8 @@
 
 Outputs are collected by renaming. Where a link among them would dangle once ``work/`` is removed, what it points to
 takes its place: built whole under ``work/.collected/`` first, then renamed. A process that is killed on the way leaves
-every output as it was or as it will be, and collecting again completes it.
+every output as it was or as it will be, and collecting again completes it. What the job wrote beside its outputs is
+brought there last, by :mod:`trainer.runtime.collecting`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainer.copying import copy_file
+from trainer.errors import TrainerError
 from trainer.failures import reason
 from trainer.recordfile import kind_of
 from trainer.runfolder import RunFolder
-from trainer.runtime import leftovers
+from trainer.runtime import collecting
 from trainer.runtime.atomic import sync_directory
-from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, MODEL_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, MODEL_FILE, OUTPUTS_DIR, WORK_DIR
 from trainer.trees import described, open_up, remove_tree, walk
 
 _COLLECTED = ".collected"
@@ -36,7 +38,7 @@ _OURS = (CHECKPOINT_FILE, ENVIRONMENT_FILE, MODEL_FILE)
 
 def working_directory(folder: RunFolder) -> Path:
     """Return the directory in which the run's job works."""
-    return folder.path / "work"
+    return folder.path / WORK_DIR
 
 
 def make_workdir(folder: RunFolder) -> Path:
@@ -108,12 +110,15 @@ def collect_outputs(folder: RunFolder) -> list[str]:
         if made is not None and made.is_dir():
             collector = _Collector(work, made)
             problems += collector.settle()
-            kept = [str(made), *collector.sources]
-        problems += _left_behind(folder, work, kept)
+            kept = [str(made.resolve()), *collector.sources]
         if outputs.is_symlink():
             outputs.unlink()
         if made is not None:
             _move(made, outputs, problems)
+        if os.path.lexists(outputs) and not outputs.is_dir():
+            _make_way(outputs, problems)
+        outputs.mkdir(exist_ok=True)
+        problems += _collect_the_rest(folder, work, kept)
     elif outputs.is_symlink():
         outputs.unlink()
     if os.path.lexists(outputs) and not outputs.is_dir():
@@ -128,27 +133,22 @@ def collect_outputs(folder: RunFolder) -> list[str]:
     return problems
 
 
-def _left_behind(folder: RunFolder, work: Path, kept: list[str]) -> list[str]:
-    """Say what the job wrote outside its outputs, which is not kept.
+def _collect_the_rest(folder: RunFolder, work: Path, kept: list[str]) -> list[str]:
+    """Keep what the job wrote outside its outputs.
 
     Args:
-        folder: The run.
+        folder: The run, with its outputs.
         work: The working directory.
-        kept: Paths in it of what links among the outputs, or in their place, lead to.
+        kept: Paths in it that links among the outputs, or in their place, lead to.
+
+    Returns:
+        What is not kept.
     """
-    work = work.resolve()
-
-    def lost(name: str) -> bool:
-        path = str(work / name)
-        ours = name == OUTPUTS_DIR or name.startswith(f"{_COLLECTED}/")
-        # Another name of the file is among the outputs, where a process put it that was killed since.
-        return not (ours or any(_within(path, source) for source in kept) or os.lstat(path).st_nlink > 1)
-
+    setting = None
+    with suppress(TrainerError):
+        setting = folder.job().collect
     # copytree() has kept the times of the snapshot's files.
-    before, after = leftovers.state_of(folder.snapshot), leftovers.state_of(work)
-    new = {name: state for name, state in after.items() if before.get(name) != state}
-    sentence = leftovers.sentence({}, {name: state for name, state in new.items() if lost(name)})
-    return [sentence] if sentence else []
+    return collecting.collect(work, folder.outputs, collecting.state_of(folder.snapshot), setting, kept)
 
 
 def _made_outputs(work: Path, problems: list[str]) -> Path | None:

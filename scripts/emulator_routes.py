@@ -14,20 +14,28 @@ from fastapi.routing import APIRoute
 from azureml_emulator.api.common import WORKSPACE
 from azureml_emulator.app import ROUTERS
 
+V2 = "azureml_emulator.api.v2."
 PAGE = Path(__file__).parents[1] / "docs" / "emulator.md"
 BEGIN, END = "<!-- routes: begin -->", "<!-- routes: end -->"
 
 
 def table() -> str:
-    """The table, in Markdown, one section for each router."""
+    """The table, in Markdown, one section for each router.
+
+    A route's summary says which calls of SDK v1 use it, its description which of SDK v2. The routes of ``api.v2`` are
+    v2's alone, so there the summary is enough.
+    """
     lines: list[str] = []
     for router in ROUTERS:
-        lines += ["", f"#### {router.tags[0]}", "", "| Method | Path | Used by |", "| --- | --- | --- |"]
+        lines += ["", f"#### {router.tags[0]}", "", "| Method | Path | SDK v1 | SDK v2 |", "| --- | --- | --- | --- |"]
         for route in router.routes:
             assert isinstance(route, APIRoute)
-            assert route.summary, f"{route.path} has no summary"
+            assert route.summary or route.description, f"{route.path} does not say who uses it"
             methods = ", ".join(sorted(route.methods or ()))
-            lines.append(f"| {methods} | `{route.path.replace(WORKSPACE, '<WS>')}` | {route.summary} |")
+            path = route.path.replace(WORKSPACE, "<WS>").replace(":blobcontainer", "")
+            is_of_v2 = route.endpoint.__module__.startswith(V2)
+            used = ("", route.summary) if is_of_v2 else (route.summary or "", route.description)
+            lines.append(f"| {methods} | `{path}` | {used[0]} | {used[1]} |")
     return "\n".join(lines) + "\n\n"
 
 

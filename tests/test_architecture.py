@@ -38,10 +38,10 @@ EXCEPTIONS = {
 }
 # Third-party packages that the travelling runtime may name: a node has nothing else for certain.
 RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
-# Named there only behind a guard, because a node may or may not have them.
-RUNTIME_GUARDED = {"azureml", "pandas", "threadpoolctl", "mpi4py", "sitecustomize"}
+# Named there only behind a guard, because a node may or may not have them (protobuf is Chainer's).
+RUNTIME_GUARDED = {"azureml", "google", "pandas", "threadpoolctl", "mpi4py", "onnx", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
-HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend"}
+HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend", "onnx", "onnxruntime", "safetensors"}
 
 # Imported in the serving processes alone.
 IN_WORKERS = ("trainer.serving.inputs", "trainer.serving.network")
@@ -253,7 +253,7 @@ def test_core_imports_nothing_heavy_at_its_top_level() -> None:
         if part(name) in ("trainer", "backends"):
             heavy = {target.partition(".")[0] for target in imports(name, top_level_only=True)} & HEAVY
             assert not heavy or name.startswith(
-                ("backends.azure", "trainer.modeluse", "trainer.data.own", *IN_WORKERS)
+                ("backends.azure", "trainer.modeluse", "trainer.data.own", "trainer.export", *IN_WORKERS)
             ), f"{name} imports {heavy}"
 
 

@@ -56,6 +56,7 @@ def run(
     register: bool = True,
     tags: Mapping[str, str] | None = None,
     max_minutes: int | None = None,
+    collect: str | None = None,
     options: Mapping[str, Any] | None = None,
     **training: Unpack[Training],
 ) -> Run:
@@ -73,6 +74,8 @@ def run(
         register: Whether the model is registered.
         tags: Recorded on the run and its model version.
         max_minutes: Stop the run after so many minutes.
+        collect: How much of what the script writes outside ``outputs`` is kept: ``off``, ``all``, or a size such as
+            ``500MB``.
         options: The backend's own options by name, such as ``{"vm_size": "STANDARD_D2_V2"}``.
         training: Flags of the included script. A script of your own gets them as arguments, ``--epochs 5``.
 
@@ -96,6 +99,7 @@ def run(
         "experiment": experiment,
         "model_name": model_name,
         "max_minutes": max_minutes,
+        "collect": collect,
         **({} if own else training),
         **(options or {}),
     }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from trainer.artifacts import ArtifactStore
+    from trainer.deploy.service import Services
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.records import RunInfo
@@ -67,7 +68,8 @@ class Backend(ABC):
     what everyone reads.
 
     What a backend can do beyond running jobs is asked of it by one method each, and the default says that it can't:
-    :meth:`store`, its model registry, :meth:`warm_up`, and :meth:`study_service`.
+    :meth:`store`, its model registry, :meth:`services`, where models are deployed, :meth:`warm_up`, and
+    :meth:`study_service`.
 
     Attributes:
         name: The name under which it is registered.
@@ -184,6 +186,17 @@ class Backend(ABC):
         raise RefusedError(
             f"The {self.name} backend has no model registry.",
             "Use another --backend; a run's own files lie in its folder: trainer show RUN",
+        )
+
+    def services(self) -> Services:
+        """Return where the backend deploys models.
+
+        Raises:
+            RefusedError: It deploys none, which is the default.
+        """
+        raise RefusedError(
+            f"The {self.name} backend deploys no models.",
+            "Use another --backend, or serve the model here: trainer serve MODEL",
         )
 
 

@@ -24,6 +24,7 @@ from trainer.home import user_home
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING, Flag
+from trainer.runtime.layout import COLLECT_DEFAULT, COLLECT_EXPECTED, COLLECT_FORM
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -47,6 +48,13 @@ JOB: tuple[Option, ...] = (
         default_text=f"`{DEFAULT_MODEL_NAME}`, or the name of `script`",
     ),
     Option("max_minutes", _Count, None, "The time cap of a run, in minutes."),
+    Option(
+        "collect",
+        Annotated[str, Meta(pattern=COLLECT_FORM, title=COLLECT_EXPECTED)],
+        None,
+        "How much of what a script writes outside `outputs/` a run keeps.",
+        default_text=f"`{COLLECT_DEFAULT}`",
+    ),
 )
 # With the flags of the training script that ships with this package. None of them has a default here: the script's
 # own is in force, and a script of the user's own is not given them.

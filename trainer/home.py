@@ -41,6 +41,11 @@ class Home:
         return self.path / "studies"
 
     @property
+    def services(self) -> Path:
+        """The services that were deployed, one folder per service in one per backend."""
+        return self.path / "services"
+
+    @property
     def models(self) -> Path:
         """The local model registry."""
         return self.path / "models"

@@ -49,6 +49,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         max_minutes: Stop the run after this many minutes; None for no cap.
         resumed_from: Run id whose checkpoint this job continues.
         tags: Recorded on the run and on its model version.
+        collect: How much of what the script writes outside ``outputs`` is kept (:mod:`trainer.runtime.collecting`);
+            None for the default.
         study: The study that it is a trial of, or None.
         trial: Its number there.
     """
@@ -65,6 +67,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_minutes: int | None = None
     resumed_from: str | None = None
     tags: dict[str, str] = {}
+    collect: str | None = None
     study: str | None = None
     trial: int | None = None
 
@@ -76,4 +79,5 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         from trainer.runtime.layout import LAUNCHER
 
-        return [python, LAUNCHER, self.script, *self.arguments]
+        collect = [] if self.collect is None else [f"--collect={self.collect}"]
+        return [python, LAUNCHER, *collect, self.script, *self.arguments]

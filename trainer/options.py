@@ -43,6 +43,7 @@ def option(
     metavar: str = "",
     default_text: str = "",
     for_registry: bool = False,
+    for_services: bool = False,
     complete: Callable[[], list[str]] | None = None,
     **bounds: Any,
 ) -> Meta:
@@ -55,10 +56,14 @@ def option(
         for_registry: The backend's model registry needs it too, so that ``models``, ``fetch`` and the
             other commands that only ask the registry take it as well. It is kept in the record of a run,
             so it must be no secret.
+        for_services: It is about deployed services: ``deploy`` takes it, and the commands that train do not.
         complete: Gives the values that a shell may offer.
         bounds: Of :class:`msgspec.Meta`: ``ge``, ``gt``, ``le``, ``lt``, ``min_length``, ``max_length``, ``pattern``.
     """
-    extra = {"metavar": metavar, "default_text": default_text, "for_registry": for_registry, "complete": complete}
+    extra = {
+        **{"metavar": metavar, "default_text": default_text, "complete": complete},
+        **{"for_registry": for_registry, "for_services": for_services},
+    }
     return Meta(description=text, extra=extra, **bounds)
 
 
@@ -73,6 +78,7 @@ class Option(NamedTuple):
         metavar: Stands for the value in help.
         default_text: How help names the default; empty for the value itself.
         for_registry: See :func:`option`.
+        for_services: See :func:`option`.
         complete: Gives the values that a shell may offer, or None.
     """
 
@@ -83,6 +89,7 @@ class Option(NamedTuple):
     metavar: str = ""
     default_text: str = ""
     for_registry: bool = False
+    for_services: bool = False
     complete: Callable[[], list[str]] | None = None
 
     @property
@@ -193,6 +200,7 @@ def _declared(kind: type[Options], field: msgspec.structs.FieldInfo, hint: Any) 
         metavar=about.get("metavar") or _METAVARS.get(_bare(hint), "VALUE"),
         default_text=about.get("default_text", ""),
         for_registry=about.get("for_registry", False),
+        for_services=about.get("for_services", False),
         complete=about.get("complete") or ((lambda: choices) if choices else None),
     )
 
@@ -226,6 +234,9 @@ def _choices(hint: Any) -> tuple[str, ...]:  # noqa: ANN401  # a type expression
 def _expected(hint: Any) -> str:  # noqa: ANN401  # a type expression
     if choices := _choices(hint):
         return "one of " + ", ".join(choices)
+    for meta in getattr(hint, "__metadata__", ()):
+        if meta.title:
+            return str(meta.title)
     words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
     said = words.get(_bare(hint), "usable")
     for meta in getattr(hint, "__metadata__", ()):

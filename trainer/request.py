@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from trainer.artifacts import check_model_name
 from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.runtime.flags import TRAINING
+from trainer.runtime.layout import COLLECT_EXPECTED, COLLECT_FORM
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 NO_DATASET = "none"
 BY_SCRIPT = "{script}"
-"""Stands for the name of the script; for those of the tutorial, where it is the one that is included."""
+"""Stands for the name of the script; where it is the one that is included, for that of the user's own data, else for
+those of the tutorial."""
 # Azure ML's own rule (azureml/_base_sdk_common/common.py), so that a name that works here works there.
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
 
@@ -42,6 +45,7 @@ class JobRequest:
         model_name: Register the model under this name; None doesn't register it.
         tags: Recorded on the run and its model version.
         max_minutes: Stop the run after so long; None for no cap.
+        collect: How much of what the script writes outside ``outputs`` is kept: ``off``, ``all``, or a size.
     """
 
     script: Path | None = None
@@ -54,6 +58,7 @@ class JobRequest:
     model_name: str | None = BY_SCRIPT
     tags: Mapping[str, str] = field(default_factory=dict)
     max_minutes: int | None = None
+    collect: str | None = None
 
     @classmethod
     def from_config(
@@ -85,19 +90,26 @@ class JobRequest:
             model_name=(config["model_name"] or BY_SCRIPT) if register else None,
             tags=tags or {},
             max_minutes=config["max_minutes"],
+            collect=config["collect"],
         )
 
     def named(self, script: Path) -> JobRequest:
-        """Return the request with the names that it leaves to the script.
+        """Return the request with the names that it leaves to the script or the data.
 
         Args:
             script: The script that it means.
         """
-        ours = is_default_script(script) or script == Path(DEFAULT_SCRIPT)  # the latter inside a snapshot
-        # What both names can be made of, on Azure ML too.
-        own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
+        if BY_SCRIPT not in (self.experiment, self.model_name):
+            return self
+        if is_default_script(script) or script == Path(DEFAULT_SCRIPT):  # the latter inside a snapshot
+            from trainer.data import own_name
+
+            own = own_name(self.dataset)
+        else:
+            # What both names can be made of, on Azure ML too.
+            own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
         left = {
-            name: default if ours else own
+            name: own or default
             for name, default in (("experiment", DEFAULT_EXPERIMENT), ("model_name", DEFAULT_MODEL_NAME))
             if getattr(self, name) == BY_SCRIPT
         }
@@ -136,6 +148,8 @@ def check_request(request: JobRequest, script: Path) -> None:
     _check_training(request.training)
     if request.max_minutes is not None and request.max_minutes < 1:
         raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
+    if request.collect is not None and not re.search(COLLECT_FORM, request.collect):
+        raise UsageError(must_be("--collect", COLLECT_EXPECTED, request.collect), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
         raise UsageError(
             f"{request.experiment[:60]!r} is not a valid experiment name.",
@@ -164,9 +178,26 @@ def _check_network(network: str, script: Path) -> None:
     if path.name == DEFAULT_SCRIPT or not path.stem.isidentifier() or path.stem in sys.stdlib_module_names:
         raise UsageError(f"{path.name} can't travel with {DEFAULT_SCRIPT} under that name.", "Rename it: net.py")
     try:
-        ast.parse(path.read_bytes())
+        tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError) as error:
         raise UsageError(f"{path} is not Python: {error}.", "Correct it.") from error
+    if name not in (names := _top_names(tree)) and "*" not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"Did you mean {path}:{near[0]}?" if near else "Give --network the name of a function in it."
+        raise UsageError(f"{path} has no function {name!r}.", hint)
+
+
+def _top_names(tree: ast.Module) -> set[str]:
+    """Every name that a module may have, wherever in it it is bound."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+    return names
 
 
 def _check_training(values: Mapping[str, Any]) -> None:

@@ -118,6 +118,15 @@ class Snapshot:
             shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
+    def of(cls, files: Mapping[str, Path]) -> Snapshot:
+        """Return the snapshot of files that are known: path in it to the file.
+
+        Raises:
+            UsageError: One can't be read or sent.
+        """
+        return cls(_digested(files))
+
+    @classmethod
     def load(cls, staged: Path) -> Snapshot:
         """Return the snapshot that lies in a directory, read and digested again."""
         found = (path for path in staged.rglob("*") if path.is_file())

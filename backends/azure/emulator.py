@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, MissingExtraError, SignInError
 from trainer.runtime.compat import SITE
+from trainer.serving.settings import SCORING_SERVER
 
 if TYPE_CHECKING:
     from azureml_emulator import Endpoint
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 DOES_NOT_PROVE = (
     "This is the emulator on 127.0.0.1, not Azure. It proves the calls, and nothing about sign-in, quota, image "
     "builds or GPUs; the job runs on this machine."
+)
+SERVICE_DOES_NOT_PROVE = (
+    "This is the emulator on 127.0.0.1, not Azure. It proves the calls, and nothing about sign-in, quota or image "
+    "builds; the service is a process on this machine. On Azure, Microsoft calls this way to deploy deprecated."
 )
 # One that was started for a run ends when for an hour nobody has asked it anything and no job is active.
 _IDLE_SECONDS = 3600.0
@@ -81,7 +86,7 @@ def running_emulator(state: Path) -> EmulatorEndpoint:
         raise MissingExtraError("The emulator", "emulator") from error
     try:
         # The same layer for Chainer as that of `trainer emulator`: whoever starts it first, others' jobs run on it too.
-        settings = Settings(idle_exit=_IDLE_SECONDS, job_site=SITE)
+        settings = Settings(idle_exit=_IDLE_SECONDS, job_site=SITE, scoring_server=SCORING_SERVER)
         return EmulatorEndpoint(start_in_background(state.resolve(), settings=settings, timeout=_START_SECONDS))
     except EmulatorError as error:
         raise ConfigError(error.message, error.hint) from error

@@ -90,11 +90,13 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
         python: Python's version, as x.y.z.
         packages: Distribution name to version, sorted by name.
         left_out: Distributions that the script imports and that no index has, with the reason.
+        replaced: Packages that come in another version than is installed here, each with both.
     """
 
     python: str
     packages: dict[str, str]
     left_out: dict[str, str] = {}
+    replaced: tuple[str, ...] = ()
 
     def requirements(self) -> list[str]:
         """Return one ``name==version`` per package."""
@@ -149,12 +151,13 @@ def environment_of(snapshot: Snapshot, size: VMSize) -> Environment:
     return make_environment(find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
 
 
-def make_environment(pins: Pins, cuda: Cuda | None) -> Environment:
+def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Environment:
     """Write the Dockerfile for a set of pins.
 
     Args:
         pins: What it installs.
         cuda: The CUDA major version of the node's GPU, or None.
+        purpose: What is not a job, for the environment's name.
     """
     image = BASE_IMAGES[cuda]
     dockerfile = _TEMPLATE.format(
@@ -165,15 +168,12 @@ def make_environment(pins: Pins, cuda: Cuda | None) -> Environment:
         requirements=" \\\n    ".join(shlex.quote(line) for line in pins.requirements()),
     )
     digest = hashlib.sha256(dockerfile.encode()).hexdigest()
-    kind = f"cuda{cuda}" if cuda else "cpu"
+    kind = purpose or (f"cuda{cuda}" if cuda else "cpu")
     return Environment(name=f"trainer-{kind}-{digest[:12]}", image=image, dockerfile=dockerfile, pins=pins)
 
 
 def _find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda | None) -> Pins:
-    imported = imported_modules(sources) - set(local_modules) - _NOT_FROM_IMPORTS
-    provided = metadata.packages_distributions()
-    roots = {name for module in imported for name in provided.get(module, ())}
-    roots = {name for name in roots if _canonical(name) != DISTRIBUTION and not _canonical(name).startswith("cupy-")}
+    roots = imported_distributions(sources, local_modules)
     roots |= {name for name in _WHERE_INSTALLED if installed_version(name) is not None}
     for name in _ALWAYS:
         if installed_version(name) is None:
@@ -182,11 +182,24 @@ def _find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda
             raise ConfigError(
                 f"{name} is not installed here.", BY_HAND if name == "chainer" else "Install trainer again."
             )
-    packages, left_out = _closure({*roots, *_ALWAYS})
+    packages, left_out = pinned_closure({*roots, *_ALWAYS})
     if cuda is not None:
         packages |= _cupy(cuda, packages["numpy"])
     ordered = {name: packages[name] for name in sorted(packages)}
     return Pins(python=platform.python_version(), packages=ordered, left_out=left_out)
+
+
+def imported_distributions(sources: Iterable[Path], local_modules: Iterable[str]) -> set[str]:
+    """Installed distributions that some Python files import, but for ours and those that the image decides on.
+
+    Args:
+        sources: The files.
+        local_modules: Names that their own directory provides.
+    """
+    imported = imported_modules(sources) - set(local_modules) - _NOT_FROM_IMPORTS
+    provided = metadata.packages_distributions()
+    found = {name for module in imported for name in provided.get(module, ())}
+    return {name for name in found if _canonical(name) != DISTRIBUTION and not _canonical(name).startswith("cupy-")}
 
 
 def imported_modules(sources: Iterable[Path]) -> set[str]:
@@ -205,8 +218,15 @@ def imported_modules(sources: Iterable[Path]) -> set[str]:
     return found - sys.stdlib_module_names
 
 
-def _closure(roots: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Pin the roots and all that they require, as installed here."""
+def pinned_closure(roots: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Pin the roots and all that they require, as installed here.
+
+    Returns:
+        Canonical name to version, and those left out with the reason.
+
+    Raises:
+        ConfigError: One that is required is not installed.
+    """
     from packaging.requirements import Requirement
 
     packages: dict[str, str] = {}
@@ -242,7 +262,7 @@ def _cupy(cuda: Cuda, numpy: str) -> Mapping[str, str]:
     wheel = f"cupy-cuda{cuda}x"
     if installed_version(wheel) is None:
         return _CUPY[cuda, min(int(numpy.partition(".")[0]), 2)]
-    return {name: version for name, version in _closure([wheel])[0].items() if name != "numpy"}
+    return {name: version for name, version in pinned_closure([wheel])[0].items() if name != "numpy"}
 
 
 def _not_on_an_index(distribution: metadata.Distribution) -> str | None:

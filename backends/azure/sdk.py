@@ -54,6 +54,27 @@ class Model(Protocol):
     def delete(self) -> None: ...
 
 
+class Webservice(Protocol):
+    """``azureml.core.webservice.AciWebservice`` and ``AksWebservice``."""
+
+    name: str
+    compute_type: str
+    state: str | None
+    error: Any
+    scoring_uri: str | None
+    created_time: datetime
+    updated_time: datetime | None
+    tags: Mapping[str, str] | None
+    auth_enabled: bool | None
+    token_auth_enabled: bool | None
+
+    def wait_for_deployment(self, show_output: bool) -> None: ...
+    def update_deployment_state(self) -> None: ...
+    def get_keys(self) -> tuple[str, str]: ...
+    def get_logs(self, num_lines: int) -> str | None: ...
+    def delete(self) -> None: ...
+
+
 class Run(Protocol):
     """``azureml.core.Run``."""
 

@@ -43,6 +43,7 @@ _NOISE = re.compile(
     r"estimator is deprecated|will not install any framework related packages|framework_version is not specified"
     r"|has been provided here|requests session is not set|user_name does not exist|is deprecated\. Please use"
     r"|Retrying \(Retry\(|Falling back to use azure cli login|ModelNotFound: "
+    r"|WebserviceNotFound: |reached non-successful terminal state"
 )
 _SDK_SETTINGS = {
     # A first wait of half a minute after a 429 looks like a hang; these start at a few seconds and still double.
@@ -51,6 +52,8 @@ _SDK_SETTINGS = {
     "AZUREML_DEFAULT_503_BACKOFF": "2",
     # Run.cancel() starts a thread that looks every second for metrics to send. A client has none.
     "AZUREML_METRICS_POLLING_INTERVAL": "86400",
+    # Model.deploy() says it in ten lines; this backend says it in one.
+    "AZUREML_LOG_DEPRECATION_WARNING_ENABLED": "False",
 }
 _LONGEST_WARNING = 500
 _EMULATOR = "emulator"

@@ -29,9 +29,8 @@ from trainer.errors import ConfigError, RefusedError
 from trainer.failures import LINES, failure
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
-from trainer.runtime import leftovers
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE
+from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE, NOT_KEPT
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
 _LONGEST_SENTENCE = 1000
+_MOST_SENTENCES = 10
 # The service's clock starts and stops a little beside the job's own.
 _CAP_SLACK_SECONDS = 5.0
 # Errors at the end of a run that may pass: no network, no sign-in, the service down or overloaded, a quota.
@@ -311,13 +311,14 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401  # whatever the service ha
 
 
 def _not_kept(folder: RunFolder) -> tuple[str, ...]:
-    """What the job says of files that it wrote outside its outputs; see :mod:`trainer.runtime.leftovers`."""
+    """What the job says of files that it wrote outside its outputs; see :mod:`trainer.runtime.collecting`."""
     path = folder.outputs / ENVIRONMENT_FILE
     with contextlib.suppress(OSError, msgspec.DecodeError):
         if path.is_file() and path.stat().st_size <= _CHUNK:
             facts = msgspec.json.decode(path.read_bytes())
-            said = facts.get(leftovers.FACT) if isinstance(facts, dict) else None
-            return (said[:_LONGEST_SENTENCE],) if isinstance(said, str) else ()
+            said = facts.get(NOT_KEPT) if isinstance(facts, dict) else None
+            if isinstance(said, list):
+                return tuple(text[:_LONGEST_SENTENCE] for text in said[:_MOST_SENTENCES] if isinstance(text, str))
     return ()
 
 

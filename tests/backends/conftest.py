@@ -13,6 +13,7 @@ import pytest
 from azureml_emulator import Emulator, Endpoint, Settings
 from backends.azureml import AzureMLBackend
 from trainer.home import Home
+from trainer.serving.settings import SCORING_SERVER
 
 _SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET", "APPSETTING_WEBSITE_SITE_NAME")
 # Faults are tested here by the dozen, and the SDK would wait for seconds after each.
@@ -28,7 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """The emulator. A request to a route that it doesn't have fails the session."""
-    with Emulator(tmp_path_factory.mktemp("emulator"), settings=Settings(phase_duration=0.0, cancel_grace=2.0)) as one:
+    settings = Settings(phase_duration=0.0, cancel_grace=2.0, scoring_server=SCORING_SERVER)
+    with Emulator(tmp_path_factory.mktemp("emulator"), settings=settings) as one:
         yield one
         assert one.unknown_requests() == []
 

@@ -190,6 +190,21 @@ def test_rerun(compared: Project) -> None:
     assert newest["resumed_from"] is None
 
 
+@pytest.mark.parametrize("again", ["rerun", "resume"])
+def test_what_starts_a_run_again_is_checked_as_run_is(compared: Project, tmp_path: Path, again: str) -> None:
+    run_id = rows(compared)[2]["run_id"]
+    words = (again, run_id, *(() if again == "rerun" else ("--", "--resume", "x")))
+    done = compared.trainer(again, "--detach", "--logs", *words[1:])
+    assert (done.returncode, "error: --logs shows nothing with --detach." in done.stderr) == (2, True), done.stderr
+    metadata = tmp_path / "site" / "chainer-7.7.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: chainer\nVersion: 7.7.0\n")
+    (compared.runs / run_id / "outputs" / "state.npz").touch()
+    done = compared.trainer(*words, env={"PYTHONPATH": str(tmp_path / "site")})
+    assert (done.returncode, "error: Chainer 7.7.0 is installed" in done.stderr) == (3, True), done.stderr
+    assert len(rows(compared)) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "found"),
     [

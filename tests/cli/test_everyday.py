@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +36,13 @@ def ran(project: Project, *words: str, **options: Any) -> dict[str, Any]:
     return found | {"stderr": done.stderr}
 
 
+def kept(outputs: str) -> list[str]:
+    top = Path(outputs)
+    return sorted(path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file())
+
+
 class TestWhatARunKeeps:
-    def test_files_outside_outputs_are_named_and_recorded(self, project: Project) -> None:
+    def test_files_outside_outputs_are_kept_at_their_own_paths(self, project: Project) -> None:
         (project.path / "data.txt").write_text("came with the script")
         script = project.script("""
 import os
@@ -49,24 +55,43 @@ open("result/model_iter_100.npz", "wb").write(b"x" * 2_000_000)
 open("result/log", "w").write("x")
 open("data.txt", "a").write(", and was changed")
 """)
-        found = ran(project, script, "--no-register")
-        (warning,) = found["warnings"]
-        assert warning.startswith(
-            "3 files, 2.0 MB, written outside outputs/ were not kept: data.txt, result/log, result/model_iter_100.npz."
-        )
-        assert "-- --out outputs" in warning
-        assert f"warning: {warning}" in found["stderr"].replace("\n", " ")
+        done = project.trainer("run", "--script", script, "--no-register")
+        assert "/outputs/  (5 files, result/)" in done.stdout
+        assert "not kept" not in done.stderr
+        found = json.loads(project.trainer("show", "latest", "--json").stdout)
+        assert found["warnings"] == []
+        assert kept(found["outputs"]) == [
+            *("data.txt", "environment.json", "kept.txt", "result/log", "result/model_iter_100.npz")
+        ]
+        assert Path(found["outputs"], "data.txt").read_text() == "came with the script, and was changed"
 
-    def test_nothing_is_said_where_nothing_was_lost(self, project: Project) -> None:
+    def test_what_is_beyond_the_limit_is_named(self, project: Project) -> None:
+        script = project.script("open('large', 'w').write('x' * 300_000)\nopen('log', 'w').write('x')")
+        found = ran(project, script, "--no-register", "--collect", "0.5MB")
+        (warning,) = found["warnings"]
+        assert warning.startswith("1 file, 300.0 kB, written outside outputs/ was not kept: large (300.0 kB). ")
+        assert f"warning: {warning}" in found["stderr"].replace("\n", " ")
+        assert kept(found["outputs"]) == ["environment.json", "log"]
+        again = json.loads(project.trainer("rerun", "latest", "--json").stdout)
+        assert kept(again["outputs"]) == ["environment.json", "log"]
+        found = ran(project, script, "--no-register", env={"TRAINER_COLLECT": "off"})
+        assert found["warnings"][0].startswith("2 files, 300.0 kB, written outside outputs/ were not kept: large")
+        done = project.trainer("run", "--script", script, "--collect", "some")
+        assert done.returncode == 2
+        assert "--collect must be off, all, or a size such as 500MB, not 'some'" in done.stderr
+
+    def test_what_travelled_unchanged_is_not_kept_again(self, project: Project) -> None:
         (project.path / "data.txt").write_text("came with the script")
         script = project.script("open('outputs/a.txt', 'w').write(open('data.txt').read())")
-        assert ran(project, script, "--no-register")["warnings"] == []
-
-    def test_a_failed_run_says_it_too(self, project: Project) -> None:
-        script = project.script("open('half', 'w').write('x')\nraise ValueError('stop')")
         found = ran(project, script, "--no-register")
-        assert found["status"] == "Failed"
-        assert "not kept: half." in found["warnings"][0]
+        assert found["warnings"] == []
+        assert kept(found["outputs"]) == ["a.txt", "environment.json"]
+
+    @pytest.mark.parametrize("end", ["raise ValueError('stop')", "import os\nos.kill(os.getpid(), 9)"])
+    def test_a_failed_run_keeps_them_too(self, project: Project, end: str) -> None:
+        found = ran(project, project.script(f"open('half', 'w').write('x')\n{end}"), "--no-register")
+        assert (found["status"], found["warnings"]) == ("Failed", [])
+        assert kept(found["outputs"]) == ["environment.json", "half"]
 
     def test_a_parameter_that_was_never_used_is_registered(self, project: Project) -> None:
         found = ran(project, project.script(SAVE.format(change="")))
@@ -247,7 +272,17 @@ run.log_table("table", {"a": [5, 6], "b": [7, 8]})
 
 
 @pytest.mark.slow
-def test_azure_says_what_was_not_kept_too(project: Project) -> None:
-    script = project.script("import os\nos.makedirs('result')\nopen('result/log', 'w').write('x')")
-    found = ran(project, script, "--no-register", "--backend", "azureml", "--emulator")
-    assert any("written outside outputs/ was not kept: result/log." in text for text in found["warnings"])
+def test_azure_keeps_what_is_written_outside_outputs_too(project: Project) -> None:
+    script = project.script("""
+import os
+os.makedirs("result")
+open("result/log", "w").write("x")
+open("large", "w").write("x" * 300_000)
+raise ValueError("stop")
+""")
+    words = (script, "--no-register", "--collect", "0.5MB")
+    here, there = ran(project, *words), ran(project, *words, "--backend", "azureml", "--emulator")
+    assert (there["status"], kept(there["outputs"])) == ("Failed", ["environment.json", "result/log"])
+    assert kept(here["outputs"]) == kept(there["outputs"])
+    assert there["warnings"] == here["warnings"]
+    assert "large (300.0 kB)" in there["warnings"][0]

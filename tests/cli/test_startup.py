@@ -10,6 +10,7 @@ from tests.cli.conftest import Project
 
 HEAVY = {
     *("chainer", "numpy", "cupy", "azureml", "rich", "requests", "matplotlib", "mlxtend", "PIL", "pathspec"),
+    *("onnx", "onnxruntime", "safetensors"),
     *("typer", "click", "argcomplete", "platformdirs", "psutil", "trainer.data", "trainer.snapshot"),
 }
 PROBE = """

@@ -4,6 +4,8 @@ Azure's server can't share an environment with this package (its pins exclude ou
 with uv; without uv, or where the package index and uv's cache have nothing, these tests are skipped.
 """
 
+import base64
+import io
 import json
 import os
 import re
@@ -13,14 +15,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from azureml_emulator import Emulator, Settings
 from tests.cli.conftest import Project
+from tests.emulator.clients import Http, deploy_over_http
 from tests.serving.conftest import Answered, Served, request, write_model
+from trainer.deploy.preparing import prepare, source_of, stage
+from trainer.home import Home
+from trainer.serving.inputs import InputError
+from trainer.serving.network import NetworkScorer
+from trainer.serving.scoring import ModelFiles, Request
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +57,8 @@ def azure_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "env" / "bin" / "python"
     constraints = folder / "build.txt"
     constraints.write_text("setuptools<82\n")
-    packages = [AZURE_SERVER, "chainer==7.8.1", f"numpy=={np.__version__}"]
+    beside = [f"{name}=={version(name)}" for name in ("numpy", "msgspec", "pillow")]
+    packages = [AZURE_SERVER, "chainer==7.8.1", *beside]
     for command in (
         [uv, "venv", "-q", "-p", sys.executable, str(python.parents[1])],
         [uv, "pip", "install", "-q", "-p", str(python), "--build-constraints", str(constraints), *packages],
@@ -66,12 +78,16 @@ def azure_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class AzureServed:
-    """Azure's inference server with a score script, in the layout of Azure's container."""
+    """Azure's inference server with a score script, in the layout of Azure's container.
 
-    def __init__(self, python: Path, top: Path, script: Path, model: Path) -> None:
+    ``travelled`` is a folder that was staged for Azure, with the script in it: then nothing else of ours is there.
+    """
+
+    def __init__(self, python: Path, top: Path, script: Path, model: Path, travelled: Path | None = None) -> None:
         app = top / "app"
-        source = app / script.parent.name
-        shutil.copytree(script.parent, source, ignore=shutil.ignore_patterns("__pycache__"))
+        folder = script.parent if travelled is None else travelled
+        source = app / folder.name
+        shutil.copytree(folder, source, ignore=shutil.ignore_patterns("__pycache__"))
         models = app / "azureml-models" / "digits" / "1"
         models.mkdir(parents=True)
         shutil.copy(model, models / "model.npz")
@@ -80,12 +96,12 @@ class AzureServed:
             port = probe.getsockname()[1]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AZUREML_")} | {
             "AML_APP_ROOT": str(app),
-            "AZUREML_ENTRY_SCRIPT": f"{source.name}/{script.name}",
+            "AZUREML_ENTRY_SCRIPT": f"{source.name}/{script.relative_to(folder)}",
             "AZUREML_SOURCE_DIRECTORY": source.name,
             "AZUREML_MODEL_DIR": str(models),
             "SERVICE_NAME": "digits",
             "SCORING_TIMEOUT_MS": _TIMEOUT_MS,
-            "PYTHONPATH": str(ROOT / "trainer" / "runtime" / "site"),
+            "PYTHONPATH": "" if travelled else str(ROOT / "trainer" / "runtime" / "site"),
             "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(top),
         }
@@ -338,3 +354,68 @@ def test_what_cannot_start_ends_with_exit_code_3(azure_python: Path, tmp_path: P
     finally:
         both.azure.close()
         both.ours.close()
+
+
+def test_the_emulator_takes_azure_s_server(azure_python: Path, tmp_path: Path) -> None:
+    with Emulator(tmp_path / "state", settings=Settings(scoring_python=azure_python)) as endpoint:
+        http = Http(endpoint)
+        script = "def init():\n    print('in init')\n\ndef run(data):\n    return data\n"
+        deploy_over_http(http, "azures", script)
+        base = f"/modelmanagement/v1.0{http.workspace}/services/azures"
+        key = http("POST", f"{base}/listkeys").json()["primaryKey"]
+        uri = http("GET", base).json()["scoringUri"]
+        url, path = uri.removesuffix("/score"), "/score"
+        assert request(url, "POST", path, b"[1]", {"Content-Type": "application/json"}).status == 401
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        assert request(url, "POST", path, b"[1]", headers).json == "[1]"
+        assert "azmlinfsrv.print - in init" in http("GET", f"{base}/logs").json()["content"]
+
+
+def served_as_deployed(python: Path, top: Path, model: Path, script: Path | None) -> AzureServed:
+    """Azure's server with what travels to it when a model is deployed."""
+    deployment = prepare("digits", Home(top / "home", top), script=script)
+    snapshot, entry = source_of(deployment)
+    stage(deployment, snapshot, top / "source")
+    served = AzureServed(python, top, top / "source" / entry, model, top / "source")
+    served.wait()
+    return served
+
+
+def test_our_own_score_script_gives_what_serving_gives(azure_python: Path, tmp_path: Path, model: Path) -> None:
+    scorer = NetworkScorer(ModelFiles("digits:1", "digits", 1, model, model.parent))
+    served = served_as_deployed(azure_python, tmp_path, model, None)
+    try:
+        picture = io.BytesIO()
+        Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(picture, "PNG")
+        for value in (
+            {"data": np.random.default_rng(0).random((3, 784)).tolist()},
+            {"images": [base64.b64encode(picture.getvalue()).decode()]},
+        ):
+            body = json.dumps(value).encode()
+            found = request(served.url, "POST", "/score", body, {"Content-Type": "application/json"})
+            wanted = json.loads(scorer.score(Request("POST", "", body, "application/json", [])).body)
+            assert found.status == 200, found
+            assert found.json["model"] == wanted["model"]
+            for one, other in zip(found.json["predictions"], wanted["predictions"], strict=True):
+                assert one["class"] == other["class"]
+                np.testing.assert_allclose(one["probabilities"], other["probabilities"], rtol=1e-6)
+        for body in (b'{"data": [[1]]}', b"no JSON", b'{"images": ["text"]}', b""):
+            with pytest.raises(InputError) as refused:
+                scorer.score(Request("POST", "", body, "application/json", []))
+            found = request(served.url, "POST", "/score", body, {"Content-Type": "application/json"})
+            assert (found.status, found.json["message"]) == (refused.value.status, refused.value.message)
+    finally:
+        served.close()
+
+
+def test_a_deployed_script_finds_chainer_at_work_and_its_neighbours(
+    azure_python: Path, tmp_path: Path, model: Path
+) -> None:
+    served = served_as_deployed(azure_python, tmp_path, model, SCRIPTS / "digits.py")
+    try:
+        body = json.dumps({"data": [[0.5] * 784]}).encode()
+        found = request(served.url, "POST", "/score", body, {"Content-Type": "application/json"})
+        assert found.status == 200, served.log.read_text()
+        assert len(found.json["label"]) == 1
+    finally:
+        served.close()

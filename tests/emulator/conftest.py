@@ -8,8 +8,9 @@ import pytest
 
 from azureml_emulator import Emulator, Endpoint, Settings
 from tests.emulator.clients import PROGRAMS, Http, Sdk
+from trainer.serving.settings import SCORING_SERVER
 
-SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0, offer_retired_sizes=True)
+SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0, offer_retired_sizes=True, scoring_server=SCORING_SERVER)
 
 
 @pytest.fixture(scope="session")

@@ -209,6 +209,7 @@ def test_a_job_s_environment_has_no_client_settings(tmp_path: Path) -> None:
         token="t",
         token_expiry=0.0,
         base_url="https://127.0.0.1:1",
+        tracking_uri="azureml://127.0.0.1:1/mlflow",
         discovery_url="https://127.0.0.1:1/d",
         workspace_id="w",
         ca_bundle=tmp_path / "ca",

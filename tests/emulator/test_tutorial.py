@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from azureml_emulator import Endpoint
+from azureml_emulator import Emulator, Endpoint
+from tests.conftest import write_idx_set
 from tests.emulator.clients import PROGRAMS, client_environment
+from tests.emulator.conftest import SETTINGS
 
 ONLY_LOOPBACK = """\
 import os, sys
@@ -73,3 +77,52 @@ def test_a_run_needs_no_network_at_all(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Completed" in result.stdout
+
+
+def _learnt(patterns: np.ndarray) -> dict[str, np.ndarray]:
+    """The parameters of the tutorial's network, for images of ten patterns under noise: each is compared with all."""
+    wanted = patterns.reshape(10, 784) / 255.0 - 0.5
+    first = np.zeros((100, 784), np.float32)
+    first[:10], first[10:20] = wanted, -wanted
+    last = np.zeros((10, 100), np.float32)
+    last[:, :10], last[:, 10:20] = np.eye(10), -np.eye(10)
+    nothing = np.zeros(100, np.float32)
+    return {
+        **{"l1/W": first, "l1/b": nothing, "l2/W": np.eye(100, dtype=np.float32), "l2/b": nothing},
+        **{"l3/W": last, "l3/b": np.zeros(10, np.float32)},
+    }
+
+
+@pytest.mark.slow
+def test_the_notebook_s_deployment(tmp_path: Path) -> None:
+    """Its cells and its score script, unchanged, with Chainer inside, under our own scoring server."""
+    notebook = PROGRAMS / "notebook"
+    shutil.copytree(notebook / "site", tmp_path / "site")
+    (tmp_path / "site" / "mnist").mkdir()
+    write_idx_set(tmp_path / "site" / "mnist", train=64, test=64)
+    for plain in list((tmp_path / "site" / "mnist").iterdir()):
+        plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    np.savez(tmp_path / "model.npz", **_learnt(np.random.default_rng(0).integers(0, 160, size=(10, 28, 28))))
+    client = tmp_path / "client"
+    client.mkdir()
+    for name in ("chainer_score.py", "datautils.py"):
+        shutil.copy(notebook / name, client)
+    settings = SETTINGS.model_copy(update={"job_site": tmp_path / "site"})
+    with Emulator(tmp_path / "state", settings=settings) as endpoint:
+        endpoint.write_config(client)
+        result = subprocess.run(
+            [sys.executable, str(notebook / "deploy.py"), str(tmp_path / "model.npz")],
+            cwd=client,
+            env=client_environment(endpoint) | {"PYTHONPATH": str(tmp_path / "site"), "MPLBACKEND": "Agg"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert 'ACI service creation operation finished, operation "Succeeded"' in result.stdout
+        found = dict(re.findall(r"^(label|prediction): (\d)$", result.stdout, re.MULTILINE))
+        assert found["label"] == found["prediction"]
+        assert "Model: chainer-dnn-mnist, ID: chainer-dnn-mnist:1" in result.stdout
+        assert "Webservice: chainer-mnist-1, scoring URI: http://127.0.0.1:" in result.stdout
+        assert endpoint.unknown_requests() == []

@@ -23,6 +23,12 @@ from trainer.runtime.compat import datasets, functions, hook, importing, iterato
 numpy_2 = pytest.mark.skipif(not hook.numpy_at_least(2), reason="Chainer needs this patch on NumPy 2 only")
 
 PRELUDE = "import numpy, chainer, chainer.functions as F\n"
+# A constant, the new shape, is in what is exported.
+ONNX = (
+    "import sys, onnx_chainer\n"
+    "made = onnx_chainer.export(chainer.Sequential(F.flatten), numpy.zeros((2, 3), 'f'))\n"
+    "assert [node.op_type for node in made.graph.node] == ['Constant', 'Reshape'], made\n"
+)
 
 
 class Case(NamedTuple):
@@ -141,6 +147,26 @@ CASES = {
         "assert chainercv.__version__ == '0.13.1' and 'pkg_resources' not in sys.modules\n",
         r"No module named 'pkg_resources'",
     ),
+    "caffe-format": Case(
+        PRELUDE + "import os\n"
+        "from chainer.exporters import caffe\n"
+        "from chainer.links.caffe import CaffeFunction\n"
+        "class Net(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        with self.init_scope():\n"
+        "            self.conv, self.out = chainer.links.Convolution2D(3, 4, 3), chainer.links.Linear(144, 5)\n"
+        "    def forward(self, x):\n"
+        "        return self.out(F.relu(self.conv(x)))\n"
+        "net, x = Net(), chainer.Variable(numpy.random.rand(1, 3, 8, 8).astype('f'))\n"
+        "with chainer.using_config('train', False):\n"
+        "    os.makedirs('caffe', exist_ok=True)\n"
+        "    caffe.export(net, [x], 'caffe')\n"
+        "    read = CaffeFunction('caffe/chainer_model.caffemodel')\n"
+        "    y, = read(inputs={'data': x.array}, outputs=[read.layers[-1][0]])\n"
+        "    numpy.testing.assert_allclose(y.array, net(x).array, rtol=1e-5)\n",
+        r"TypeError: Descriptors cannot be created directly",
+    ),
     "serial-iterator-position": Case(
         PRELUDE + "it = chainer.iterators.SerialIterator(numpy.arange(4), 3, repeat=False, shuffle=False)\n"
         "first = [list(batch) for batch in it]\n"
@@ -169,10 +195,18 @@ CASES = {
         "assert y.dtype == 'e' and y.tolist() == [[1, 2], [6, 8]], y\n",
         r"ValueError: scipy\.sparse does not support dtype float16",
     ),
+    "onnx-mapping": Case(
+        PRELUDE + ONNX + "assert 'onnx.mapping' not in sys.modules and not hasattr(sys.modules['onnx'], 'mapping')\n",
+        r"No module named 'onnx.mapping'|ONNX is not installed",
+    ),
+    "onnx-mapping-fields": Case(PRELUDE + ONNX, r"module 'onnx' has no attribute 'mapping'"),
 }
 # Seen where CuPy is installed, with or without a GPU: the patch, and the warning without it.
 NEED_CUPY = {"optional-library-warnings": "could not be loaded", "cudnn-warning": "cuDNN is not enabled"}
 
+
+# Of packages that may be missing, or too old to need it.
+OF_OTHERS = {"sparse-matmul-float16", "onnx-mapping", "onnx-mapping-fields"}
 
 # In chainer's modules after they were imported: these can be left out all at once.
 AFTER = {p.name for p in (*functions.PATCHES, *iterators.PATCHES, *serializers.PATCHES, *datasets.PATCHES)}
@@ -252,7 +286,7 @@ def test_without_the_patch_the_import_fails(name: str, tmp_path: Path) -> None:
 
 
 def test_with_all_patches_everything_works(tmp_path: Path) -> None:
-    codes = [case.code for name, case in CASES.items() if name != "sparse-matmul-float16" or needed(name)]
+    codes = [case.code for name, case in CASES.items() if name not in OF_OTHERS or needed(name)]
     done = run("\n".join(codes), tmp_path)
     assert done.returncode == 0, done.stderr
 

@@ -197,3 +197,83 @@ def test_rows_and_tables_are_mirrored_as_they_are_recorded_here() -> None:
         ("t/a", 6, 1),
         ("t/b", 7, 0),
     ]
+
+
+# MLflow and tensorboardX as far as they matter here: what they were given, and where MLflow would track.
+MLFLOW = """
+import os
+calls = []
+def log_metric(key, value, step=None, **named): calls.append((key, value, step))
+def log_metrics(metrics, step=None, **named): calls.append((metrics, step))
+def log_param(key, value): calls.append((key, value))
+def log_params(params): calls.append(params)
+"""
+TENSORBOARDX = """
+class SummaryWriter:
+    def __init__(self, logdir=None): self.calls = 0
+    def add_scalar(self, tag, scalar_value, global_step=None, walltime=None): self.calls += 1
+    def add_scalars(self, main_tag, tag_scalar_dict, global_step=None, walltime=None): self.calls += 1
+"""
+
+
+@pytest.fixture
+def loggers(tmp_path: Path) -> Path:
+    """The two libraries beside the script."""
+    for name, text in {
+        "mlflow/__init__.py": "from mlflow.tracking.fluent import *\nfrom mlflow.tracking.fluent import calls",
+        "mlflow/tracking/__init__.py": "",
+        "mlflow/tracking/fluent.py": MLFLOW,
+        "tensorboardX/__init__.py": "from .writer import SummaryWriter",
+        "tensorboardX/writer.py": TENSORBOARDX,
+    }.items():
+        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "work" / name).write_text(text)
+    return tmp_path / "work"
+
+
+def test_what_is_logged_with_mlflow_is_recorded(launch: Launch, loggers: Path) -> None:
+    metrics = launch("""
+        import os
+        assert "MLFLOW_TRACKING_URI" not in os.environ
+        import mlflow
+        assert os.environ["MLFLOW_TRACKING_URI"].endswith("/work/outputs/mlruns")
+        mlflow.log_metric("Loss", 0.5, step=1)
+        mlflow.log_metric(key="Loss", value=0.25, step=2)
+        mlflow.log_metrics({"Accuracy": 0.5, "F1": 1}, 2)
+        mlflow.log_metrics(metrics={"F1": 0.75}, step=3)
+        mlflow.log_param("lr", 0.1)
+        mlflow.log_params({"units": 50, "act": "relu", "layers": [1, 2]})
+        assert len(mlflow.calls) == 6
+    """)
+    assert [(metric.name, metric.value, metric.step) for metric in metrics] == [
+        *[("Loss", 0.5, 1), ("Loss", 0.25, 2), ("Accuracy", 0.5, 2), ("F1", 1, 2), ("F1", 0.75, 3)],
+        *[("lr", 0.1, None), ("units", 50, None)],
+    ]
+
+
+def test_mlflow_tracks_where_it_was_told(launch: Launch, loggers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    launch("""
+        import os, mlflow
+        assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+        assert "MLFLOW_ALLOW_FILE_STORE" not in os.environ
+    """)
+
+
+def test_scalars_for_tensorboard_are_recorded_at_a_bounded_rate(launch: Launch, loggers: Path) -> None:
+    metrics = launch("""
+        import numpy as np
+        from tensorboardX import SummaryWriter
+        writer = SummaryWriter("tb")
+        for step in range(3001):
+            writer.add_scalar("train/loss", np.float32(step), step)
+        writer.add_scalars("both", {"a": 1, "b": 2.5}, global_step=7)
+        writer.add_scalar("text", "no number")
+        writer.add_scalar(tag="named", scalar_value=4.5)
+        assert writer.calls == 3004
+    """)
+    losses = [metric for metric in metrics if metric.name == "train/loss"]
+    assert len(losses) == 1000 + 500 + 250 + 1
+    assert (losses[-1].value, losses[-1].step) == (3000, 3000)
+    rest = [(metric.name, metric.value, metric.step) for metric in metrics if metric.name != "train/loss"]
+    assert rest == [("both/a", 1, 7), ("both/b", 2.5, 7), ("named", 4.5, None)]

@@ -207,6 +207,42 @@ def test_on_azure_the_sdk_is_left_alone(launch: Launch) -> None:
     assert done.stdout == "azureml.core.run\n"
 
 
+AZURE = {"TRAINER_RUN_DIR": "", "AZUREML_RUN_ID": "chainer-mnist_1_abc"}
+
+
+def test_on_azure_what_a_cancelled_job_wrote_is_among_its_outputs(launch: Launch, tmp_path: Path) -> None:
+    done = launch(
+        """
+        import multiprocessing, os, signal, time
+        open("half", "w").write("x")
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        worker.start()
+        worker.terminate()
+        worker.join()
+        print(worker.exitcode, os.path.exists("outputs/half"), flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+        """,
+        check=False,
+        **AZURE,
+    )
+    assert (done.returncode, done.stdout) == (-15, "-15 False\n")
+    assert (tmp_path / "work" / "outputs" / "half").read_text() == "x"
+
+
+def test_on_azure_a_scripts_own_handler_is_its_own(launch: Launch, tmp_path: Path) -> None:
+    done = launch(
+        """
+        import os, signal, sys
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        os.kill(os.getpid(), signal.SIGTERM)
+        """,
+        check=False,
+        **AZURE,
+    )
+    assert done.returncode == 7
+
+
 def test_the_environment_is_recorded(launch: Launch, tmp_path: Path) -> None:
     launch("""
         import json, os

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.browser import CHROMIUM, Browser
+from tests.browser import CHROMIUM, Browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
@@ -34,27 +34,27 @@ def bars(browser: Browser) -> list[float]:
 def test_a_digit_is_drawn_and_scored(serve: Any, browser: Browser) -> None:
     served = serve("digits")
     browser.open(served.url)
-    browser.wait("!document.querySelector('#ask').hidden")
+    browser.until("!document.querySelector('#ask').hidden")
     assert browser.value("document.querySelector('#problem').textContent") == "The server asks for a key."
     browser.click("#key")
     browser.type("wrong")
     browser.click("#ask button")
-    browser.wait("document.querySelector('#problem').textContent.includes('does not take this key')")
+    browser.until("document.querySelector('#problem').textContent.includes('does not take this key')")
     browser.value("document.querySelector('#key').value = ''")
     browser.click("#key")
     browser.type(served.key)
     browser.click("#ask button")
-    browser.wait("document.querySelector('#ask').hidden")
+    browser.until("document.querySelector('#ask').hidden")
     draw(browser, (0.3, 0.2), (0.5, 0.2), (0.7, 0.2), (0.6, 0.5), (0.45, 0.85))
-    browser.wait("document.querySelector('#answer').textContent")
-    browser.wait("document.querySelector('#model').textContent === 'Scored by digits:1.'")
+    browser.until("document.querySelector('#answer').textContent")
+    browser.until("document.querySelector('#model').textContent === 'Scored by digits:1.'")
     found = bars(browser)
     assert len(found) == 10
     assert sum(found) == pytest.approx(100, abs=0.1)
     assert browser.value("document.querySelector('li.best span').textContent") == str(found.index(max(found)))
     assert browser.value("document.querySelector('#problem').textContent") == ""
     browser.click("#clear")
-    browser.wait("document.querySelector('#answer').textContent === ''")
+    browser.until("document.querySelector('#answer').textContent === ''")
     assert sum(bars(browser)) == 0
     served.wait_for("POST /score 200")
     unexpected = [line for line in browser.console if "401" not in line]
@@ -65,7 +65,7 @@ def test_the_key_in_the_fragment_is_used_and_hidden(serve: Any, browser: Browser
     served = serve("digits")
     browser.open(f"{served.url}/#key={served.key}")
     draw(browser, (0.5, 0.2), (0.5, 0.8))
-    browser.wait("document.querySelector('#answer').textContent")
+    browser.until("document.querySelector('#answer').textContent")
     assert browser.value("location.href") == f"{served.url}/"
     assert browser.value("document.querySelector('#ask').hidden")
     assert browser.console == []

@@ -71,7 +71,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
 CASES = [
     *[("mlp_trainer.py", "MomentumSGD", name) for name in ["1", *MEANS]],
     *[("mlp_trainer.py", name, "1") for name in ("SGD", "Adam", "AdaGrad", "RMSprop")],
-    *[("cnn_loop.py", "MomentumSGD", name) for name in ("1", "convolutions", "functions")],
+    *[("cnn_loop.py", "MomentumSGD", name) for name in ("1", "convolutions", "functions", "pooling")],
     ("cnn_loop.py", "Adam", "1"),
 ]
 
@@ -89,9 +89,15 @@ def test_results_are_equal(plain: Any, tmp_path: Path, script: Any, optimizer: A
 
 # What a script can see of each means.
 SIGNS = {
+    "activations": "made_in('activation', chainer.functions.activation.relu.ReLUGrad2.forward_cpu)",
     "batches": "made_by('fast.batches', chainer.iterators.SerialIterator.next, chainer.dataset.convert._concat_arrays)",
     "convolutions": "made_by('fast.convolution', chainer.functions.connection.convolution_2d.conv.im2col_cpu)",
     "functions": "made_in('applying', chainer.FunctionNode.apply)",
+    "normalization": (
+        "made_in('normalization', chainer.functions.normalization.batch_normalization"
+        ".GeneralBatchNormalizationImpl.backward)"
+    ),
+    "pooling": "made_in('pooling', chainer.functions.pooling.max_pooling_nd.MaxPoolingNDGrad.forward_cpu)",
     "imports": "'scipy' not in sys.modules and 'PIL' not in sys.modules",
 }
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import Browser
 from tests.cli.conftest import Project
-from tests.view.conftest import Browser
 
 ROWS = "[...document.querySelectorAll('#table tbody tr')].map(row => row.innerText)"
 HEADS = "[...document.querySelectorAll('#table th button')].map(button => button.textContent)"
@@ -27,7 +27,7 @@ def test_the_address_loses_its_token_and_nothing_goes_wrong(browser: Browser) ->
     browser.until("document.querySelectorAll('canvas').length >= 2")
     assert "token" not in browser.value("location.href")
     assert browser.value("document.cookie") == ""
-    assert browser.problems == []
+    assert browser.console == []
     assert browser.value("document.title") == "trainer: runs", "what scripts print and raise is text"
 
 
@@ -56,7 +56,7 @@ def test_filtering(browser: Browser, text: str, count: int) -> None:
 
 def test_choosing_curves(browser: Browser) -> None:
     browser.until("document.querySelectorAll('.u-legend .u-series').length === 8")
-    captions = "[...document.querySelectorAll('figcaption')].map(caption => caption.textContent.trim())"
+    captions = "[...document.querySelectorAll('#charts figcaption')].map(caption => caption.textContent.trim())"
     assert browser.value(captions) == ["Accuracy", "Loss"]
     click(browser, "#table tbody input")
     browser.until("document.querySelectorAll('.u-legend .u-series').length === 6")
@@ -78,7 +78,7 @@ def test_a_runs_page(browser: Browser) -> None:
     assert "script.py --lr 0.25" in browser.value("document.getElementById('facts').textContent")
     assert browser.until("document.querySelector('#pictures img')?.naturalWidth") == 9
     assert browser.value("[...document.querySelectorAll('#files a')].map(a => a.textContent)")[-1] == "plots/a b.svg"
-    assert browser.problems == []
+    assert browser.console == []
 
 
 def test_by_keyboard(browser: Browser) -> None:

@@ -66,6 +66,13 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("evaluate", "evaluate", "Measure a model: accuracy, loss, confusion matrix."),
         Command("predict", "evaluate", "Classify images with a model."),
         Command("serve", "serve", "Answer HTTP requests with a model."),
+        Command("export", "export", "Write a model as ONNX or safetensors, compared with the original."),
+    ),
+    "Services": (
+        Command("deploy", "deploy", "Deploy a registered model as a service that answers HTTP."),
+        Command("services", "deploy", "List the deployed services; show one, its keys or its log."),
+        Command("score", "score", "Ask a service what it takes pictures or numbers for."),
+        Command("undeploy", "deploy", "End a service and remove it."),
     ),
     "This machine": (
         Command("doctor", "doctor", "Check what works on this machine, and show the fix for what does not."),

@@ -53,6 +53,13 @@ def model_files(prefix: str = "", **_: Any) -> list[str]:
     return [*model_references(prefix), *FilesCompleter(("npz",))(prefix)]
 
 
+def service_names(**_: Any) -> list[str]:
+    """Return the names of the services that were deployed from here."""
+    return sorted(
+        {path.name.partition(".")[0] for top in _directories(find_home().services) for path in _directories(top)}
+    )
+
+
 def known_datasets(**_: Any) -> list[str]:
     """Return the names of the data sets in the catalogue."""
     from trainer.data.catalogue import CATALOGUE

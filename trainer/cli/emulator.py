@@ -8,6 +8,7 @@ from trainer.cli.parsing import Parser
 from trainer.errors import MissingExtraError, RefusedError, UsageError
 from trainer.home import find_home
 from trainer.runtime.compat import SITE
+from trainer.serving.settings import SCORING_SERVER
 
 
 def add_emulator(parser: Parser) -> None:
@@ -38,7 +39,7 @@ def emulator_command(*, port: int, state: Path | None, print_env: bool, offer_re
     """Serve until Ctrl-C, or print the variables of one that serves.
 
     Its jobs get the layer that makes Chainer run with today's NumPy, as the image for Azure ML has it: a plain script
-    that the SDK sends would stop at ``import chainer``.
+    that the SDK sends would stop at ``import chainer``. Score scripts are served as `trainer serve` does.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535 (got {port}).", "Leave it out for a free one.")
@@ -47,7 +48,7 @@ def emulator_command(*, port: int, state: Path | None, print_env: bool, offer_re
     except ImportError as error:
         raise MissingExtraError(f"The emulator ({error.name})", "emulator") from error
     try:
-        settings = Settings(job_site=SITE)
+        settings = Settings(job_site=SITE, scoring_server=SCORING_SERVER)
         if offer_retired_sizes:
             settings = settings.model_copy(update={"offer_retired_sizes": True})
         serve((state or find_home().path / "emulator").resolve(), port, print_env, settings=settings)

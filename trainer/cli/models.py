@@ -105,7 +105,8 @@ def register_command(*, reference: str, model_name: str | None, as_json: bool) -
         _say_registered(model, run_id, as_json=as_json)
         return
     run.info()
-    name = config["model_name"] or run.job.model_name or JobRequest().named(Path(run.job.script)).model_name
+    unnamed = JobRequest(dataset=run.job.data.source if run.job.data else "auto")
+    name = config["model_name"] or run.job.model_name or unnamed.named(Path(run.job.script)).model_name
     _say_registered(register(run.folder, run.backend, str(name)), run.run_id, as_json=as_json)
 
 

@@ -58,6 +58,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="help", help="Show this help.")
         self._passes_on = False
         self._registry_only: bool | None = None
+        self._services = False
         self._added: set[str] = set()
         self._words: Sequence[str] = ()
 
@@ -66,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         self._passes_on = True
         self.epilog = "-- SCRIPT ARGS: everything after two dashes is passed to the script unchanged."
 
-    def take_backend_options(self, *, registry: bool) -> None:
+    def take_backend_options(self, *, registry: bool, services: bool = False) -> None:
         """Take the options that backends declare.
 
         They become arguments when a word asks for one (or for help): most command lines name none, and importing every
@@ -74,8 +75,10 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             registry: Only those that a model registry needs.
+            services: Those about deployed services as well.
         """
         self._registry_only = registry
+        self._services = services
 
     def add_backend_options(self, names: Iterable[str]) -> None:
         """Add the options of some backends, each in a group of its own. Their values stay text.
@@ -89,7 +92,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             self._added.add(name)
             try:
-                options = [o for o in backend_options(name) if o.for_registry or not self._registry_only]
+                options = [option for option in backend_options(name) if self._takes(option)]
             except TrainerError:
                 continue  # a broken backend is reported when it is used
             again = [option.flag for option in options if option.flag in self._option_string_actions]
@@ -100,6 +103,9 @@ class Parser(argparse.ArgumentParser):
                 )
                 for option in new:
                     _add_option(group, option)
+
+    def _takes(self, option: Option) -> bool:
+        return self._services if option.for_services else option.for_registry or not self._registry_only
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that every error is shown in one place."""
@@ -200,7 +206,9 @@ def add_reference(parser: Group, doing: str) -> None:
     complete_with(parser.add_argument("reference", metavar="RUN", help=what), run_ids)
 
 
-def add_backend(parser: Parser, what: str, default: str = DEFAULT_BACKEND, *, registry: bool = False) -> None:
+def add_backend(
+    parser: Parser, what: str, default: str = DEFAULT_BACKEND, *, registry: bool = False, services: bool = False
+) -> None:
     """Add ``--backend``, and the options that backends declare.
 
     Args:
@@ -208,10 +216,11 @@ def add_backend(parser: Parser, what: str, default: str = DEFAULT_BACKEND, *, re
         what: What the backend is for.
         default: How help names the default.
         registry: Only the options that a model registry needs.
+        services: Those about deployed services as well.
     """
     action = parser.add_argument("--backend", metavar="NAME", help=f"{what} (default: {default}).")
     complete_with(action, backends)
-    parser.take_backend_options(registry=registry)
+    parser.take_backend_options(registry=registry, services=services)
 
 
 def add_training(parser: Group) -> None:

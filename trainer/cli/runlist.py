@@ -156,9 +156,10 @@ def _print(columns: Sequence[Column], rows: Sequence[RunRow], *, chosen: bool) -
     heads = [_heading(column.name) for column in columns]
     right = [head for head, column in zip(heads, columns, strict=True) if column.is_number and column.name != "created"]
     drop = [_heading(name) for name in _LAST_IN_LINE] if not chosen else []
-    left_out = table(
-        heads, ([_cell(column, column.value(row)) for column in columns] for row in rows), right=right, drop=drop
+    cells = (
+        [write(column.value(row)) for row in rows] for column, write in ((each, _writer(each)) for each in columns)
     )
+    left_out = table(heads, zip(*cells, strict=True), right=right, drop=drop)
     if left_out:
         note(f"No room for {', '.join(left_out).lower()}: choose with --columns, or trainer view")
 
@@ -174,15 +175,14 @@ def _heading(name: str) -> str:
     return _HEADINGS.get(name, f"BEST {name[5:]}".upper() if name.startswith("best:") else name.upper())
 
 
-def _cell(column: Column, value: Value) -> str:
-    if value is None:
-        return ""
-    if column.name in ("created", "started", "ended") and isinstance(value, float):
-        return moment(value)
-    if column.name == "took" and isinstance(value, float | int):
-        return duration(value)
-    if isinstance(value, str):
-        return value
+def _writer(column: Column) -> Callable[[Value], str]:
+    """Return what writes the values of a column."""
+    times: dict[str, Callable[[float], str]] = dict.fromkeys(("created", "started", "ended"), moment)
+    write = {**times, "took": duration}.get(column.name, _measured)
+    return lambda value: "" if value is None else value if isinstance(value, str) else write(value)
+
+
+def _measured(value: float) -> str:
     return f"{value:g}" if value > 1 and float(value).is_integer() else number(value)
 
 

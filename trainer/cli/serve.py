@@ -12,8 +12,9 @@ from trainer.cli.completers import model_files
 from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_backend, complete_with
 from trainer.console.output import inline, note, size
-from trainer.errors import MissingExtraError, UsageError
-from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, input_shape
+from trainer.errors import UsageError
+from trainer.modeluse.building import input_shape
+from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, check_installed
 
 _KEY_FILE = "serving/key"
 
@@ -31,6 +32,8 @@ def add_serve(parser: Parser) -> None:
     parser.add_argument(
         "--input-shape", metavar="N,N,...", type=_shape, default=(), help="Shape of one input of that network."
     )
+    own = "The function that makes its network, as for trainer run (default: as recorded with the model)."
+    parser.add_argument("--network", metavar="FILE.py:NAME", help=own)
     parser.add_argument(
         "--port", metavar="N", type=int, default=MODEL_PORT, help=f"Listen on this port (default: {MODEL_PORT})."
     )
@@ -57,6 +60,7 @@ def serve_command(
     script: Path | None,
     model_file: str | None,
     input_shape: tuple[int, ...],
+    network: str | None,
     port: int,
     host: str,
     workers: int,
@@ -78,13 +82,14 @@ def serve_command(
             script=script,
             model_file=model_file,
             input_shape=input_shape,
+            network=network,
             key_file=key_file,
             body_max=max_body << 20,
             log_requests=not no_log,
             name=model,
         )
     )
-    _need_server()
+    check_installed("trainer serve")
     from trainer.serving.keys import ensure_keys
     from trainer.serving.running import serve
 
@@ -105,7 +110,7 @@ def _announce(settings: ServeSettings) -> Any:  # noqa: ANN401  # a function of 
             header = f'-H "Authorization: Bearer $(head -1 {key})" '
             note(f"  key    {key}, which only you can read")
         if settings.script is None:
-            note(f"  try    curl {header}--data-binary @digit.png {url}/score")
+            note(f"  try    curl {header}--data-binary @picture.png {url}/score")
             note(f"  page   {url}/{_fragment(settings)}")
         else:
             note(f"  try    curl {header}-H 'Content-Type: application/json' -d '{{}}' {url}/score")
@@ -125,14 +130,6 @@ def _fragment(settings: ServeSettings) -> str:
 
 def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _need_server() -> None:
-    from importlib.util import find_spec
-
-    for name in ("uvicorn", "httptools"):
-        if find_spec(name) is None:
-            raise MissingExtraError(f"trainer serve ({name})", "serve")
 
 
 def _shape(text: str) -> tuple[int, ...]:

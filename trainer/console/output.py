@@ -51,7 +51,8 @@ def clean(text: str, *, colours: bool = False) -> str:
 
 def inline(text: str) -> str:
     """Return a name or value from elsewhere as it can stand within a line: no colours, tabs and line ends visible."""
-    return _BREAK.sub(_visible, _CONTROL.sub(_visible, text))
+    # What str.isprintable() takes has none of these, and lists of thousands of runs have nearly nothing else.
+    return text if text.isprintable() else _BREAK.sub(_visible, _CONTROL.sub(_visible, text))
 
 
 def print_log(line: str, stream: TextIO) -> None:
@@ -176,8 +177,9 @@ def table(
     Returns:
         The names of the columns that were left out.
     """
-    cells = [list(head), *([inline(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    # By columns: there may be thousands of rows.
+    cells = [[name, *map(inline, column)] for name, column in zip(head, _columns_of(rows, len(head)), strict=True)]
+    widths = [max(map(len, column)) for column in cells]
     room = width(sys.stdout)
     shown, left_out = list(range(len(head))), []
     for name in drop:
@@ -191,19 +193,21 @@ def table(
         if widest is None or widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1
-    lines = []
-    for row in cells:
-        fitted = (_fitted(row[column], widths[column], flush_right=head[column] in right) for column in shown)
-        lines.append("  ".join(fitted).rstrip())
+    fitted = (_fitted(cells[column], widths[column], flush_right=head[column] in right) for column in shown)
+    lines = ["  ".join(row).rstrip() for row in zip(*fitted, strict=True)]
     # Once: thousands of lines take longer to print than to make.
     say("\n".join([paint(lines[0], BOLD), *lines[1:]]))
     return left_out
 
 
-def _fitted(cell: str, columns: int, *, flush_right: bool) -> str:
-    if len(cell) > columns:
-        cell = cell[: columns - 1] + "…"
-    return cell.rjust(columns) if flush_right else cell.ljust(columns)
+def _columns_of(rows: Iterable[Sequence[str]], count: int) -> Iterable[Sequence[str]]:
+    found = list(zip(*rows, strict=True))
+    return found or [()] * count
+
+
+def _fitted(cells: Sequence[str], columns: int, *, flush_right: bool) -> list[str]:
+    cut = (cell if len(cell) <= columns else cell[: columns - 1] + "…" for cell in cells)
+    return [cell.rjust(columns) for cell in cut] if flush_right else [cell.ljust(columns) for cell in cut]
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

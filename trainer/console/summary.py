@@ -32,7 +32,7 @@ from trainer.errors import TrainerError
 from trainer.host import elsewhere
 from trainer.job import DEFAULT_SCRIPT
 from trainer.records import RunStatus
-from trainer.runtime.layout import MODEL_FILE
+from trainer.runtime.layout import MODEL_FILE, WORK_DIR
 
 if TYPE_CHECKING:
     from trainer.handle import Run
@@ -46,6 +46,7 @@ _EXAMPLES = {"table": "ROWS.csv"}
 # Of no use once the process has ended.
 _OF_THE_PROCESS = ("pid", "supervisor_pid")
 # Logged, as the tutorial does, but already on the command line.
+_MOST_FOLDERS = 3
 _GIVEN = ("Batch size", "Epochs")
 
 
@@ -110,10 +111,10 @@ def curves_width() -> int:
 def kept_path(line: str, run: Run) -> str:
     """Return a line of a log in which files of the job's working directory are named where they stay.
 
-    A traceback names the script in ``work/``, which is removed when the run has ended; the same files lie in the
-    snapshot.
+    A traceback names the script in the working directory, which is removed when the run has ended; the same files lie
+    in the snapshot.
     """
-    return line.replace(f"{run.folder.path}/work/", f"{run.folder.snapshot}/")
+    return line.replace(f"{run.folder.path}/{WORK_DIR}/", f"{run.folder.snapshot}/")
 
 
 def relative(path: Path) -> str:
@@ -164,7 +165,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
             yield "Warning", text
     outputs = run.files()
     if outputs:
-        some = ", ".join(map(inline, outputs)) if detailed else f"{len(outputs)} file{'s' * (len(outputs) != 1)}"
+        some = ", ".join(map(inline, outputs)) if detailed else _at_the_top(outputs)
         yield "Outputs", f"{relative(run.folder.outputs)}/  ({some})"
     deleted = detailed and _model_is_deleted(run, info)
     if info.model:
@@ -182,6 +183,14 @@ def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tup
     if rest:
         given = [f"{inline(name)} {_short(rest.pop(name))}" for name in _GIVEN if name in rest]
         yield "Metrics", "  ".join([*said(rest), *given])
+
+
+def _at_the_top(outputs: list[str]) -> str:
+    """How many files there are, and the folders among them: those that the script made, or wrote elsewhere."""
+    count = f"{len(outputs)} file{'s' * (len(outputs) != 1)}"
+    folders = list(dict.fromkeys(f"{name.partition('/')[0]}/" for name in outputs if "/" in name))
+    some = ", ".join(map(inline, folders[:_MOST_FOLDERS])) + (", ..." if len(folders) > _MOST_FOLDERS else "")
+    return f"{count}, {some}" if folders else count
 
 
 def _model_is_deleted(run: Run, info: RunInfo) -> bool:

@@ -60,7 +60,7 @@ def open_model(reference: str, store: Callable[[], ArtifactStore], network: str 
         fetched = fetch(store(), reference, Path(scratch))
         arrays = read_npz(fetched.path)
     label = fetched.model.reference
-    return _loaded(label, arrays, fetched.model, network)
+    return model_of_arrays(label, arrays, fetched.model, network)
 
 
 def load_file(path: Path, network: str | None = None) -> LoadedModel:
@@ -68,12 +68,23 @@ def load_file(path: Path, network: str | None = None) -> LoadedModel:
     if path.is_dir():
         path = path / MODEL_FILE
     arrays = read_npz(path)
-    return _loaded(str(path), arrays, read_record(path), network)
+    return model_of_arrays(str(path), arrays, read_record(path), network)
 
 
-def _loaded(
+def model_of_arrays(
     label: str, arrays: Mapping[str, NDArray[Any]], version: ModelVersion | None, network: str | None
 ) -> LoadedModel:
+    """Make what can be used of the arrays of a model's file.
+
+    Args:
+        label: What to call it in messages.
+        arrays: Of the file.
+        version: What is recorded of it.
+        network: As :func:`open_model` takes it.
+
+    Raises:
+        TrainerError: As :func:`open_model`.
+    """
     recorded = version.network if version else None
     if network is None and recorded is None:
         return LoadedModel(label, Network.from_arrays(arrays, label), version)

@@ -4,10 +4,11 @@
 
     python -m trainer.runtime.launch SCRIPT [ARGS...]
     python -m trainer.runtime.launch -m MODULE [ARGS...]
-    python DIR/trainer/runtime/launch.py SCRIPT [ARGS...]
+    python DIR/trainer/runtime/launch.py [--collect=SETTING] SCRIPT [ARGS...]
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
-being the folder in the snapshot that holds this package (``trainer.runtime.layout``). The script
+being the folder in the snapshot that holds this package (``trainer.runtime.layout``), and the setting what
+``trainer.runtime.collecting`` is told. The script
 sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
 ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.
@@ -36,6 +37,8 @@ from types import ModuleType, TracebackType
 
 USAGE = "usage: python -m trainer.runtime.launch SCRIPT [ARGS...] | -m MODULE [ARGS...]"
 
+COLLECT = "--collect="
+
 _THIS_FILE = Path(__file__).absolute()
 _RUNTIME_DIR = _THIS_FILE.parent
 _ROOT = str(_RUNTIME_DIR.parent.parent)
@@ -50,6 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     if args and args[0] in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
         sys.exit(0)
+    collect = None
+    if args and args[0].startswith(COLLECT):
+        collect, args = args[0].removeprefix(COLLECT), args[1:]
     as_module = args[:1] == ["-m"]
     if len(args) < 1 + as_module:
         _stop(2, USAGE)
@@ -67,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
     sys.argv[:] = [target, *joined(arguments)]
     try:
-        _install_layers(folder)
+        _install_layers(folder, collect)
         if as_module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
@@ -123,7 +129,7 @@ def give_way() -> None:
         del sys.modules["trainer"]
 
 
-def _install_layers(folder: Path) -> None:
+def _install_layers(folder: Path, collect: str | None) -> None:
     from trainer.runtime import compat, fast, recording, reporting
     from trainer.runtime.compat import removed_names
 
@@ -131,7 +137,7 @@ def _install_layers(folder: Path) -> None:
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))
-    reporting.install()
+    reporting.install(collect)
     recording.install()
 
 

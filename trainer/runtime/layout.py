@@ -40,6 +40,8 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 METRICS_FILE = "metrics.jsonl"
 PROGRESS_FILE = "progress.json"
 LABELS_FILE = "labels.json"
+WORK_DIR = "work"
+"""The job's working directory on this machine, while the job runs. Files that came with the snapshot lie there too."""
 
 # Folders and files of the job's working directory.
 OUTPUTS_DIR = "outputs"
@@ -48,8 +50,17 @@ CHECKPOINT_FILE = "checkpoint.npz"
 ENVIRONMENT_FILE = "environment.json"
 RENAMED_OUTPUTS = "renamed_outputs"
 """The key in the environment file with the outputs that a node had to rename: old name, new name, reason."""
+NOT_KEPT = "not_kept"
+"""The key there with what a node did not keep of the files beside the outputs, a list of sentences."""
 LOGS_DIR = "logs"
 """What a job on Azure ML writes here is streamed while it runs."""
+
+# How much of what a script writes outside its outputs is kept; see trainer.runtime.collecting.
+COLLECT_FORM = r"(?i)^(off|all|[0-9]{1,6}(\.[0-9]{1,3})? ?[kMGT]?B)$"
+"""What the setting looks like, a regular expression."""
+COLLECT_EXPECTED = "off, all, or a size such as 500MB"
+"""What it looks like, in words."""
+COLLECT_DEFAULT = "2GB"
 
 # Paths inside a snapshot.
 JOB_DIR = "_trainer_job"
@@ -57,6 +68,8 @@ LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"
 DATA_DIR = f"{JOB_DIR}/data"
 RESUME_DIR = f"{JOB_DIR}/resume"
 STUDY_DIR = f"{JOB_DIR}/study"
+SCORE_SCRIPT_FILE = "score_script"
+"""In JOB_DIR, of a service with a score script of the user's: that script's path."""
 OBJECTIVE_FILE = "objective.json"
 """In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
 SERVICE_VALUES = "--trainer-service-values"

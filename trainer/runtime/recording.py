@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from trainer.runtime import reporting, sinks
+from trainer.runtime import loggers, reporting, sinks
 from trainer.runtime.compat import hook
 from trainer.runtime.compat.hook import Patch
 from trainer.runtime.layout import RUN_DIR_VARIABLE
@@ -45,6 +45,7 @@ def install() -> None:
 def prepare() -> None:
     """Patch Chainer. What it measures is recorded once :func:`install` has named the process whose measures count."""
     hook.install(_PATCHES)
+    loggers.install()
 
 
 def _close() -> None:

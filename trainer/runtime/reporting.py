@@ -16,19 +16,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import math
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import azureml_mirror, azureml_stand_in, environment, leftovers, output_names
+from trainer.runtime import azureml_mirror, azureml_stand_in, collecting, environment, output_names
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import (
     AZURE_RUN_ID_VARIABLE,
     LOGS_DIR,
     NO_TELEMETRY_VARIABLE,
+    NOT_KEPT,
     OUTPUTS_DIR,
     RUN_DIR_VARIABLE,
     STREAMED_DIR_VARIABLE,
@@ -178,11 +181,15 @@ def record(**facts: object) -> None:
     environment.add(facts)
 
 
-def install() -> None:
+def install(collect: str | None = None) -> None:
     """Arrange reporting for a script that is about to run. The launcher calls it; twice does no harm.
 
     Where this is no Azure ML run, ``azureml.core.Run`` becomes one that reports into the run's folder, whether
-    or not the SDK is installed. ``outputs/environment.json`` is written now and at exit.
+    or not the SDK is installed. ``outputs/environment.json`` is written now and at exit. On Azure ML, what the script
+    has written outside ``outputs`` is brought there when it ends; here the run's supervisor does that.
+
+    Args:
+        collect: How much is brought there; see :func:`trainer.runtime.collecting.limits_of`.
 
     Raises:
         RuntimeFault: ``outputs`` can't be written.
@@ -199,10 +206,11 @@ def install() -> None:
     azureml_stand_in.install_open_datasets()
     if _is_main():
         environment.begin(Path.cwd() / OUTPUTS_DIR)
-        atexit.register(_end)
+        before = collecting.state_of(Path.cwd()) if on_azure() else None
+        end = functools.partial(_end, Path.cwd(), before, collect)
+        atexit.register(end)
         if on_azure():
-            # On this machine the supervisor looks, and sees what a killed script leaves, too.
-            atexit.register(_tell_what_is_lost, Path.cwd(), leftovers.state_of(Path.cwd()))
+            _end_at_sigterm(end)
 
 
 def _is_main() -> bool:
@@ -217,25 +225,58 @@ def _is_main() -> bool:
     return True
 
 
-def _end() -> None:
+def _end(directory: Path, before: collecting.State | None, collect: str | None) -> None:
     # A forked child of the script runs this too, with the parent's number in its environment.
-    if os.environ.get(_MAIN, "").partition(":")[0] == str(os.getpid()):
-        try:
-            environment.write()
-            if on_azure():
-                output_names.rename_unsendable(Path.cwd() / OUTPUTS_DIR)
-        except RuntimeFault as fault:
-            sys.stderr.write(f"warning: {fault.message}\n")
-
-
-def _tell_what_is_lost(directory: Path, before: leftovers.State) -> None:
-    # atexit runs the last registered first: this before the environment is written.
     if os.environ.get(_MAIN, "").partition(":")[0] != str(os.getpid()):
         return
-    lost = leftovers.sentence(before, leftovers.state_of(directory))
-    if lost:
-        environment.add({leftovers.FACT: lost})
-        sys.stderr.write(f"warning: {lost}\n")
+    outputs = directory / OUTPUTS_DIR
+    try:
+        if before is not None:
+            lost = collecting.collect(directory, outputs, before, collect)
+            if lost:
+                environment.add({NOT_KEPT: lost})
+                sys.stderr.write("".join(f"warning: {sentence}\n" for sentence in lost))
+        environment.write()
+        if on_azure():
+            output_names.rename_unsendable(outputs)
+    except (RuntimeFault, OSError) as fault:
+        sys.stderr.write(f"warning: {fault.message if isinstance(fault, RuntimeFault) else fault}\n")
+
+
+def _end_at_sigterm(end: Callable[[], None]) -> None:
+    """Call ``end`` also where the job is cancelled, unless the script has a handler of its own.
+
+    The process then ends by the signal, as it would have without this.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+
+    def handle(number: int, frame: object) -> None:  # noqa: ARG001  # a handler's arguments
+        signal.signal(number, signal.SIG_DFL)
+        try:
+            end()
+        finally:
+            os.kill(os.getpid(), number)
+
+    # A forked child is to end at once, also by a signal that comes before it could take the handler away.
+    masks: list[set[signal.Signals] | set[int]] = []
+
+    def before() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def in_child() -> None:
+        if signal.getsignal(signal.SIGTERM) is handle:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        in_parent()
+
+    try:
+        signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # only a main thread can
+        return
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 class _AzureSink:

@@ -16,6 +16,7 @@ paths a framework's routing would only cost time, a quarter of what a request ta
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sys
 import time
@@ -92,6 +93,7 @@ class App:
         self._row = row
         self._scorer: Scorer | None = None
         self._score: Callable[[Request], Awaitable[Answer]] | None = None
+        self._at_once: Callable[[Request], Answer] | None = None
         self._labels: dict[str, str] = {}
         self._log = settings.log_requests
         self.draining = False
@@ -105,6 +107,68 @@ class App:
             labels: Name and version of the model.
         """
         self._scorer, self._labels, self._score = scorer, labels, score
+        self._at_once = None if scorer.in_main_thread else scorer.score
+
+    def takes(self, headers: dict[bytes, bytes]) -> bool:
+        """Return whether a request to ``/score`` with such headers can be given to :meth:`reply`; if so it is counted.
+
+        False is no refusal: the request is then to be given to the application as any other.
+        """
+        if self._at_once is None or not _PLAIN.isdisjoint(headers):
+            return False
+        try:
+            self._check_sender(headers)
+            self._check_key(headers)
+        except Refused:
+            return False
+        self._row.begin()
+        return True
+
+    def reply(self, request: Request | None, begun: float) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Score a request that :meth:`takes` has let in, without waiting for anything.
+
+        Args:
+            request: With its whole body; None where that did not come in time.
+            begun: When the request began, of ``time.perf_counter()``.
+
+        Returns:
+            Status, headers and body of the answer.
+        """
+        out = _request_ids({})
+        status, body, inputs, received = 500, b"", 0, 0
+        try:
+            try:
+                if request is None:
+                    raise _too_late()
+                assert self._at_once is not None
+                received = len(request.body)
+                status, body, inputs = _told(self._at_once(request), out)
+            except (Refused, InputError) as error:
+                status, body = _refusal(error, out)
+            except Exception:  # a bug of ours
+                status, body = _unexpected()
+            self._close(out, body, _JSON)
+        finally:
+            self._count("POST", "/score", status, received, inputs, time.perf_counter() - begun)
+        return status, out, body
+
+    def gone(self, begun: float) -> None:
+        """Count a request that :meth:`takes` has let in, and whose client has gone before its body was whole."""
+        self._count("POST", "/score", 0, 0, 0, time.perf_counter() - begun)
+
+    def _count(self, method: str, path: str, status: int, received: int, inputs: int, seconds: float) -> None:
+        if path == "/score":
+            self._row.end(status, seconds, inputs, received)
+        # Behind a socket somebody asks several times a second until the answer is yes.
+        if self._log and not (path == "/ready" and self._settings.socket is not None):
+            self._write_log(method, path, status, received, inputs, seconds)
+
+    def _close(self, out: list[tuple[bytes, bytes]], body: bytes, kind: bytes) -> None:
+        """Add the headers that every answer has."""
+        if self.draining:
+            out.append((b"connection", b"close"))
+        out.append((b"content-type", kind))
+        out.append((b"content-length", b"%d" % len(body)))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -113,8 +177,7 @@ class App:
         begun = time.perf_counter()
         path, method = scope["path"], scope["method"]
         headers = dict(scope["headers"])
-        counted = path == "/score"
-        if counted:
+        if path == "/score":
             self._row.begin()
         out: list[tuple[bytes, bytes]] = []
         status, body, kind, received, inputs = 500, b"", _JSON, 0, 0
@@ -131,33 +194,22 @@ class App:
                         out.append((b"x-ms-run-function-failed", b"False"))
                         status, kind = 200, _TEXT
                     else:
-                        status, body, inputs = await self._answer(request, out)
+                        assert self._score is not None
+                        status, body, inputs = _told(await self._score(request), out)
                 else:
                     status, body, kind = self._other(path, method, scope, headers, out)
-            except Refused as refused:
-                status, body = refused.status, _message(refused.message)
-                out += refused.headers
-                out.append((b"x-ms-run-function-failed", b"False"))
-                if refused.close:
-                    out.append((b"connection", b"close"))
+            except (Refused, InputError) as error:
+                status, body = _refusal(error, out)
             except ClientGoneError:
                 status = 0
                 return
-            except Exception:  # a bug of ours: told in the log, not to the client
-                traceback.print_exc()
-                status, body = 500, _message("An unexpected internal error occurred. Check the logs for more info.")
-            if self.draining:
-                out.append((b"connection", b"close"))
-            out.append((b"content-type", kind))
-            out.append((b"content-length", b"%d" % len(body)))
+            except Exception:  # a bug of ours
+                status, body = _unexpected()
+            self._close(out, body, kind)
             await send({"type": "http.response.start", "status": status, "headers": out})
             await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
         finally:
-            seconds = time.perf_counter() - begun
-            if counted:
-                self._row.end(status, seconds, inputs, received)
-            if self._log:
-                self._write_log(method, path, status, received, inputs, seconds)
+            self._count(method, path, status, received, inputs, time.perf_counter() - begun)
 
     def _other(
         self, path: str, method: str, scope: Message, headers: dict[bytes, bytes], out: list[tuple[bytes, bytes]]
@@ -202,9 +254,8 @@ class App:
         if self._score is None and method != "OPTIONS":
             raise Refused(503, "The model is still being loaded.", ((b"retry-after", b"1"),))
         body = await self._body(headers, receive) if method == "POST" else b""
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         query = scope["query_string"].decode("latin-1")
-        return Request(method, query, body, kind, scope["headers"])
+        return Request(method, query, body, media_type(headers), scope["headers"])
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         limit = self._settings.body_max
@@ -215,19 +266,7 @@ class App:
             async with asyncio.timeout(self._settings.body_seconds):
                 return await _collect(receive, limit)
         except TimeoutError:
-            raise Refused(408, "The body did not arrive in time.", close=True) from None
-
-    async def _answer(self, request: Request, out: list[tuple[bytes, bytes]]) -> tuple[int, bytes, int]:
-        """Score; gives status, body and number of inputs."""
-        assert self._score is not None
-        try:
-            answer = await self._score(request)
-        except InputError as error:
-            raise Refused(error.status, error.message) from None
-        out.append((b"x-ms-run-function-failed", b"True" if answer.failed else b"False"))
-        if answer.milliseconds is not None:
-            out.append((b"x-ms-run-fn-exec-ms", b"%.3f" % answer.milliseconds))
-        return answer.status, answer.body, answer.inputs
+            raise _too_late() from None
 
     def _check_key(self, headers: dict[bytes, bytes]) -> None:
         if not self._keys.accepts(headers.get(b"authorization")):
@@ -242,11 +281,10 @@ class App:
         """
         if self._keys.needed:
             return
-        host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}")
-        origin = headers.get(b"origin")
-        if self._settings.is_loopback and not is_loopback(host.hostname or "localhost"):
+        host, origin = headers.get(b"host", b""), headers.get(b"origin")
+        if self._settings.is_loopback and not _names_this_machine(host):
             raise Refused(403, "This service answers to names of this machine only.", close=True)
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host.netloc:
+        if origin is not None and _network_location(origin, "?") != _network_location(b"//" + host, ""):
             raise Refused(403, "This service does not answer other sites' pages.", close=True)
 
     def _write_log(self, method: str, path: str, status: int, received: int, inputs: int, seconds: float) -> None:
@@ -257,6 +295,8 @@ class App:
 
 
 _ROUTES = ("/", "/ready", "/metrics", "/swagger.json", "/openapi.json")
+# Handed back to the client, after checks that only the ordinary way has.
+_PLAIN = frozenset((b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"traceid"))
 
 
 class ClientGoneError(Exception):
@@ -278,6 +318,54 @@ async def _collect(receive: Receive, limit: int) -> bytes:
     if size > limit:
         raise _too_large(limit)
     return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=64)  # clients name few
+def _names_this_machine(host: bytes) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host.decode('latin-1')}").hostname or "localhost")
+    except ValueError:  # such as "[::1"
+        return False
+
+
+def _network_location(address: bytes, otherwise: str) -> str:
+    try:
+        return urlsplit(address.decode("latin-1")).netloc
+    except ValueError:
+        return otherwise
+
+
+def media_type(headers: dict[bytes, bytes]) -> str:
+    """Return the value of ``Content-Type`` without parameters, in lower case."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _told(answer: Answer, out: list[tuple[bytes, bytes]]) -> tuple[int, bytes, int]:
+    """Status, body and number of inputs of a scorer's answer; its headers are added to ``out``."""
+    out.append((b"x-ms-run-function-failed", b"True" if answer.failed else b"False"))
+    if answer.milliseconds is not None:
+        out.append((b"x-ms-run-fn-exec-ms", b"%.3f" % answer.milliseconds))
+    return answer.status, answer.body, answer.inputs
+
+
+def _refusal(error: Refused | InputError, out: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    """Status and body; headers are added to ``out``."""
+    if isinstance(error, Refused):
+        out += error.headers
+    out.append((b"x-ms-run-function-failed", b"False"))
+    if isinstance(error, Refused) and error.close:
+        out.append((b"connection", b"close"))
+    return error.status, _message(error.message)
+
+
+def _unexpected() -> tuple[int, bytes]:
+    """Status and body for an error that is told in the log, not to the client."""
+    traceback.print_exc()
+    return 500, _message("An unexpected internal error occurred. Check the logs for more info.")
+
+
+def _too_late() -> Refused:
+    return Refused(408, "The body did not arrive in time.", close=True)
 
 
 def _too_large(limit: int) -> Refused:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, parse_model_reference
+from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, parse_model_reference, read_record
 from trainer.errors import NotFoundError, UsageError
 from trainer.runtime.layout import MODEL_FILE
 from trainer.serving.scoring import ModelFiles
+from trainer.serving.settings import ServeSettings
 from trainer.serving.supervisor import Model
 
 # Azure's name of the folder of all models.
@@ -31,18 +32,38 @@ def model_of_file(path: Path) -> Model:
 
     def open_file(app: Path) -> ModelFiles:
         directory = app / MODELS_DIR / found.stem / "1"
-        return ModelFiles(str(path), found.stem, None, _place(found, directory), directory)
+        return ModelFiles(str(path), found.stem, None, _place(found, directory), directory, read_record(found))
 
     return Model(str(path), open_file)
+
+
+def model_of_copy(file: Path, name: str, version: int, revision: int, settings: ServeSettings) -> Model:
+    """Return a registered version that lies here already and was checked.
+
+    Args:
+        file: Its npz file.
+        name: The model's name.
+        version: Its number.
+        revision: See :class:`trainer.serving.supervisor.Model`.
+        settings: How it is served.
+    """
+    label = f"{name}:{version}"
+
+    def open_copy(app: Path) -> ModelFiles:
+        directory = app / MODELS_DIR / name / str(version)
+        return ModelFiles(label, name, version, _place(file, directory), directory, read_record(file))
+
+    return Model(label, open_copy, revision, settings)
 
 
 def model_of_version(store: ArtifactStore, version: ModelVersion) -> Model:
     """Return a registered version; the workers fetch it and check it."""
 
     def open_version(app: Path) -> ModelFiles:
-        fetched = fetch(store, version.reference, app / "fetched").path
+        fetched = fetch(store, version.reference, app / "fetched")
         directory = app / MODELS_DIR / version.name / str(version.version)
-        return ModelFiles(version.reference, version.name, version.version, _place(fetched, directory), directory)
+        placed = _place(fetched.path, directory)
+        return ModelFiles(version.reference, version.name, version.version, placed, directory, fetched.model)
 
     return Model(version.reference, open_version)
 

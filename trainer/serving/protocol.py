@@ -32,6 +32,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._in_head = True
+        self._begun = False
         self._head_size = 0
         self._ends = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -48,12 +49,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count and time what comes before a request's body."""
-        if self._in_head and self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._end)
         ends = self._ends
         super().data_received(data)
         # Unless a head or a body ended in these bytes: then only the few that follow it belong to a head.
-        if self._in_head and self._ends == ends:
+        if not self._in_head:
+            return
+        if self._head_timer is None and (self._ends == ends or self._begun):
+            self._head_timer = self.loop.call_later(self.head_seconds, self._end)
+        if self._ends == ends:
             self._head_size += len(data)
             if self._head_size > HEAD_MAX and not self.transport.is_closing():
                 self.transport.write(
@@ -61,13 +64,23 @@ class GuardedProtocol(HttpToolsProtocol):
                 )
                 self.transport.close()
 
+    def on_message_begin(self) -> None:
+        """A head has begun."""
+        self._begun = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head = False
+        self._in_head = self._begun = False
         self._head_size = 0
         self._ends += 1
         self._stop_timer()
-        super().on_headers_complete()
+        if not self.take():
+            super().on_headers_complete()
+
+    def take(self) -> bool:
+        """Return whether a request whose head is whole is dealt with here, and not by uvicorn."""
+        return False
 
     def on_message_complete(self) -> None:
         """What comes next is another head."""
@@ -119,9 +132,14 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: Any, settings: ServeSettings) -> Server:  # noqa: ANN401  # an ASGI application
-    """Return a server for an ASGI application, to be run on a listening socket."""
-    protocol = type("_Protocol", (GuardedProtocol,), {"head_seconds": settings.body_seconds})
+def make_server(app: Any, settings: ServeSettings, protocol: type[GuardedProtocol]) -> Server:  # noqa: ANN401
+    """Return a server for an ASGI application, to be run on a listening socket.
+
+    Args:
+        app: The application.
+        settings: Limits.
+        protocol: Of its connections.
+    """
     config = uvicorn.Config(
         app,
         http=protocol,

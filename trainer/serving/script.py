@@ -47,7 +47,7 @@ class ScriptScorer:
     Args:
         files: The model.
         script: The score script.
-        app: The folder that becomes ``AML_APP_ROOT``; the model lies in it.
+        app: The folder that becomes ``AML_APP_ROOT``; the model lies in it, and the script may.
         service: What ``SERVICE_NAME`` says.
 
     Raises:
@@ -58,9 +58,17 @@ class ScriptScorer:
 
     def __init__(self, files: ModelFiles, script: Path, app: Path, service: str) -> None:
         self._files = files
-        self._source = script.resolve().parent
-        self._app = app
-        self._entry = f"{self._source.name or 'source'}/{script.name}"
+        self._app = app.resolve()
+        resolved = script.resolve()
+        self._source: Path | None = None
+        if resolved.is_relative_to(self._app):
+            # The layout is there already, with a folder of sources or without.
+            self._entry = resolved.relative_to(self._app).as_posix()
+            self._folder = os.environ.get("AZUREML_SOURCE_DIRECTORY", "")
+        else:
+            self._source = resolved.parent
+            self._folder = self._source.name or "source"
+            self._entry = f"{self._folder}/{script.name}"
         self._service = service
         self._timeout_ms = _milliseconds(os.environ.get(TIMEOUT_VARIABLE, ""))
         self._run: Callable[..., Any] = lambda: None
@@ -108,6 +116,8 @@ class ScriptScorer:
         except TimeoutError:
             traceback.print_exc()
             return _failure(f"Scoring timeout after {self._timeout_ms} ms")
+        except InputError:  # by trainer.serving.own_score
+            raise
         except BaseException:  # SystemExit too: the script must not end the server
             traceback.print_exc()
             return _failure(_FAILED)
@@ -122,19 +132,19 @@ class ScriptScorer:
 
     def _arrange(self) -> None:
         """Make the layout, the variables and the path that a script finds in Azure's container."""
-        folder = self._app / self._entry.partition("/")[0]
-        if not folder.is_symlink():
+        folder = self._app / self._folder
+        if self._source is not None and not folder.is_symlink():
             folder.symlink_to(self._source, target_is_directory=True)
         os.environ.update(
             AML_APP_ROOT=str(self._app),
             AZUREML_ENTRY_SCRIPT=self._entry,
-            AZUREML_SOURCE_DIRECTORY=folder.name,
+            AZUREML_SOURCE_DIRECTORY=self._folder,
             AZUREML_MODEL_DIR=str(self._files.model_dir),
             SERVICE_NAME=self._service,
         )
         os.environ.setdefault("WORKSPACE_NAME", "local")
         os.chdir(self._app)
-        sys.path += [str(self._app), str(folder)]
+        sys.path += [str(self._app), *([str(folder)] if self._folder else [])]
         # A script may have Chainer inside.
         from trainer.runtime import compat
 

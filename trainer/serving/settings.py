@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from pathlib import Path
 
 import msgspec
 
-from trainer.errors import UsageError, must_be
+from trainer.errors import MissingExtraError, UsageError, must_be
+from trainer.modeluse.building import split_model_file
 
 # Azure's inference server listens on it.
 MODEL_PORT = 5001
+# How the emulator of Azure ML serves a score script; the path of a Unix socket takes the place of {socket}.
+SCORING_SERVER = (sys.executable, "-m", "trainer.serving.container", "{socket}")
 BODY_MAX = 16 << 20
 WORKERS_MAX = 64
-_DIMENSIONS_MAX = 8
-_NUMBERS_MAX = 1 << 24
 
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,10 +25,14 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
+        socket: Unix socket to listen on instead; its folder says who may.
         workers: Number of processes.
         script: A score script by Azure's contract, or None.
+        app_root: The folder that is to be AML_APP_ROOT, with script and models in it as in Azure's container; None to
+            have it made.
         model_file: ``FILE.py:FUNCTION`` that builds the Chainer network, or None for the one that trainer knows.
         input_shape: Shape of one input of ``model_file``'s network, or empty where it isn't told.
+        network: ``FILE.py:NAME`` as ``trainer run --network`` took it, where the run is not here.
         key_file: The file that holds the keys, or None where none is asked for.
         body_max: Bytes of a request's body.
         body_seconds: Time for a client to send its headers, and again its body.
@@ -37,10 +43,13 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = MODEL_PORT
+    socket: Path | None = None
     workers: int = 1
     script: Path | None = None
+    app_root: Path | None = None
     model_file: str | None = None
     input_shape: tuple[int, ...] = ()
+    network: str | None = None
     key_file: Path | None = None
     body_max: int = BODY_MAX
     body_seconds: float = 30.0
@@ -68,6 +77,8 @@ def check(settings: ServeSettings) -> ServeSettings:
         )
     if settings.script is not None and settings.model_file is not None:
         raise UsageError("--script and --model-file exclude each other.", "A score script builds its own network.")
+    if settings.network is not None and (settings.script is not None or settings.model_file is not None):
+        raise UsageError("--network excludes --script and --model-file.", "Each names the network; give one.")
     if settings.script is not None and not settings.script.is_file():
         raise UsageError(f"There is no score script {settings.script}.", "Check the path.")
     if settings.model_file is not None:
@@ -81,36 +92,20 @@ def check(settings: ServeSettings) -> ServeSettings:
     return settings
 
 
-def split_model_file(text: str) -> tuple[Path, str]:
-    """Split ``FILE.py:FUNCTION``.
+def check_installed(what: str) -> None:
+    """Refuse where the HTTP server is not installed.
+
+    Args:
+        what: What needs it.
 
     Raises:
-        UsageError: It is not of that form, or there is no such file.
+        MissingExtraError: It isn't.
     """
-    name, colon, function = text.rpartition(":")
-    path = Path(name)
-    if not colon or not function.isidentifier() or path.suffix != ".py":
-        raise UsageError(
-            must_be("--model-file", "FILE.py:FUNCTION", text), "For example: --model-file net.py:make, with def make()."
-        )
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Check the path in --model-file.")
-    return path, function
+    from importlib.util import find_spec
 
-
-def input_shape(text: str) -> tuple[int, ...]:
-    """Read a shape such as ``1,28,28``.
-
-    Raises:
-        ValueError: It is none.
-    """
-    parts = tuple(int(part) for part in text.split(","))
-    numbers = 1
-    for part in parts:
-        numbers *= part
-    if not parts or len(parts) > _DIMENSIONS_MAX or min(parts) < 1 or numbers > _NUMBERS_MAX:
-        raise ValueError(f"{text!r} is no shape")
-    return parts
+    for name in ("uvicorn", "httptools"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{what} ({name})", "serve")
 
 
 def is_loopback(host: str) -> bool:

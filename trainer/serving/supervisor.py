@@ -38,10 +38,19 @@ class Model(msgspec.Struct, frozen=True):
     Attributes:
         label: ``name:version``, or a file's path.
         open: Brings it into a folder and says where it is; called in the workers.
+        revision: Tells it from another with the same label that is served in another way.
+        settings: How it is served, where that is not as the supervisor was told; address, keys, number of workers and
+            limits are the supervisor's all the same.
     """
 
     label: str
     open: Callable[[Path], ModelFiles]
+    revision: int = 0
+    settings: ServeSettings | None = None
+
+    def is_same(self, other: Model | None) -> bool:
+        """Whether serving the other one would change nothing."""
+        return other is not None and (self.label, self.revision) == (other.label, other.revision)
 
 
 class _Process:
@@ -85,6 +94,7 @@ class Supervisor:
         newest: Gives the version to be served now; None where the version is fixed.
         scratch: A folder of its own, for the workers' files.
         say: Is told what happens, a line at a time.
+        switched: Is told of a version that was to take over, and why it did not; empty if it did.
     """
 
     def __init__(
@@ -94,19 +104,22 @@ class Supervisor:
         newest: Callable[[], Model] | None,
         scratch: Path,
         say: Callable[[str], None],
+        switched: Callable[[Model, str], None] = lambda _model, _why: None,
     ) -> None:
         self._settings = settings
         self._model = model
         self._newest = newest
         self._scratch = scratch
         self._say = say
+        self._switched = switched
         self._shared = SharedMetrics(2 * settings.workers + 2)
         self._processes: list[_Process] = []
         self._selector = selectors.DefaultSelector()
         self._stop_at = 0.0
         self._failures = 0
         self._restart_at = 0.0
-        self._refused = ""
+        self._refused: Model | None = None
+        self._unknown = ""
         self._coming: Model | None = None
         self._generation = 0
         self._listener = _listen(settings)
@@ -114,6 +127,8 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where the service is."""
+        if self._settings.socket is not None:
+            return f"unix:{self._settings.socket}"
         host, port = self._listener.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -181,11 +196,11 @@ class Supervisor:
             newest = self._newest()
         except TrainerError as error:
             # Deleted, or being written: what is served goes on.
-            if self._refused != error.message:
+            if self._unknown != error.message:
                 self._say(f"{error.message} {self._model.label} stays.")
-                self._refused = error.message
+                self._unknown = error.message
             return
-        if newest.label not in (self._model.label, self._refused):
+        if not (newest.is_same(self._model) or newest.is_same(self._refused)):
             self._say(f"{newest.label} is there; loading it beside {self._model.label}.")
             self._coming = newest
             self._start(newest)
@@ -202,13 +217,15 @@ class Supervisor:
             self._say(f"{coming.label} can't be served.{why} {self._model.label} stays.")
             for process in new:
                 process.tell(STOP)
-            self._coming, self._refused = None, coming.label
+            self._coming, self._refused = None, coming
+            self._switched(coming, why.strip() or "A worker ended before it was ready.")
         elif all(process.ready for process in new):
             for process in self._processes:
                 if process.model is not coming and not process.leaving:
                     process.tell(RETIRE)
             self._model, self._coming = coming, None
             self._say(f"Serving {coming.label}.")
+            self._switched(coming, "")
 
     def _replace_dead(self) -> None:
         """Start a worker for each that has died; later and later while they go on dying."""
@@ -236,7 +253,14 @@ class Supervisor:
         taken = {process.row for process in self._processes}
         row = next(number for number in range(self._shared.rows) if number not in taken)
         worker = Worker(
-            self._settings, lambda: model.open(folder), folder, self._listener, theirs, self._shared, row, early=early
+            model.settings or self._settings,
+            lambda: model.open(folder),
+            folder,
+            self._listener,
+            theirs,
+            self._shared,
+            row,
+            early=early,
         )
         pid = os.fork()
         if pid == 0:
@@ -300,6 +324,8 @@ def _listen(settings: ServeSettings) -> socket.socket:
         ConfigError: The address is unusable.
         RefusedError: The port is taken.
     """
+    if settings.socket is not None:
+        return _listen_here(settings.socket)
     listener: socket.socket | None = None
     try:
         family, kind, number, _, address = socket.getaddrinfo(
@@ -322,4 +348,18 @@ def _listen(settings: ServeSettings) -> socket.socket:
             f"Can't listen on {settings.host}:{settings.port}: {error.strerror}.",
             "Give an address of this machine: --host",
         ) from error
+    return listener
+
+
+def _listen_here(path: Path) -> socket.socket:
+    """Return a socket that listens at a path, where one that has ended may have left its name."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"Can't listen at {path}: {error.strerror or error}.", "Give a short path.") from error
     return listener

@@ -189,11 +189,13 @@ class Worker:
             self._server.should_exit = True
 
     def _run_loop(self, app: App) -> None:
+        from trainer.serving.direct import direct_protocol
         from trainer.serving.protocol import make_server
 
         # Its complaints about clients' requests are answers with status 400, and no news to the log.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._server = make_server(app, self._settings)
+        protocol = direct_protocol(app, self._settings.body_max, self._settings.body_seconds)
+        self._server = make_server(app, self._settings, protocol)
         if self._stopping.is_set():
             self._server.should_exit = True
         try:
@@ -240,11 +242,13 @@ def _make_scorer(files: ModelFiles, settings: ServeSettings, app_folder: Path) -
     if settings.script is not None:
         from trainer.serving.script import ScriptScorer
 
-        return ScriptScorer(files, settings.script, app_folder, settings.name)
-    from trainer.serving.network import ChainerScorer, NetworkScorer
+        return ScriptScorer(files, settings.script, settings.app_root or app_folder, settings.name)
+    from trainer.serving.network import ChainerScorer, NetworkScorer, RecordedScorer
 
     if settings.model_file is not None:
         return ChainerScorer(files, settings.model_file, settings.input_shape)
+    if settings.network is not None or (files.record is not None and files.record.network is not None):
+        return RecordedScorer(files, settings.network)
     return NetworkScorer(files)
 
 

@@ -29,6 +29,7 @@ from trainer.home import Home
 from trainer.runfolder import RUN_ID
 from trainer.view.curves import Curves
 from trainer.view.feed import Feed, safe
+from trainer.view.studies import Studies
 
 STATIC = Path(__file__).parent / "static"
 _PICTURES = {
@@ -66,7 +67,7 @@ def make_app(home: Home, token: str, port: int) -> Starlette:
         port: The port that it is reached at.
     """
     curves = Curves(home.runs)
-    page = _Page(home, Feed(home, curves), curves)
+    page = _Page(home, Feed(home, curves), curves, Studies(home, curves))
     app = Starlette(
         routes=[
             Route("/", page.index),
@@ -75,6 +76,8 @@ def make_app(home: Home, token: str, port: int) -> Starlette:
             Route("/api/curves", page.curves),
             Route("/api/log/{run_id}", page.log),
             Route("/api/models", page.models),
+            Route("/api/studies", page.studies),
+            Route("/api/study/{study_id}", page.study),
             Route("/files/{run_id}/{path:path}", page.file),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
@@ -114,8 +117,8 @@ def _gate(token: str, port: int) -> Callable[[Request, _Next], Awaitable[Respons
 
 
 class _Page:
-    def __init__(self, home: Home, feed: Feed, curves: Curves) -> None:
-        self._home, self._feed, self._curves = home, feed, curves
+    def __init__(self, home: Home, feed: Feed, curves: Curves, studies: Studies) -> None:
+        self._home, self._feed, self._curves, self._studies = home, feed, curves, studies
 
     async def index(self, _: Request) -> Response:
         return FileResponse(STATIC / "index.html")
@@ -160,6 +163,13 @@ class _Page:
 
     async def models(self, _: Request) -> Response:
         return _json(await run_in_threadpool(self._local_models))
+
+    async def studies(self, _: Request) -> Response:
+        return _json(await run_in_threadpool(self._studies.listed))
+
+    async def study(self, request: Request) -> Response:
+        study_id, since = request.path_params["study_id"], request.query_params.get("since", "")
+        return _json(await run_in_threadpool(self._studies.one, study_id, since))
 
     def _local_models(self) -> list[Any]:
         try:

@@ -26,7 +26,13 @@ from azureml_emulator.api import (
     runs,
     snapshots,
     sweeps,
+    webservices,
 )
+from azureml_emulator.api.v2 import codes, containers, history, mlflow
+from azureml_emulator.api.v2 import datastores as arm_datastores
+from azureml_emulator.api.v2 import environments as arm_environments
+from azureml_emulator.api.v2 import jobs as arm_jobs
+from azureml_emulator.api.v2 import models as arm_models
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultAction, FaultRule
@@ -47,7 +53,17 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     datastores.router,
     sweeps.router,
+    webservices.router,
     environments.router,
+    arm_jobs.router,
+    arm_jobs.operations,
+    codes.router,
+    arm_environments.router,
+    arm_datastores.router,
+    arm_models.router,
+    history.router,
+    mlflow.router,
+    containers.router,
     admin.router,
 )
 ALL_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"]

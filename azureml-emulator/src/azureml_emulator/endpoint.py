@@ -19,7 +19,7 @@ from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.private import write_atomically
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import CLOUD_NAME, StateDir
+from azureml_emulator.state import CLOUD_NAME, METADATA_PATH, StateDir
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 ADMIN_TOKEN_LIFETIME = 300.0
@@ -149,7 +149,7 @@ class Endpoint:
         variables = {
             # The SDK caches the cloud's address here and never reads it again: one directory per port.
             "AZURE_CONFIG_DIR": str(self._state.client / f"azure-{self.port}"),
-            "ARM_CLOUD_METADATA_URL": (self._state.client / "cloud.json").as_uri(),
+            "ARM_CLOUD_METADATA_URL": f"{self.url}{METADATA_PATH}",
             "AZUREML_CURRENT_CLOUD": CLOUD_NAME,
             "MSI_ENDPOINT": self.token_url,
             "MSI_SECRET": self.token_secret,
@@ -159,6 +159,8 @@ class Endpoint:
             "HBI_WORKSPACE_JOB": "true",
             "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
             "CURL_CA_BUNDLE": str(self.ca_bundle),
+            # SDK v1 reads the cloud's description by urllib, which knows no other.
+            "SSL_CERT_FILE": str(self.ca_bundle),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
         }
@@ -220,9 +222,17 @@ class Endpoint:
         """Put every fault switch back to its default."""
         self.set_faults(Faults())
 
-    def evict(self, run_id: str) -> None:
-        """Take the node away from a run. A low-priority cluster queues the run again; on others it fails."""
-        self._call("POST", f"runs/{run_id}/evict")
+    def evict(self, run_id: str, *, notice: float = 0.0) -> None:
+        """Take the node away from a run.
+
+        A low-priority cluster queues the run again, unless ``evicted_runs_fail`` is set; on others it fails.
+
+        Args:
+            run_id: The run.
+            notice: Seconds between SIGTERM, which the script gets, and SIGKILL. 0: there is no SIGTERM. A script that
+                ends within that time with exit code 0 has completed.
+        """
+        self._call("POST", f"runs/{run_id}/evict", {"notice": notice})
 
     def recorded_requests(self) -> list[RequestInfo]:
         """Return the latest requests, oldest first."""

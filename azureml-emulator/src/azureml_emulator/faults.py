@@ -58,6 +58,11 @@ class Faults(BaseModel):
         late_logs: Seconds after a run's end before its user log can be seen. 0: logs stream while the run is active.
         refused_quota: New clusters fail to provision for want of cores.
         sizes_not_offered: VM sizes taken off the list that the workspace offers.
+        slow_services: Seconds by which web services start late.
+        crashing_services: Web services crash at their start, as if ``init()`` had failed.
+        unhealthy_services: Seconds after which the deployment of a web service times out, never having become healthy.
+            0: it becomes healthy.
+        evicted_runs_fail: A run that is evicted from a low-priority cluster fails, instead of being queued again.
         seed: Seed of the random choices that ``rate`` asks for.
     """
 
@@ -70,6 +75,10 @@ class Faults(BaseModel):
     late_logs: float = Field(default=0.0, ge=0)
     refused_quota: bool = False
     sizes_not_offered: list[str] = Field(default_factory=list)
+    slow_services: float = Field(default=0.0, ge=0)
+    crashing_services: bool = False
+    unhealthy_services: float = Field(default=0.0, ge=0)
+    evicted_runs_fail: bool = False
     seed: int = 0
 
 

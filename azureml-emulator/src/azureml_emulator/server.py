@@ -26,6 +26,7 @@ from azureml_emulator.settings import Settings
 from azureml_emulator.state import StateDir, write_client_files
 from azureml_emulator.store.database import Database
 from azureml_emulator.sweeps.driver import SweepDriver
+from azureml_emulator.webservices.driver import WebserviceDriver
 
 HOST = "127.0.0.1"
 
@@ -105,10 +106,11 @@ def _serve(
     listener = _listen(state, port)
     port = listener.getsockname()[1]
     base_url = f"https://{HOST}:{port}"
-    bundle = write_client_files(state, settings, base_url)
+    bundle = write_client_files(state, settings)
     service = Service(state, settings, base_url, bundle, FaultSwitchboard(faults))
     service.database.set_meta("port", str(port))
-    scheduler = Scheduler(service, SweepDriver(service).tick)
+    webservices = WebserviceDriver(service)
+    scheduler = Scheduler(service, _each(SweepDriver(service).tick, webservices.tick))
     kill_jobs = False
 
     def shutdown(kill: bool) -> None:
@@ -146,6 +148,7 @@ def _serve(
         server_header=False,
     )
     server = _Server(config, ready)
+    service.is_stopping = lambda: server.should_exit
     scheduler.start()
     if settings.idle_exit is not None:
         threading.Thread(target=_exit_when_idle, args=(server, service, settings.idle_exit), daemon=True).start()
@@ -153,7 +156,20 @@ def _serve(
         server.run(sockets=[listener])
     finally:
         scheduler.stop(kill_jobs=kill_jobs)
+        webservices.stop(kill=kill_jobs)
         service.database.close()
+
+
+def _each(*ticks: Callable[[], None]) -> Callable[[], None]:
+    def tick() -> None:
+        for one in ticks:
+            try:
+                one()
+            except Exception:
+                # The others must not stand still for it.
+                log.exception("a driver's tick failed")
+
+    return tick
 
 
 def _listen(state: StateDir, port: int) -> socket.socket:
@@ -188,5 +204,10 @@ def _exit_when_idle(server: uvicorn.Server, service: Service, limit: float) -> N
     while not server.should_exit:
         time.sleep(min(1.0, limit / 4))
         quiet = time.monotonic() - service.requests.last_request
-        if quiet >= limit and not service.jobs.active() and not service.sweeps.active():
+        if (
+            quiet >= limit
+            and not service.jobs.active()
+            and not service.sweeps.active()
+            and not service.webservices.in_transition()
+        ):
             server.should_exit = True

@@ -6,17 +6,21 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from azureml_emulator.endpoint import RequestInfo
 from azureml_emulator.errors import ServiceError
 from azureml_emulator.faults import FaultSwitchboard
 from azureml_emulator.logs import recordable
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import StateDir
+from azureml_emulator.state import STORAGE_ACCOUNT, StateDir, storage_suffix
 from azureml_emulator.store.artifacts import ArtifactStore, StoredArtifact
 from azureml_emulator.store.blobs import BlobStore
+from azureml_emulator.store.command_jobs import CommandJobStore
 from azureml_emulator.store.compute import ComputeStore
+from azureml_emulator.store.containers import ARTIFACTS, ContainerStore
 from azureml_emulator.store.database import Database
 from azureml_emulator.store.environments import EnvironmentStore
 from azureml_emulator.store.jobs import JobStore
@@ -25,6 +29,8 @@ from azureml_emulator.store.models import ModelStore
 from azureml_emulator.store.runs import Run, RunStore
 from azureml_emulator.store.snapshots import SnapshotStore
 from azureml_emulator.store.sweeps import SweepStore
+from azureml_emulator.store.versions import VersionStore
+from azureml_emulator.store.webservices import WebserviceStore
 from azureml_emulator.times import to_epoch, utc_now
 from azureml_emulator.tokens import Claims, Scope, TokenAuthority, TokenError
 
@@ -107,10 +113,15 @@ class Service:
         self.environments = EnvironmentStore(self.database)
         self.jobs = JobStore(self.database)
         self.sweeps = SweepStore(self.database)
+        self.command_jobs = CommandJobStore(self.database)
+        self.versions = VersionStore(self.database)
+        self.webservices = WebserviceStore(self.database)
+        self.is_stopping: Callable[[], bool] = lambda: False
         # The SDK caches its latest snapshot by workspace id. A new state needs a new one, or the SDK would build on
         # snapshots that are gone.
         self.created = self.database.meta("created", utc_now())
         self.workspace_id = self.database.meta("workspace_id", str(uuid.uuid4()))
+        self.containers = ContainerStore(self.database, self.blobs, self.artifacts, self.workspace_id)
         self._started = time.time()
         self._last_seen = float(self.database.meta(_LAST_SEEN, str(self._started)))
 
@@ -140,6 +151,11 @@ class Service:
         """Where the workspace's services are listed."""
         return f"{self.base_url}/discovery/workspaces/{self.workspace_id}"
 
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow, with azureml-mlflow, tracks runs."""
+        return f"azureml://{self.base_url.removeprefix('https://')}/mlflow/v1.0{self.settings.workspace_path}"
+
     def issue_token(self, scope: Scope, *, audience: str = "emulator", run_id: str | None = None) -> tuple[str, float]:
         """Issue a token, and say when it ends (POSIX time): in the past, if that fault switch is on."""
         lifetime = self.settings.run_token_lifetime if scope is Scope.RUN else self.settings.token_lifetime
@@ -160,6 +176,22 @@ class Service:
         """
         host = self.base_url.removeprefix("https://")
         return f"https://emu.blob.local@{host}/blobs/{blob_key}?{self._signature(blob_key, 'rcw')}"
+
+    def named_url(self, origin: str, container: str, path: str) -> str:
+        """Return a signed URL of a run's file in the container of the artifacts, to read it or write it.
+
+        It has the form ``https://ACCOUNT.blob.SUFFIX/``, by which azureml-mlflow knows a blob.
+        """
+        name = f"{origin}/{container}/{path}"
+        lifetime = EXPIRED if self.faults.current.expired_sas else self.settings.sas_lifetime
+        host = f"https://{STORAGE_ACCOUNT}.blob.{storage_suffix(self.base_url)}"
+        return f"{host}/{ARTIFACTS}/{quote(name)}?{self.authority.sign_named(ARTIFACTS, name, lifetime)}"
+
+    def container_signature(self, container: str, lifetime: float | None = None) -> str:
+        """Return the query that opens a container, for so many seconds at most."""
+        longest = self.settings.sas_lifetime
+        seconds = EXPIRED if self.faults.current.expired_sas else min(longest, lifetime or longest)
+        return self.authority.sign_container(container, seconds)
 
     def _signature(self, blob_key: str, permissions: str) -> str:
         lifetime = EXPIRED if self.faults.current.expired_sas else self.settings.sas_lifetime

@@ -31,6 +31,14 @@ class Settings(BaseModel):
         blob_overwrite: Whether a file of a run may be uploaded again: Put Blob ignores ``If-None-Match: *``.
         job_site: A directory that is put on the PYTHONPATH of jobs, for a ``sitecustomize`` that prepares their Python
             as an image would. None: none.
+        scoring_server: Command that serves a web service's score script. It listens on the Unix socket whose path takes
+            the place of ``{socket}`` in it, and finds the rest in the variables of Azure's inference container.
+        scoring_python: A Python that has azureml-inference-server-http, which then serves the score scripts. It comes
+            before ``scoring_server``, and the emulator's variable ``AZUREML_EMULATOR_SCORING_PYTHON`` before both. With
+            none of them, the emulator's own Python does, if it has that server.
+        service_timeout: Time that a web service has to become healthy.
+        service_idle: Time without a request after which a web service's processes end; it is started again when its
+            keys or its token are asked for. None: they stay.
         sweep_seed: Seed of the samples that sweeps draw. None: each sweep draws its own.
         idle_exit: Exit after this long without a request and without an active run. None: never.
     """
@@ -52,6 +60,10 @@ class Settings(BaseModel):
     offer_retired_sizes: bool = False
     blob_overwrite: bool = False
     job_site: Path | None = None
+    scoring_server: tuple[str, ...] | None = None
+    scoring_python: Path | None = None
+    service_timeout: float = Field(default=1200.0, gt=0)
+    service_idle: float | None = Field(default=3600.0, gt=0)
     sweep_seed: int | None = None
     idle_exit: float | None = Field(default=None, gt=0)
 

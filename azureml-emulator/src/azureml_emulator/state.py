@@ -30,7 +30,7 @@ class StateDir:
             EmulatorError: The root is there already and is someone else's or open to others.
         """
         make_directory(self.root)
-        for path in (self.blobs, self.uploads, self.jobs, self.tls, self.client, self.client_home):
+        for path in (self.blobs, self.uploads, self.jobs, self.webservices, self.tls, self.client, self.client_home):
             # Below a private root nobody else can have been, but an older emulator may have been less strict.
             tighten(path)
             make_directory(path)
@@ -106,6 +106,11 @@ class StateDir:
         return self.root / "jobs"
 
     @property
+    def webservices(self) -> Path:
+        """The web services' directories."""
+        return self.root / "webservices"
+
+    @property
     def client(self) -> Path:
         """Files that clients are pointed at by their environment."""
         return self.root / "client"
@@ -117,6 +122,9 @@ class StateDir:
 
 
 CLOUD_NAME = "AzureMLEmulator"
+STORAGE_ACCOUNT = "emu"
+METADATA_PATH = "/metadata/endpoints?api-version=2019-05-01"
+"""Where the cloud is described."""
 
 
 def existing_ca_bundle(environment: Mapping[str, str], but_not: Path) -> Path:
@@ -140,6 +148,14 @@ def write_ca_bundle(state: StateDir, target: Path, environment: Mapping[str, str
     write_atomically(target, existing.rstrip() + "\n" + own)
 
 
+def storage_suffix(base_url: str) -> str:
+    """Return what the SDKs put behind ``https://ACCOUNT.blob.`` for the address of an account.
+
+    With the emulator's address behind the sign for user-info, that leads to loopback without a name to resolve.
+    """
+    return f"core.windows.net@{base_url.removeprefix('https://')}"
+
+
 def cloud_description(base_url: str) -> str:
     """Return the JSON of ARM's /metadata/endpoints with one cloud, the emulator. No URL may end in a slash."""
     cloud = {
@@ -148,7 +164,7 @@ def cloud_description(base_url: str) -> str:
         "portal": "https://portal.emulator.invalid",
         "graphAudience": "https://graph.emulator.invalid/",
         "authentication": {"loginEndpoint": base_url, "audiences": ["https://management.core.windows.net/"]},
-        "suffixes": {"storage": "core.windows.net"},
+        "suffixes": {"storage": storage_suffix(base_url)},
     }
     return json.dumps([cloud], indent=2)
 
@@ -163,7 +179,7 @@ def workspace_config(settings: Settings) -> str:
     return json.dumps(config, indent=2) + "\n"
 
 
-def write_client_files(state: StateDir, settings: Settings, base_url: str) -> Path:
+def write_client_files(state: StateDir, settings: Settings) -> Path:
     """Write everything clients and jobs are pointed at.
 
     Returns:
@@ -171,6 +187,5 @@ def write_client_files(state: StateDir, settings: Settings, base_url: str) -> Pa
     """
     bundle = state.client / "ca-bundle.pem"
     write_ca_bundle(state, bundle, os.environ)
-    write_atomically(state.client / "cloud.json", cloud_description(base_url))
     write_atomically(state.client / "config.json", workspace_config(settings))
     return bundle

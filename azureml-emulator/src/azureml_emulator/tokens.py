@@ -128,9 +128,29 @@ class TokenAuthority:
 
     def sign_blob(self, key: str, permissions: str, lifetime: float) -> str:
         """Return the query string that permits ``permissions`` (of ``rcw``) on blob ``key`` for so many seconds."""
+        return self._sign(key, "b", permissions, lifetime)
+
+    def sign_container(self, container: str, lifetime: float) -> str:
+        """Return the query string that permits reading, writing and listing a container for so many seconds."""
+        return self._sign(_container_key(container), "c", "racwl", lifetime)
+
+    def sign_named(self, container: str, name: str, lifetime: float) -> str:
+        """Return the query string that permits reading and writing one blob of a container for so many seconds."""
+        return self._sign(_container_key(container, name), "b", "rcw", lifetime)
+
+    def check_container(self, container: str, name: str, permission: str, query: dict[str, str]) -> None:
+        """Check the signature for a container, or for the blob of it that is asked for ("": none).
+
+        Raises:
+            TokenError: It is wrong, lacks ``permission`` (of ``racwl``), or has expired.
+        """
+        key = _container_key(container, name) if query.get("sr") == "b" else _container_key(container)
+        self.check_blob(key, permission, query)
+
+    def _sign(self, key: str, resource: str, permissions: str, lifetime: float) -> str:
         expiry = datetime.fromtimestamp(time.time() + lifetime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         signature = self._blob_signature(key, permissions, expiry)
-        query = {"sv": "2021-08-06", "sr": "b", "sp": permissions, "se": expiry, "sig": signature}
+        query = {"sv": "2021-08-06", "sr": resource, "sp": permissions, "se": expiry, "sig": signature}
         return urlencode(query, quote_via=quote)
 
     def check_blob(self, key: str, permission: str, query: dict[str, str]) -> None:
@@ -151,3 +171,8 @@ class TokenAuthority:
     def _blob_signature(self, key: str, permissions: str, expiry: str) -> str:
         message = "\n".join((key, permissions, expiry)).encode()
         return base64.b64encode(hmac.new(self._key, message, hashlib.sha256).digest()).decode()
+
+
+def _container_key(container: str, name: str | None = None) -> str:
+    # No other blob has such a key: those have no colon. No container's name has a slash.
+    return f"container:{container}" if name is None else f"container:{container}/{name}"

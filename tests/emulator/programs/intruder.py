@@ -69,7 +69,7 @@ def service(name, method, path, body=None, **headers):
 attempt("list", allowed(os.listdir, state))
 for inside in (
     *("secret.key", "emulator.db", "emulator.db-wal", "emulator.log", "emulator.log.1", "endpoint.json", "startup.log"),
-    *("tls/server.key", "tls/ca.pem", "client/config.json", "client/ca-bundle.pem", "client/cloud.json", "lock"),
+    *("tls/server.key", "tls/ca.pem", "client/config.json", "client/ca-bundle.pem", "lock"),
     *(f"jobs/{known['run']}/1/{name}" for name in ("spec.json", "outcome.json", "user_logs/std_log.txt", "work")),
     *(f"blobs/{name[:2]}/{name}" for name in known["blobs"]),
 ):

@@ -279,55 +279,6 @@ def delete_model(name, version):
     Model(workspace, name, version=version).delete()
 
 
-def sweep(source, arguments, sampling, policy=None, total=4, concurrent=2):
-    from azureml.train.hyperdrive import (
-        BanditPolicy,
-        GridParameterSampling,
-        HyperDriveConfig,
-        PrimaryMetricGoal,
-        RandomParameterSampling,
-        choice,
-        loguniform,
-    )
-
-    spaces = {
-        "random": lambda: RandomParameterSampling({"--lr": loguniform(-6, -1), "--batchsize": choice(64, 128)}),
-        "grid": lambda: GridParameterSampling({"--lr": choice(0.1, 0.2), "--batchsize": choice(64, 128)}),
-        "good and bad": lambda: GridParameterSampling({"--lr": choice(0.01, 0.9)}),
-    }
-    cluster()
-    configuration = HyperDriveConfig(
-        run_config=configure(source, arguments=arguments),
-        hyperparameter_sampling=spaces[sampling](),
-        policy=BanditPolicy(**policy) if policy else None,
-        primary_metric_name="Accuracy",
-        primary_metric_goal=PrimaryMetricGoal.MAXIMIZE,
-        max_total_runs=total,
-        max_concurrent_runs=concurrent,
-    )
-    return Experiment(workspace, "sweeps").submit(configuration).id
-
-
-def cancel_sweep(run_id):
-    Run.get(workspace, run_id).cancel()
-
-
-def sweep_result(run_id):
-    import azureml.train.hyperdrive  # noqa: F401 - registers the type of run
-
-    run = Run.get(workspace, run_id)
-    best = run.get_best_run_by_primary_metric()
-    return {
-        "type": type(run).__name__,
-        "status": run.get_status(),
-        "children": {child.id: child.get_status() for child in run.get_children()},
-        "hyperparameters": run.get_hyperparameters(),
-        "metrics": run.get_metrics(),
-        "best": best.id if best else None,
-        "sorted": [item["run_id"] for item in run.get_children_sorted_by_primary_metric()],
-    }
-
-
 def submit_local(source, script="train.py", arguments=()):
     configuration = RunConfiguration()
     configuration.target = "local"

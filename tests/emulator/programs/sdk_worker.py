@@ -17,6 +17,10 @@ os.dup2(2, 1)
 logging.getLogger("azureml").setLevel(logging.ERROR)
 
 import scenarios  # noqa: E402
+import service_scenarios  # noqa: E402
+import sweep_scenarios  # noqa: E402
+
+modules = (scenarios, service_scenarios, sweep_scenarios)
 
 print(json.dumps({"value": "ready", "output": ""}), file=answers, flush=True)
 for line in sys.stdin:
@@ -24,8 +28,9 @@ for line in sys.stdin:
     output = io.StringIO()
     answer = {}
     try:
+        call = next(getattr(module, request["call"]) for module in modules if hasattr(module, request["call"]))
         with contextlib.redirect_stdout(output):
-            answer["value"] = getattr(scenarios, request["call"])(**request["arguments"])
+            answer["value"] = call(**request["arguments"])
     except Exception as error:
         answer["error"] = type(error).__name__
         answer["message"] = str(error)

@@ -18,11 +18,13 @@ import os
 from pathlib import Path
 
 from trainer.runtime.compat import hook
+from trainer.runtime.compat.caffe import PATCHES as _CAFFE
 from trainer.runtime.compat.datasets import PATCHES as _DATASETS
 from trainer.runtime.compat.functions import PATCHES as _FUNCTIONS
 from trainer.runtime.compat.hook import Patch
 from trainer.runtime.compat.importing import PATCHES as _IMPORTING
 from trainer.runtime.compat.iterators import PATCHES as _ITERATORS
+from trainer.runtime.compat.onnx_export import PATCHES as _ONNX_EXPORT
 from trainer.runtime.compat.removed_names import PATCHES as _REMOVED_NAMES
 from trainer.runtime.compat.serializers import PATCHES as _SERIALIZERS
 from trainer.runtime.compat.testing import PATCHES as _TESTING
@@ -31,7 +33,7 @@ __all__ = ["PATCHES", "SITE", "Patch", "apply", "apply_to_children"]
 
 PATCHES: tuple[Patch, ...] = (
     *(*_IMPORTING, *_FUNCTIONS, *_ITERATORS, *_SERIALIZERS, *_DATASETS, *_TESTING),
-    *_REMOVED_NAMES,
+    *(*_CAFFE, *_REMOVED_NAMES, *_ONNX_EXPORT),
 )
 
 # The directory that holds the sitecustomize.py which applies the layer in child interpreters.

@@ -80,6 +80,33 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             after=_later("convolution", "patch"),
         ),
     ),
+    "pooling": (
+        Patch(
+            name="windows-compared-in-place",
+            module="chainer.functions.pooling.max_pooling_nd",
+            reason="max pooling copies all windows, twice, and searches them along an axis in the middle",
+            versions="7.8.1",
+            after=_later("pooling", "patch"),
+        ),
+    ),
+    "normalization": (
+        Patch(
+            name="mean-taken-once",
+            module="chainer.functions.normalization.batch_normalization",
+            reason="batch normalization computes mean and difference twice and makes an array of each step",
+            versions="7.8.1",
+            after=_later("normalization", "patch"),
+        ),
+    ),
+    "activations": (
+        Patch(
+            name="converted-mask",
+            module="chainer.functions.activation.relu",
+            reason="the gradient of ReLU multiplies floats by booleans",
+            versions="any",
+            after=_later("activation", "patch"),
+        ),
+    ),
 }
 
 

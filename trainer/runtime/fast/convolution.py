@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from trainer.runtime.compat.hook import With
 from trainer.runtime.fast import ChainerObject
 
+# Bytes of patches that are made together: they and what they are made from fit in the cache of one core.
+_CACHED = 1 << 20
+
 
 def im2col(
     img: NDArray[Any],
@@ -61,10 +64,14 @@ def im2col(
     padded = np.full((n, h + 2 * ph + sy - 1, w + 2 * pw + sx - 1, c), pval, img.dtype)
     padded[:, ph : ph + h, pw : pw + w] = img.transpose(0, 2, 3, 1)
     col = np.empty((n, out_h, out_w, c, kh, kw), img.dtype)
-    for j in range(kh):
-        rows = slice(j * dy, j * dy + sy * out_h, sy)
-        for i in range(kw):
-            col[..., j, i] = padded[:, rows, i * dx : i * dx + sx * out_w : sx]
+    # A few images at a time: each position in a window writes to all of the patches, which stay in the cache like this.
+    images = max(1, _CACHED * n // max(col.nbytes, 1))
+    for first in range(0, n, images):
+        block = slice(first, first + images)
+        for j in range(kh):
+            rows = slice(j * dy, j * dy + sy * out_h, sy)
+            for i in range(kw):
+                col[block, ..., j, i] = padded[block, rows, i * dx : i * dx + sx * out_w : sx]
     return col.transpose(0, 3, 4, 5, 1, 2)
 
 

@@ -4,6 +4,8 @@
 (() => {
   const EVERY = 800;
   const FIRST_ROWS = 200;
+  const MOST_CURVES = 100;
+  const VIEWS = ["runs", "studies", "models"];
   const LIVE = new Set(["NotStarted", "Preparing", "Queued", "Running", "Finalizing"]);
   const GIVEN = new Set(["Batch size", "Epochs"]);
   const byId = (id) => document.getElementById(id);
@@ -16,7 +18,7 @@
 
   const page = {
     rows: new Map(), parameters: [], metrics: [], chosen: new Set(), axis: "step", smooth: 0, log: false,
-    get, label, number, metricsOf,
+    get, label, number, metricsOf, make, moment, span, show, compare,
   };
   let version = 0;
   let sort = { name: "created", down: true };
@@ -25,6 +27,7 @@
   let logNext = -1;
   let started = false;
   let lost = 0;
+  let view = "runs";
 
   async function get(path) {
     try {
@@ -72,7 +75,9 @@
     return `${bytes.toFixed(1)} GB`;
   }
 
-  const moment = (seconds) => new Date(seconds * 1000).toLocaleString("sv");
+  function moment(seconds) {
+    return new Date(seconds * 1000).toLocaleString("sv");
+  }
 
   function metricsOf(runs) {
     const names = new Set();
@@ -226,6 +231,10 @@
     byId("detail").scrollIntoView({ block: "nearest" });
   }
 
+  function stopped(by) {
+    return by && `by ${by.by} at step ${by.step}: ${number(by.value)}, bound ${number(by.bound)}`;
+  }
+
   async function drawDetail() {
     const run = opened;
     const answer = run && (await get(`api/run/${run}`));
@@ -234,6 +243,7 @@
     const facts = [
       ["Id", run], ["Status", answer.info.status], ["Reason", answer.info.failure?.message], ["Command", answer.command.join(" ")],
       ["Backend", answer.info.backend], ["Experiment", answer.info.experiment], ["Data set", answer.info.dataset], ["Note", row?.note],
+      ["Study", answer.info.study && `${answer.info.study}, trial ${answer.info.trial}`], ["Stopped", stopped(answer.info.stopped)],
       ["Tags", row && Query.value(row, "tags")], ["Created", moment(answer.info.created)], ["Resumed from", answer.info.resumed_from],
       ["Model", row && Query.value(row, "model")], ["Snapshot", answer.info.snapshot],
       ...(answer.info.warnings || []).map((text) => ["Warning", text]),
@@ -292,7 +302,10 @@
     }
     if (answer.metrics) page.metrics = answer.metrics;
     if (answer.parameters) page.parameters = answer.parameters;
-    if (!started) firstChoice();
+    if (!started) {
+      firstChoice();
+      if (studyAsked) tab("studies");
+    }
     const live = [...page.rows.values()].filter((row) => LIVE.has(row.status)).length;
     state(live ? `${live} under way, live` : "live");
     if (changed.size || answer.removed.length || !started) {
@@ -323,13 +336,36 @@
     }));
   }
 
-  function tab(models) {
-    byId("view-runs").hidden = models;
-    byId("view-models").hidden = !models;
-    byId("tab-runs").setAttribute("aria-pressed", String(!models));
-    byId("tab-models").setAttribute("aria-pressed", String(models));
-    if (models) drawModels();
-    else Curves.resize();
+  function tab(wanted) {
+    view = wanted;
+    for (const name of VIEWS) {
+      byId(`view-${name}`).hidden = name !== wanted;
+      byId(`tab-${name}`).setAttribute("aria-pressed", String(name === wanted));
+    }
+    if (wanted === "models") drawModels();
+    if (wanted === "runs") {
+      remember();
+      Curves.resize();
+    }
+    if (wanted === "studies") {
+      history.replaceState(null, "", Studies.address());
+      Studies.look();
+    }
+  }
+
+  // Of a study's trial: its run, on the page of runs.
+  function show(run) {
+    tab("runs");
+    openRun(run);
+  }
+
+  function compare(runs) {
+    for (const run of [...page.chosen]) { page.chosen.delete(run); Curves.release(run); }
+    for (const run of runs) if (page.rows.has(run) && page.chosen.size < MOST_CURVES) page.chosen.add(run);
+    tab("runs");
+    drawTable();
+    Curves.draw(page);
+    byId("curves").focus();
   }
 
   function closeRun() {
@@ -354,8 +390,7 @@
   byId("whole").addEventListener("click", () => Curves.whole(page));
   byId("close").addEventListener("click", closeRun);
   byId("parallel-box").addEventListener("toggle", drawTable);
-  byId("tab-runs").addEventListener("click", () => tab(false));
-  byId("tab-models").addEventListener("click", () => tab(true));
+  for (const name of VIEWS) byId(`tab-${name}`).addEventListener("click", () => tab(name));
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && opened) closeRun();
     if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) {
@@ -366,9 +401,11 @@
   addEventListener("resize", Curves.resize);
   Curves.dark.addEventListener("change", () => { drawTable(); Curves.draw(page); });
 
+  const studyAsked = Studies.start(page);
   (async function forever() {
     for (;;) {
       if (document.visibilityState === "visible") await look();
+      if (document.visibilityState === "visible" && view === "studies") await Studies.look();
       await new Promise((resolve) => { setTimeout(resolve, EVERY); });
     }
   })();

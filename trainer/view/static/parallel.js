@@ -27,14 +27,15 @@ const Parallel = (() => {
     return { place: (value) => words.indexOf(String(value)) / Math.max(words.length - 1, 1), marks: words.slice(0, 12) };
   }
 
-  function draw(place, rows, parameters, metric, chosen, colour) {
+  // look: the last axis's title, what a row is, and how strongly (0 to 1) each is drawn.
+  function draw(place, rows, parameters, metric, chosen, colour, look = {}) {
     const shown = rows.filter((row) => row.best[metric] !== null && row.best[metric] !== undefined).slice(0, MOST);
     const axes = parameters.slice(0, 6).map((name) => ({ name, of: (row) => row.parameters[name] }));
-    axes.push({ name: `best ${metric}`, of: (row) => row.best[metric] });
+    axes.push({ name: look.axis || `best ${metric}`, of: (row) => row.best[metric] });
     if (shown.length < 2 || axes.length < 2) return false;
     const [width, height, margin] = [640, 240, 40];
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-    svg.append(element("title", {}, `${shown.length} runs: ${axes.map((axis) => axis.name).join(", ")}`));
+    svg.append(element("title", {}, `${shown.length} ${look.what || "runs"}: ${axes.map((axis) => axis.name).join(", ")}`));
     axes.forEach((axis, index) => {
       axis.x = margin + (index * (width - 2 * margin)) / (axes.length - 1);
       axis.scale = scale(shown.map(axis.of));
@@ -47,6 +48,7 @@ const Parallel = (() => {
     for (const row of lines) {
       const line = element("polyline", { points: axes.map((axis) => `${axis.x},${axis.y(row).toFixed(1)}`).join(" "), class: chosen.has(row.run_id) ? "run shown" : "run" });
       if (chosen.has(row.run_id)) line.style.stroke = colour(row.run_id);
+      else if (look.strength) line.style.strokeOpacity = look.strength(row);
       line.append(element("title", {}, row.name || row.run_id));
       svg.append(line);
     }

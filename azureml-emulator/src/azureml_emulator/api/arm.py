@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Response
 
 from azureml_emulator.api.common import USER, WORKSPACE, ServiceDep, guarded_router, require_workspace
 from azureml_emulator.bodies import ArmList, Body
 from azureml_emulator.errors import ServiceError
+from azureml_emulator.state import cloud_description
 from azureml_emulator.store.compute import VmSizes, offered_sizes
 from azureml_emulator.tokens import TENANT_ID, Scope, TokenError
 
@@ -48,6 +49,7 @@ class WorkspaceProperties(Body):
     key_vault: str = ""
     application_insights: str = ""
     hbi_workspace: bool = False
+    ml_flow_tracking_uri: str
 
 
 class Workspace(Body):
@@ -80,7 +82,13 @@ class Discovery(Body):
 router = guarded_router("Sign-in, ARM, discovery")
 
 
-@router.get("/msi/token", summary="azure-identity, MSAL, `azureml_emulator.Endpoint.fetch_token`")
+@router.get("/metadata/endpoints", summary="`import azureml.core`", description="`MLClient()`: what cloud is this?")
+def describe_cloud(service: ServiceDep) -> Response:
+    # It names addresses that whoever asks has already, and nothing else.
+    return Response(cloud_description(service.base_url), media_type="application/json")
+
+
+@router.get("/msi/token", summary="`azureml_emulator.Endpoint.fetch_token`", description="azure-identity, MSAL")
 @router.get("/msi/token/", summary="`MsiAuthentication`, or `Workspace.from_config()` with what `Endpoint.env()` sets")
 def managed_identity_token(
     service: ServiceDep, resource: str = "", secret: Annotated[str | None, Header()] = None
@@ -114,6 +122,7 @@ def list_subscriptions(service: ServiceDep) -> ArmList[Subscription]:
     WORKSPACE,
     dependencies=[*USER, Depends(require_workspace)],
     summary="`Workspace()`, `Workspace.get`, `Workspace.from_config`, `Workspace.get_details`",
+    description="every `MLClient`, once; `workspaces.get`",
 )
 def get_workspace(service: ServiceDep) -> Workspace:
     settings = service.settings
@@ -127,11 +136,16 @@ def get_workspace(service: ServiceDep) -> Workspace:
             discovery_url=service.discovery_url,
             friendly_name=settings.workspace_name,
             creation_time=service.created,
+            ml_flow_tracking_uri=service.tracking_uri,
         ),
     )
 
 
-@router.get("/discovery/workspaces/{workspace_id}", summary="every call, once (service discovery)")
+@router.get(
+    "/discovery/workspaces/{workspace_id}",
+    summary="every call, once (service discovery)",
+    description="every `MLClient`, once",
+)
 def discover(workspace_id: str, service: ServiceDep) -> Discovery:
     if workspace_id != service.workspace_id:
         raise ServiceError(404, "WorkspaceNotFound", f"Workspace {workspace_id} was not found.")
@@ -142,7 +156,9 @@ def discover(workspace_id: str, service: ServiceDep) -> Discovery:
     "/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/locations/{location}/vmSizes",
     dependencies=USER,
     summary="`AmlCompute.supported_vmsizes`",
+    description="`compute.list_sizes`",
 )
 def list_vm_sizes(service: ServiceDep) -> VmSizes:
     without = service.faults.current.sizes_not_offered
-    return VmSizes(aml_compute=offered_sizes(retired=service.settings.offer_retired_sizes, without=without))
+    sizes = offered_sizes(retired=service.settings.offer_retired_sizes, without=without)
+    return VmSizes(aml_compute=sizes, value=sizes)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import uuid
 from email.utils import formatdate
@@ -44,34 +46,54 @@ async def put_blob(
 ) -> Response:
     _check_signature(service, key, "w", request)
     overwrite = service.settings.blob_overwrite or if_none_match != "*"
+    return await put(key, request, service, comp=comp, block_id=block_id, kind=kind, overwrite=overwrite)
+
+
+async def put(
+    key: str, request: Request, service: Service, *, comp: str | None, block_id: str | None, kind: str, overwrite: bool
+) -> Response:
+    """Take in a blob, a part of one, or the list of its parts.
+
+    Args:
+        key: The blob's.
+        request: Its body is the content.
+        service: Where it goes.
+        comp: The part of the storage API that is meant; None: Put Blob.
+        block_id: Which block, with ``comp=block``.
+        kind: ``BlockBlob`` or ``AppendBlob``.
+        overwrite: Whether a blob that is there may be replaced.
+
+    Raises:
+        ServiceError: 400, the content is not what its MD5 says; 409, the blob exists; 501, not emulated.
+    """
     if comp == "block" and block_id:
         upload = await _receive(request, service)
         await run_in_threadpool(service.blobs.stage_block, key, block_id, upload)
-        return Response(status_code=201, headers=_common_headers())
+        return Response(status_code=201, headers=common_headers())
     if comp == "blocklist":
         block_ids = _parse_block_list(await _receive_bytes(request, MAX_BLOCK_LIST))
         blob = await run_in_threadpool(service.blobs.commit_blocks, key, block_ids, overwrite=overwrite)
-        return Response(status_code=201, headers=_blob_headers(blob))
+        return Response(status_code=201, headers=blob_headers(blob))
     if comp == "appendblock":
         data = await _receive_bytes(request, MAX_APPEND)
         blob, offset = await run_in_threadpool(service.blobs.append, key, data)
         headers = {"x-ms-blob-append-offset": str(offset), "x-ms-blob-committed-block-count": "1"}
-        return Response(status_code=201, headers=_blob_headers(blob) | headers)
+        return Response(status_code=201, headers=blob_headers(blob) | headers)
     if comp is not None or kind not in (BLOCK_BLOB, APPEND_BLOB):
         raise ServiceError(501, "NotImplemented", f"Putting a {kind} with comp={comp} is not emulated.")
     upload = await _receive(request, service)
     blob = await run_in_threadpool(service.blobs.commit, key, upload, kind, overwrite=overwrite)
-    return Response(status_code=201, headers=_blob_headers(blob))
+    return Response(status_code=201, headers=blob_headers(blob))
 
 
 @router.head("/blobs/{key}", summary="after every upload: Get Blob Properties")
 def head_blob(key: str, request: Request, service: ServiceDep) -> Response:
     _check_signature(service, key, "r", request)
     blob = service.blobs.get(key)
-    return Response(headers=_blob_headers(blob) | {"Content-Length": str(blob.size)})
+    return Response(headers=blob_headers(blob) | {"Content-Length": str(blob.size)})
 
 
-@router.get("/blobs/{key}", summary="every download and log stream: Get Blob, with ranges")
+@router.get("/blobs/{key}", summary="every download and log stream: Get Blob, with ranges", description="`jobs.stream`")
 def get_blob(
     key: str,
     request: Request,
@@ -81,9 +103,24 @@ def get_blob(
 ) -> Response:
     _check_signature(service, key, "r", request)
     blob = service.blobs.get(key)
-    asked, size = ms_range or plain_range, blob.size
+    return answer(blob, service, ms_range or plain_range, {})
+
+
+def answer(blob: Blob, service: Service, asked: str | None, headers: dict[str, str]) -> Response:
+    """Send a blob, or the part of it that is asked for.
+
+    Args:
+        blob: The blob.
+        service: Has its content.
+        asked: A range, such as ``bytes=0-99``; None: all.
+        headers: What else the answer says.
+
+    Raises:
+        ServiceError: 416, the range is malformed or begins beyond the blob's end.
+    """
+    size = blob.size
     start, stop, status = 0, size, 200
-    headers = _blob_headers(blob)
+    headers = blob_headers(blob) | headers
     if asked is not None:
         start, stop = _parse_range(asked, size)
         status = 206
@@ -120,12 +157,21 @@ def _parse_block_list(body: bytes) -> list[str]:
 
 
 async def _receive(request: Request, service: Service) -> Path:
-    """Write the request's body to a file. Nothing is left behind when the client goes away half-way."""
+    """Write the request's body to a file. Nothing is left behind when the client goes away half-way.
+
+    Raises:
+        ServiceError: 400, it is not what ``Content-MD5`` says.
+    """
     upload = service.blobs.new_upload()
+    expected, digest = request.headers.get("Content-MD5"), hashlib.md5(usedforsecurity=False)
     try:
         with upload.open("wb") as stream:
             async for piece in request.stream():
                 stream.write(piece)
+                if expected is not None:
+                    digest.update(piece)
+        if expected is not None and expected != base64.b64encode(digest.digest()).decode():
+            raise ServiceError(400, "Md5Mismatch", "The MD5 value in the request is not that of what was received.")
     except BaseException:
         upload.unlink(missing_ok=True)
         raise
@@ -141,12 +187,14 @@ async def _receive_bytes(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _common_headers() -> dict[str, str]:
+def common_headers() -> dict[str, str]:
+    """Return what every answer of the storage says."""
     return {"x-ms-version": "2021-08-06", "x-ms-request-id": str(uuid.uuid4()), "x-ms-request-server-encrypted": "true"}
 
 
-def _blob_headers(blob: Blob) -> dict[str, str]:
-    return _common_headers() | {
+def blob_headers(blob: Blob) -> dict[str, str]:
+    """Return what an answer says about a blob."""
+    return common_headers() | {
         "ETag": blob.etag,
         "Last-Modified": formatdate(blob.modified, usegmt=True),
         "x-ms-blob-type": blob.kind,

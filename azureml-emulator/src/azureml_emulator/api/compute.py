@@ -47,7 +47,11 @@ SchedulerDep = Annotated[Scheduler, Depends(_scheduler)]
 
 
 @router.put(
-    f"{WORKSPACE}/computes/{{name}}", status_code=201, dependencies=ARM_ACCESS, summary="`ComputeTarget.create`"
+    f"{WORKSPACE}/computes/{{name}}",
+    status_code=201,
+    dependencies=ARM_ACCESS,
+    summary="`ComputeTarget.create`",
+    description="`compute.begin_create_or_update`",
 )
 def create_compute(
     name: str, body: ComputeRequest, response: Response, service: ServiceDep, scheduler: SchedulerDep
@@ -118,7 +122,11 @@ def list_nodes(name: str, service: ServiceDep, scheduler: SchedulerDep) -> NodeL
 
 
 @router.delete(
-    f"{WORKSPACE}/computes/{{name}}", status_code=202, dependencies=ARM_ACCESS, summary="`AmlCompute.delete`"
+    f"{WORKSPACE}/computes/{{name}}",
+    status_code=202,
+    dependencies=ARM_ACCESS,
+    summary="`AmlCompute.delete`",
+    description="`compute.begin_delete`",
 )
 def delete_compute(name: str, service: ServiceDep, scheduler: SchedulerDep) -> Response:
     service.computes.get(name)
@@ -134,11 +142,20 @@ def delete_compute(name: str, service: ServiceDep, scheduler: SchedulerDep) -> R
     "/locations/{location}/computeOperationsStatus/{operation}",
     dependencies=USER,
     summary="`ComputeTarget.wait_for_completion`",
+    description="`compute.begin_create_or_update(...).result()`",
 )
-def get_operation(operation: str, service: ServiceDep) -> Operation:
+def get_operation(operation: str, service: ServiceDep, response: Response) -> Operation:
+    # Without this, SDK v2 looks again after half a minute.
+    response.headers["Retry-After"] = "1"
     return service.computes.operation(operation, time.time())
 
 
+@router.get(
+    f"{WORKSPACE}/computes/{{name}}",
+    dependencies=ARM_ACCESS,
+    summary="(none)",
+    description="`compute.get`, `compute.begin_create_or_update`",
+)
 @router.get(
     f"/rp/workspaces{WORKSPACE}/computes/{{name}}",
     dependencies=DATA_PLANE,
@@ -148,6 +165,7 @@ def get_compute(name: str, service: ServiceDep, scheduler: SchedulerDep) -> Comp
     return _describe(service.computes.get(name), service, scheduler)
 
 
+@router.get(f"{WORKSPACE}/computes", dependencies=ARM_ACCESS, description="`compute.list`")
 @router.get(
     f"/rp/workspaces{WORKSPACE}/computes",
     dependencies=DATA_PLANE,

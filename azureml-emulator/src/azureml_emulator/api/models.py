@@ -62,9 +62,9 @@ def list_models(
         if name in (None, model.name)
         and run_id in (None, model.run_id)
         and framework in (None, model.framework)
-        and _has(model.kv_tags, tags)
-        and _has(model.kv_tags, tag)
-        and _has(model.properties, properties)
+        and has(model.kv_tags, tags)
+        and has(model.kv_tags, tag)
+        and has(model.properties, properties)
     ]
     if latest:
         newest: dict[str, Model] = {}
@@ -102,7 +102,7 @@ def delete_model(model_id: str, service: ServiceDep) -> Response:
     return Response()
 
 
-def _has(mapping: dict[str, str], condition: str | None) -> bool:
+def has(mapping: dict[str, str], condition: str | None) -> bool:
     """Tell whether a mapping meets ``key=value,other key``, as the SDK writes its filters."""
     for part in (condition or "").split(","):
         key, equals, value = part.partition("=")

@@ -93,7 +93,11 @@ def get_run_by_experiment_id(experiment_id: str, run_id: str, service: ServiceDe
     return service.run_of(service.runs.experiment_by_id(experiment_id).name, run_id)
 
 
-@router.patch(f"{BY_NAME}/runs/{{run_id}}", summary="`Run.tag`, `Run.set_tags`, `Run.add_properties`")
+@router.patch(
+    f"{BY_NAME}/runs/{{run_id}}",
+    summary="`Run.tag`, `Run.set_tags`, `Run.add_properties`",
+    description="`jobs.update`, `.archive`, `.restore`",
+)
 def patch_run(experiment: str, run_id: str, patch: RunPatch, service: ServiceDep) -> Run:
     return _create_or_patch(service, service.runs.ensure_experiment(experiment), run_id, patch)
 
@@ -110,7 +114,11 @@ def patch_run_by_experiment_id(experiment_id: str, run_id: str, patch: RunPatch,
     summary="`Run.get_details`, `Run.wait_for_completion`, `Run.get_all_logs`",
 )
 def get_run_details(experiment: str, run_id: str, service: ServiceDep) -> RunDetails:
-    run = service.run_of(experiment, run_id)
+    return details(service, service.run_of(experiment, run_id))
+
+
+def details(service: Service, run: Run) -> RunDetails:
+    """Return a run with the addresses of its logs."""
     found = service.artifacts.list(RUN_ORIGIN, run.data_container_id)
     logs = {
         artifact.path: service.read_url(artifact.blob_key)
@@ -204,7 +212,11 @@ def post_event(experiment: str, run_id: str, event: RunEvent, service: ServiceDe
     return Response()
 
 
-@router.get(f"{BY_NAME}/runs/{{run_id}}/token", summary="a job's token refresh")
+@router.get(
+    f"{BY_NAME}/runs/{{run_id}}/token",
+    summary="a job's token refresh",
+    description="a job's token refresh (azureml-mlflow)",
+)
 def renew_token(experiment: str, run_id: str, service: ServiceDep) -> RunToken:
     service.run_of(experiment, run_id)
     return _run_token(service, run_id)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from azureml_emulator.errors import ServiceError, bad_request
 from azureml_emulator.settings import Settings
+from azureml_emulator.state import CLOUD_NAME, METADATA_PATH
 from azureml_emulator.store.jobs import RunConfiguration
 from azureml_emulator.times import from_epoch
 
@@ -75,6 +76,17 @@ class JobPlan:
         return given | (self.configuration.environment_variables or {})
 
     @property
+    def cap(self) -> float | None:
+        """Longest run time in seconds."""
+        return self.configuration.max_run_duration_seconds
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders of the working directory whose files become the run's."""
+        history = self.configuration.history
+        return (["outputs"] if history.output_collection else []) + history.directories_to_watch
+
+    @property
     def script_arguments(self) -> list[str]:
         """The script's arguments; the wire has numbers as numbers."""
         return [_argument(value) for value in self.configuration.arguments]
@@ -113,12 +125,17 @@ class JobPlan:
         ranks = str(self.nodes * self.processes_per_node)
         pattern = str(logs / "std_log_process_{rank}.txt")
         return [
-            [*_mpiexec(), "-n", ranks, python, launcher, "rank", pattern, "", *script],
+            [*mpiexec(), "-n", ranks, python, launcher, "rank", pattern, "", *script],
             *release,
         ]
 
 
-def _mpiexec() -> list[str]:
+def mpiexec() -> list[str]:
+    """Return the command that starts MPI's ranks.
+
+    Raises:
+        ServiceError: 400, there is none on this machine.
+    """
     beside = Path(sys.executable).parent / "mpiexec"
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
@@ -167,6 +184,7 @@ def job_environment(
     token: str,
     token_expiry: float,
     base_url: str,
+    tracking_uri: str,
     discovery_url: str,
     workspace_id: str,
     ca_bundle: Path,
@@ -185,6 +203,7 @@ def job_environment(
         token: The run's bearer token.
         token_expiry: POSIX time. Written as ISO 8601 with a zone, for the SDK misreads epoch seconds in most zones.
         base_url: The emulator.
+        tracking_uri: Where MLflow tracks runs.
         discovery_url: Where the workspace's services are listed.
         workspace_id: The workspace.
         ca_bundle: CAs to trust.
@@ -216,6 +235,15 @@ def job_environment(
         "AZUREML_WORKSPACE_ID": workspace_id,
         # What AmlCompute sets; it keeps the SDK from streaming its own debug log to the run.
         "AZUREML_TARGET_TYPE": "batchai",
+        # As Azure sets them; azureml-mlflow, which knows the scheme, finds its cloud by the last three.
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLFLOW_TRACKING_TOKEN": token,
+        "MLFLOW_RUN_ID": run_id,
+        "MLFLOW_EXPERIMENT_ID": experiment_id,
+        "MLFLOW_EXPERIMENT_NAME": experiment,
+        "ARM_CLOUD_METADATA_URL": f"{base_url}{METADATA_PATH}",
+        "AZUREML_CURRENT_CLOUD": CLOUD_NAME,
+        "SSL_CERT_FILE": str(ca_bundle),
     }
     if settings.job_site is not None:
         # After the job's own: what it brings along is meant for it.

@@ -16,7 +16,10 @@ from typing import Any
 
 import psutil
 
-from azureml_emulator.jobs.plan import JobPlan, job_environment, kept_environment
+from azureml_emulator.jobs.command import CommandPlan
+from azureml_emulator.jobs.files import lay_out
+from azureml_emulator.jobs.plan import LAUNCHER, JobPlan, job_environment, kept_environment
+from azureml_emulator.jobs.plans import Plan, plan_of
 from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
@@ -25,6 +28,8 @@ from azureml_emulator.store.runs import Run
 from azureml_emulator.tokens import Scope
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_STARTERS = ("mpiexec", "mpirun", "hydra_", "orted", "prted")
+"""How the names of the processes begin that start the ranks of an MPI job."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,17 @@ class Attempt:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGTERM)
 
+    def warn(self) -> None:
+        """Send SIGTERM to the script's processes, and not to those that wait for them: they would wait no longer."""
+        supervisor = self.process()
+        if supervisor is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            for process in supervisor.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if not _only_waits(process):
+                        process.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """Kill the job and its supervisor at once."""
         process = self.process()
@@ -169,6 +185,14 @@ class Attempt:
                     child.kill()
             process.kill()
             os.waitpid(process.pid, 0) if process.ppid() == os.getpid() else process.wait(5)
+
+
+def _only_waits(process: psutil.Process) -> bool:
+    """Tell whether a process of a job has started the script, and does nothing but wait for its end."""
+    if process.name().startswith(_STARTERS):
+        return True
+    # The launcher runs the script in a fork of itself; a rank's does not.
+    return str(LAUNCHER) in process.cmdline() and any(str(LAUNCHER) in child.cmdline() for child in process.children())
 
 
 def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool = True) -> None:
@@ -185,19 +209,21 @@ def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool =
         OSError: The files can't be written.
     """
     run = service.runs.get(job.run_id)
-    plan = JobPlan.from_wire(run.run_definition or {})
+    plan = plan_of(service, run)
     attempt.create()
-    if job.resume_from is not None:
+    if job.resume_from is not None and isinstance(plan, JobPlan):
         _copy_outputs(service, job.resume_from, attempt.resumed)
         plan = plan.with_arguments("--resume-from", str(attempt.resumed))
-    if extract:
+    if extract and job.snapshot_id:
         service.snapshots.extract(job.snapshot_id, attempt.work)
+    if isinstance(plan, CommandPlan):
+        lay_out(service, plan, attempt.directory)
     for name in plan.log_names():
         path = attempt.logs / name
         path.touch()
         artifact = service.artifacts.reserve(RUN_ORIGIN, run.data_container_id, f"user_logs/{name}")
         service.blobs.link(artifact.blob_key, path)
-    cap = plan.configuration.max_run_duration_seconds or service.settings.default_max_run_duration
+    cap = plan.cap or service.settings.default_max_run_duration
     attempt.prepare(
         plan.commands(attempt.logs),
         _environment(service, run, plan, attempt.home),
@@ -215,7 +241,7 @@ def _copy_outputs(service: Service, run_id: str, directory: Path) -> None:
         shutil.copyfile(service.artifacts.blob(artifact).path, target)
 
 
-def _environment(service: Service, run: Run, plan: JobPlan, home: Path) -> dict[str, str]:
+def _environment(service: Service, run: Run, plan: Plan, home: Path) -> dict[str, str]:
     token, expiry = service.issue_token(Scope.RUN, run_id=run.run_id)
     return job_environment(
         service.settings,
@@ -227,6 +253,7 @@ def _environment(service: Service, run: Run, plan: JobPlan, home: Path) -> dict[
         token=token,
         token_expiry=expiry,
         base_url=service.base_url,
+        tracking_uri=service.tracking_uri,
         discovery_url=service.discovery_url,
         workspace_id=service.workspace_id,
         ca_bundle=service.ca_bundle,

@@ -28,7 +28,10 @@ class VmSize(BaseModel):
 
 
 class VmSizes(Body):
+    """The same list under the names that the two SDKs know it by."""
+
     aml_compute: list[VmSize]
+    value: list[VmSize]
 
 
 class ScaleSettings(Body):

@@ -61,6 +61,11 @@ class Model(ModelRequest):
     datasets: list[Any] = []
     derived_model_ids: list[str] = []
     parent_model_id: str | None = None
+    # What only SDK v2 knows.
+    archived: bool = False
+    model_type: str = "custom_model"
+    flavors: dict[str, Any] = {}
+    stage: str | None = None
 
 
 class PatchOperation(Body):
@@ -94,12 +99,12 @@ class ModelStore:
             raise not_found("Asset", asset_id)
         return Asset.model_validate_json(row["doc"])
 
-    def register(self, request: ModelRequest) -> Model:
-        """Store a model as the next version of its name."""
+    def register(self, request: ModelRequest, version: int | None = None) -> Model:
+        """Store a model as the next version of its name, or as one that its client has chosen and that is free."""
         with self._db.transaction():
-            row = self._db.one("SELECT last FROM model_versions WHERE name = ?", request.name)
-            version = int(row["last"]) + 1 if row else 1
-            self._db.execute("INSERT OR REPLACE INTO model_versions VALUES (?, ?)", request.name, version)
+            last = self.last_version(request.name)
+            version = last + 1 if version is None else version
+            self._db.execute("INSERT OR REPLACE INTO model_versions VALUES (?, ?)", request.name, max(last, version))
             now = utc_now()
             given = {key: value for key, value in request.model_dump().items() if value is not None}
             model = Model(**given, id=f"{request.name}:{version}", version=version, created_time=now, modified_time=now)
@@ -122,6 +127,29 @@ class ModelStore:
         if row is None:
             raise not_found("Model", model_id)
         return Model.model_validate_json(row["doc"])
+
+    def find(self, name: str, version: int) -> Model | None:
+        """Return a model version, if there is such a one."""
+        row = self._db.one("SELECT doc FROM models WHERE name = ? AND version = ?", name, version)
+        return Model.model_validate_json(row["doc"]) if row else None
+
+    def last_version(self, name: str) -> int:
+        """Return the highest number that a name's versions have had; 0 if it has had none."""
+        row = self._db.one("SELECT last FROM model_versions WHERE name = ?", name)
+        return int(row["last"]) if row else 0
+
+    def archive(self, name: str, *, archived: bool) -> None:
+        """Archive every version of a name, or restore it.
+
+        Raises:
+            ServiceError: 404.
+        """
+        with self._db.transaction():
+            versions = [model for model in self.all() if model.name == name]
+            if not versions:
+                raise not_found("Model", name)
+            for model in versions:
+                self.update(model.id, lambda model: setattr(model, "archived", archived))
 
     def update(self, model_id: str, change: Callable[[Model], None]) -> Model:
         """Change a model version in place.

@@ -302,6 +302,12 @@ class RunStore:
         rows = self._db.all("SELECT doc FROM runs WHERE parent_run_id = ? ORDER BY number DESC", run_id)
         return [Run.model_validate_json(row["doc"]) for row in rows]
 
+    def submitted(self) -> list[Run]:
+        """Return every run that is a job or a sweep and no part of another, newest first."""
+        rows = self._db.all("SELECT doc FROM runs WHERE parent_run_id IS NULL ORDER BY number DESC")
+        found = [Run.model_validate_json(row["doc"]) for row in rows]
+        return [run for run in found if run.cancel_uri is not None]
+
     def child_statuses(self, run_id: str) -> dict[str, RunStatus]:
         """Return the status of each child of a run, oldest first, without reading the rest of them."""
         rows = self._db.all(

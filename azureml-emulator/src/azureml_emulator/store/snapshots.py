@@ -168,6 +168,22 @@ class SnapshotStore:
                 self._db.execute("INSERT INTO snapshot_files VALUES (?, ?, ?)", snapshot_id, path, key)
         return snapshot_id
 
+    def add_files(self, files: dict[str, str]) -> str:
+        """Store a snapshot of blobs that are there.
+
+        Args:
+            files: Blob key by path.
+
+        Returns:
+            The snapshot's id.
+        """
+        snapshot_id = str(uuid.uuid4())
+        with self._db.transaction():
+            self._db.execute("INSERT INTO snapshots VALUES (?, ?, ?)", snapshot_id, "{}", utc_now())
+            for path, key in files.items():
+                self._db.execute("INSERT INTO snapshot_files VALUES (?, ?, ?)", snapshot_id, normalise(path), key)
+        return snapshot_id
+
     def exists(self, snapshot_id: str) -> bool:
         """Tell whether there is such a snapshot."""
         return self._db.one("SELECT 1 FROM snapshots WHERE id = ?", snapshot_id) is not None

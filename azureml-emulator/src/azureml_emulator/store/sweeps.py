@@ -124,6 +124,7 @@ class Sweep(BaseModel):
         judged: The last interval at which each child was judged.
         best: The best child.
         log: Lines of its log.
+        trial: A child's ``properties``, if the sweep came from SDK v2: a command with places for the parameters.
     """
 
     run_id: str
@@ -139,6 +140,7 @@ class Sweep(BaseModel):
     judged: dict[str, int] = {}
     best: Best | None = None
     log: list[str] = []
+    trial: dict[str, Any] | None = None
 
 
 class SweepStore:

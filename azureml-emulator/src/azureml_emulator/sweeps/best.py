@@ -24,7 +24,7 @@ _COLUMNS = {
 
 
 def add_best(service: Service, sweep: Sweep, *, final: bool) -> None:
-    """Add the best child to the table, if there is one.
+    """Add the best child to the table, if there is one, and to the parent's properties.
 
     Args:
         service: The emulator's state.
@@ -44,3 +44,6 @@ def add_best(service: Service, sweep: Sweep, *, final: bool) -> None:
     point = MetricPoint(metric_id=str(uuid.uuid4()), created_utc=now, data=row)
     table = MetricSeries(name=TABLE, columns=_COLUMNS, value=[point], properties={"uxMetricType": "azureml.v1.table"})
     service.metrics.add(sweep.run_id, [table])
+    best, score = sweep.best.run_id, str(sweep.best.value)
+    # SDK v2 downloads the best child's files by this name.
+    service.runs.update(sweep.run_id, lambda run: run.properties.update({"best_child_run_id": best, "score": score}))

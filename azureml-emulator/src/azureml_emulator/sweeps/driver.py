@@ -11,12 +11,13 @@ from azureml_emulator.jobs.submission import request_cancel, submit
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
 from azureml_emulator.store.runs import RunStatus
-from azureml_emulator.store.sweeps import Sweep
+from azureml_emulator.store.sweeps import MAX_DURATION_MINUTES, Sweep
 from azureml_emulator.sweeps.bayesian import Observation, bayesian_sample
 from azureml_emulator.sweeps.best import add_best
+from azureml_emulator.sweeps.command_sweep import start_trial
 from azureml_emulator.sweeps.curves import Curves, best_of
 from azureml_emulator.sweeps.policy import Curve, make_policy
-from azureml_emulator.sweeps.sampling import BAYESIAN
+from azureml_emulator.sweeps.sampling import BAYESIAN, Sample
 from azureml_emulator.sweeps.submission import TAG_PREFIX
 from azureml_emulator.times import utc_now
 
@@ -127,31 +128,37 @@ class SweepDriver:
     # Children
 
     def _start_children(self, sweep: Sweep, running: int) -> None:
-        definition = sweep.request.platform_config.Definition
         resumed = sweep.request.resume_child_runs
         while sweep.started < len(sweep.samples) and running < sweep.request.max_concurrent_jobs:
             sample = sweep.samples[sweep.started]
             child_id = f"{sweep.run_id}_{sweep.started}"
-            arguments = list(definition.Overrides.get("arguments") or [])
-            for name, value in sample.items():
-                arguments += [name, value]
             earlier = resumed[sweep.started].run_id if sweep.started < len(resumed) else None
-            submit(
-                self._service,
-                experiment=sweep.experiment,
-                run_id=child_id,
-                configuration={**definition.Overrides, "arguments": arguments},
-                snapshot_id=definition.SnapshotId,
-                parent_run_id=sweep.run_id,
-                tags={"hyperparameters": json.dumps(sample)},
-                resume_from=earlier,
-            )
+            if sweep.trial is not None:
+                start_trial(self._service, sweep, child_id, sample)
+            else:
+                self._submit(sweep, child_id, sample, earlier)
             tag = {f"{TAG_PREFIX}{child_id}": json.dumps(sample)}
             self._service.runs.update(sweep.run_id, lambda run, tag=tag: run.tags.update(tag))  # type: ignore[misc]
             after = f", to go on from the outputs of {earlier}" if earlier else ""
             self._log(sweep, f"Started {child_id} with {json.dumps(sample)}{after}.")
             sweep.started += 1
             running += 1
+
+    def _submit(self, sweep: Sweep, child_id: str, sample: Sample, earlier: str | None) -> None:
+        definition = sweep.request.platform_config.Definition
+        arguments = list(definition.Overrides.get("arguments") or [])
+        for name, value in sample.items():
+            arguments += [name, value]
+        submit(
+            self._service,
+            experiment=sweep.experiment,
+            run_id=child_id,
+            configuration={**definition.Overrides, "arguments": arguments},
+            snapshot_id=definition.SnapshotId,
+            parent_run_id=sweep.run_id,
+            tags={"hyperparameters": json.dumps(sample)},
+            resume_from=earlier,
+        )
 
     def _apply_policy(self, sweep: Sweep, curves: dict[str, Curve], running: list[str]) -> None:
         request, metric = sweep.request, sweep.request.primary_metric_config
@@ -190,7 +197,8 @@ class SweepDriver:
         if sweep.deadline is None or time.time() < sweep.deadline or sweep.cancel:
             return
         sweep.cancel = True
-        message = f"The sweep reached its maximum duration, {sweep.request.max_duration_minutes} minutes."
+        minutes = min(sweep.request.max_duration_minutes, MAX_DURATION_MINUTES)
+        message = f"The sweep reached its maximum duration, {minutes} minute{'s' * (minutes != 1)}."
         self._service.runs.add_warning(sweep.run_id, "MaxDurationReached", message)
         self._log(sweep, message)
 

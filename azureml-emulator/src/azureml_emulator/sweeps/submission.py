@@ -76,7 +76,7 @@ def start_sweep(
                     "resume_from": json.dumps(document["resume_from"] or None),
                     "resume_child_runs": json.dumps(document["resume_child_runs"] or None),
                 },
-                tags=_tags(document),
+                tags=tags_of(document),
                 script_name=plan.configuration.script,
                 target=plan.configuration.target,
                 run_definition=definition.Overrides,
@@ -92,7 +92,7 @@ def start_sweep(
             experiment=experiment,
             request=request,
             seed=seed,
-            samples=_samples(service, request, seed),
+            samples=first_samples(service, request, seed),
             deadline=time.time() + min(request.max_duration_minutes, MAX_DURATION_MINUTES) * 60,
         )
         service.sweeps.save(sweep, active=True)
@@ -154,7 +154,7 @@ def _essence(request: SweepRequest) -> dict[str, Any]:
     return document
 
 
-def _samples(service: Service, request: SweepRequest, seed: str) -> list[Sample]:
+def first_samples(service: Service, request: SweepRequest, seed: str) -> list[Sample]:
     """Return the samples that are known at the start: those of resumed children, and all that depend on no result."""
     found = (service.sweeps.sample(key.run_id) for key in request.resume_child_runs)
     resumed = [sample for sample in found if sample is not None]
@@ -167,7 +167,7 @@ def _samples(service: Service, request: SweepRequest, seed: str) -> list[Sample]
     return resumed + [random_sample(space, seed, number) for number in range(new)]
 
 
-def _tags(document: dict[str, Any]) -> dict[str, str]:
+def tags_of(document: dict[str, Any]) -> dict[str, str]:
     """Return the tags from which the SDK rebuilds a HyperDriveRun."""
     names = (
         "generator_config",

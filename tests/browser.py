@@ -41,14 +41,14 @@ class Browser:
         self._heard = b""
         self.console: list[str] = []
         self._session = ""
-        [target] = [t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page"][:1]
-        attached = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
-            self.ask(f"{domain}.enable")
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+            self.call(f"{domain}.enable")
+        self.size(width, height)
 
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params}
         if self._session:
@@ -74,22 +74,35 @@ class Browser:
         return found
 
     def open(self, url: str) -> None:
-        self.ask("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def value(self, expression: str) -> Any:
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 60) -> None:
+    def until(self, expression: str, seconds: float = 60) -> Any:
+        """Wait for an expression to be true; return its value."""
         end = time.monotonic() + seconds
-        while not self.value(f"Boolean({expression})"):
+        while not (found := self.value(expression)):
             assert time.monotonic() < end, (expression, self.value("document.body.innerText"))
             time.sleep(0.05)
+        return found
+
+    def key(self, name: str) -> None:
+        """Press a key: a character, ``Escape``, ``Enter``, ..."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": name} if len(name) == 1 and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, **text)
+
+    def size(self, width: int, height: int) -> None:
+        """Give the page another width and height; below 600 pixels it is a phone's."""
+        override = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **override)
 
     def mouse(self, kind: str, x: float, y: float) -> None:
-        self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
     def drag(self, *points: tuple[float, float]) -> None:
         """Draw lines through points of the page."""
@@ -104,10 +117,10 @@ class Browser:
         self.drag((x, y))
 
     def type(self, text: str) -> None:
-        self.ask("Input.insertText", text=text)
+        self.call("Input.insertText", text=text)
 
     def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:
         self._process.kill()

@@ -1,0 +1,1 @@
+"""The routes that only SDK v2 uses: one module per subject."""

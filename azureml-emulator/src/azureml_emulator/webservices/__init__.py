@@ -1,0 +1,1 @@
+"""Web services: registered models behind HTTP, as processes of this machine."""

@@ -1,0 +1,261 @@
+"""The process of one service on this machine: detached, it serves what its folder says until it is told to stop.
+
+::
+
+    service.json     what is to be served, written by clients; looked at every two seconds
+    running.json     what is being served, written by this process
+    process          the lock that it holds for as long as it lives, which the kernel frees however it dies
+    key              the keys, which only their owner can read
+    log.txt          what it and the score script print; log.1.txt, what it printed before
+    revisions/N/     model/model.npz and, with a score script, source/
+    work/            what the serving processes need
+
+A new revision is served by new workers before the old ones leave (:mod:`trainer.serving.supervisor`). A process whose
+folder has gone ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trainer import recordfile
+from trainer.deploy import records
+from trainer.errors import DamagedRecordError, RefusedError, TrainerError
+from trainer.locks import locked
+from trainer.records import Host
+from trainer.runtime.atomic import write_bytes
+from trainer.runtime.layout import MODEL_FILE
+from trainer.trees import remove_tree
+
+if TYPE_CHECKING:
+    from trainer.serving.settings import ServeSettings
+    from trainer.serving.supervisor import Model, Supervisor
+
+PROCESS_LOCK, KEY_FILE, LOG_FILE, OLD_LOG_FILE = "process", "key", "log.txt", "log.1.txt"
+SERVICE_DIR_VARIABLE = "TRAINER_SERVICE_DIR"
+"""The service's folder, in the environment of each of its processes."""
+_RUNNING_FILE = "running.json"
+_LOG_MAX = 16 << 20
+_STOPPED = "It was stopped by a signal."
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be served; in the record's ``detail``.
+
+    Attributes:
+        revision: Rises with every deployment.
+        model_name: The model's name.
+        version: Its version.
+        script: The score script's path in the revision's ``source/``, or None.
+        host: The machine that it runs on.
+    """
+
+    revision: int
+    model_name: str
+    version: int
+    script: str | None
+    host: Host | None
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What is being served.
+
+    Attributes:
+        pid: The supervisor's process id.
+        port: The port of 127.0.0.1.
+        revision: The revision that answers; 0 before the first one does.
+        model: Its model, ``name:version``.
+        script: Its score script, or None.
+        refused: The last revision that could not be served, or 0.
+        why: Why not.
+        ended: Why the process has ended, or an empty text.
+    """
+
+    pid: int
+    port: int
+    revision: int = 0
+    model: str = ""
+    script: str | None = None
+    refused: int = 0
+    why: str = ""
+    ended: str = ""
+
+
+_RUNNING = msgspec.json.Decoder(Running)
+
+
+def read_wanted(folder: Path) -> Wanted | None:
+    """Return what is to be served; None if nothing is.
+
+    Raises:
+        DamagedRecordError: The record is damaged.
+    """
+    service = records.read(folder)
+    return None if service is None else wanted_of(service.detail, folder)
+
+
+def wanted_of(detail: dict[str, Any], folder: Path) -> Wanted:
+    """Return what a record's detail says; errors as :func:`read_wanted`."""
+    try:
+        return msgspec.convert(detail, Wanted)
+    except msgspec.ValidationError as error:
+        raise DamagedRecordError(folder / records.RECORD_FILE, str(error)) from error
+
+
+def read_running(folder: Path) -> Running | None:
+    """Return what the process said last; None if it has said nothing that can be read."""
+    try:
+        return recordfile.read(folder / _RUNNING_FILE, _RUNNING)
+    except (FileNotFoundError, DamagedRecordError):
+        return None
+
+
+def revision_folder(folder: Path, revision: int) -> Path:
+    """Return where a revision's model and score script lie."""
+    return folder / "revisions" / str(revision)
+
+
+class _Service:
+    """What the process does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        before = read_running(folder)
+        self._said = Running(pid=os.getpid(), port=0 if before is None else before.port)
+        self._tell()
+
+    def serve(self) -> None:
+        """Serve until a signal ends it.
+
+        Raises:
+            TrainerError: What is wanted can't be served.
+        """
+        wanted = read_wanted(self._folder)
+        if wanted is None:
+            return
+        scratch = self._folder / "work"
+        remove_tree(scratch)
+        scratch.mkdir()
+        supervisor = self._supervisor(self._model(wanted), scratch)
+        port = int(supervisor.url.rpartition(":")[2])
+        self._say(f"Loading {wanted.model_name}:{wanted.version} for {supervisor.url}.")
+        self._tell(port=port)
+        supervisor.run(lambda about: self._ready(wanted, about))
+
+    def end(self, why: str) -> None:
+        """Say why the process ends."""
+        self._say(why)
+        with suppress(OSError):  # its folder may be gone
+            self._tell(ended=why)
+
+    def _supervisor(self, model: Model, scratch: Path) -> Supervisor:
+        from trainer.serving.supervisor import Supervisor
+
+        assert model.settings is not None
+        try:
+            return Supervisor(model.settings, model, self._newest, scratch, self._say, self._switched)
+        except RefusedError:  # another has the port that this service had before
+            settings = msgspec.structs.replace(model.settings, port=0)
+            return Supervisor(settings, model, self._newest, scratch, self._say, self._switched)
+
+    def _model(self, wanted: Wanted) -> Model:
+        from trainer.serving.models import model_of_copy
+
+        folder = revision_folder(self._folder, wanted.revision)
+        script = None if wanted.script is None else folder / "source" / wanted.script
+        file = folder / "model" / MODEL_FILE
+        return model_of_copy(file, wanted.model_name, wanted.version, wanted.revision, self._settings(script))
+
+    def _settings(self, script: Path | None) -> ServeSettings:
+        from trainer.serving.settings import ServeSettings
+
+        return ServeSettings(
+            port=self._said.port, script=script, key_file=self._folder / KEY_FILE, name=self._folder.name
+        )
+
+    def _newest(self) -> Model:
+        self._turn_log()
+        wanted = read_wanted(self._folder)
+        if wanted is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RefusedError("The service's folder is gone.", "")
+        return self._model(wanted)
+
+    def _ready(self, wanted: Wanted, about: str) -> None:
+        label = f"{wanted.model_name}:{wanted.version}"
+        self._say(f"Serving {label} ({about}).")
+        self._tell(revision=wanted.revision, model=label, script=wanted.script)
+
+    def _switched(self, model: Model, why: str) -> None:
+        if why:
+            self._tell(refused=model.revision, why=why)
+            return
+        script = None if model.settings is None or model.settings.script is None else model.settings.script.name
+        self._tell(revision=model.revision, model=model.label, script=script)
+        # The workers that leave may still read their own.
+        for old in (self._folder / "revisions").iterdir():
+            if old.name.isdecimal() and int(old.name) < model.revision - 1:
+                remove_tree(old)
+
+    def _tell(self, **changes: Any) -> None:
+        self._said = msgspec.structs.replace(self._said, **changes)
+        write_bytes(self._folder / _RUNNING_FILE, msgspec.json.encode(self._said) + b"\n", durable=False)
+
+    def _say(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        sys.stderr.write(f"{stamp}Z {text}\n")
+        sys.stderr.flush()
+
+    def _turn_log(self) -> None:
+        """Begin the log anew when it has become long. All of the processes append to it, so it can be cut."""
+        log = self._folder / LOG_FILE
+        with suppress(OSError):
+            if log.stat().st_size > _LOG_MAX:
+                shutil.copyfile(log, self._folder / OLD_LOG_FILE)
+                os.truncate(log, 0)
+
+
+def main(path: str) -> int:
+    """Detach, serve, and return when the service has ended.
+
+    The process that was started ends as soon as the detached one holds the service's lock.
+
+    Returns:
+        The exit code.
+    """
+    ready, announce = os.pipe()
+    if os.fork():
+        os.close(announce)
+        # Nothing is written if the detached process dies first.
+        os._exit(0 if os.read(ready, 1) else 1)
+    os.close(ready)
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    folder = Path(path)
+    with locked(folder / PROCESS_LOCK, blocking=False):
+        service = _Service(folder)
+        os.write(announce, b"1")
+        os.close(announce)
+        try:
+            service.serve()
+        except TrainerError as error:
+            service.end(error.message)
+            return error.exit_code
+        except Exception as error:  # told, like every end
+            service.end(f"{type(error).__name__}: {error}")
+            raise
+        service.end(_STOPPED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

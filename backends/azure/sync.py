@@ -29,9 +29,8 @@ from trainer.errors import ConfigError, RefusedError
 from trainer.failures import LINES, failure
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
-from trainer.runtime import collecting
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE
+from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE, NOT_KEPT
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ def _not_kept(folder: RunFolder) -> tuple[str, ...]:
     with contextlib.suppress(OSError, msgspec.DecodeError):
         if path.is_file() and path.stat().st_size <= _CHUNK:
             facts = msgspec.json.decode(path.read_bytes())
-            said = facts.get(collecting.FACT) if isinstance(facts, dict) else None
+            said = facts.get(NOT_KEPT) if isinstance(facts, dict) else None
             if isinstance(said, list):
                 return tuple(text[:_LONGEST_SENTENCE] for text in said[:_MOST_SENTENCES] if isinstance(text, str))
     return ()

@@ -173,11 +173,11 @@ def test_the_page_takes_pictures(project: Project, fruit: Served, tmp_path: Path
     browser = Browser(tmp_path / "profile")
     try:
         browser.open(f"{fruit.url}/#key={fruit.key}")
-        browser.wait("document.title === 'Classify a picture'")
-        document = browser.ask("DOM.getDocument")["root"]["nodeId"]
-        chooser = browser.ask("DOM.querySelector", nodeId=document, selector="#picture")["nodeId"]
-        browser.ask("DOM.setFileInputFiles", nodeId=chooser, files=[str(project.path / "picture.png")])
-        browser.wait("document.querySelector('#answer').textContent")
+        browser.until("document.title === 'Classify a picture'")
+        document = browser.call("DOM.getDocument")["root"]["nodeId"]
+        chooser = browser.call("DOM.querySelector", nodeId=document, selector="#picture")["nodeId"]
+        browser.call("DOM.setFileInputFiles", nodeId=chooser, files=[str(project.path / "picture.png")])
+        browser.until("document.querySelector('#answer').textContent")
         expected = predicted(project, "fruit", "picture.png")["name"]
         assert browser.value("document.querySelector('#answer').textContent").startswith(expected)
         labels = browser.value(

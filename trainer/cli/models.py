@@ -136,6 +136,8 @@ def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> N
         return
     if version is None:
         name, version = parse_model_reference(model)
+    if model == "latest":
+        raise UsageError("The newest run is deleted by its id only.", "See it: trainer runs --limit 1")
     if version is None:
         raise UsageError("Specify a version to delete.", f"For example: trainer delete {name}:1")
     store = store_of(flags)

@@ -292,6 +292,11 @@ def test_metrics_that_are_sent_twice_count_once(client: Client) -> None:
     for value, status in (("1", 200), ("1", 200), ("2", 400)):
         parameter = {"run_id": "metrics", "key": "p", "value": value}
         assert client("POST", f"{base}/runs/log-parameter", json=parameter).status_code == status
+    experiment = client("GET", f"{base}/experiments/get-by-name?experiment_name=Default").json()["experiment"]
+    search = {"experiment_ids": [experiment["experiment_id"]], "max_results": 1}
+    found = client("POST", f"{base}/runs/search", json=search).json()["runs"]
+    assert [run["info"]["run_id"] for run in found] == ["metrics"]
+    assert client("POST", f"{base}/runs/search", json=search | {"filter": "metrics.M > 0"}).status_code == 400
     missing = client("GET", f"{base}/experiments/get-by-name?experiment_name=none")
     assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
     assert client("POST", f"{base}/runs/log-metric", json=point | {"more": 1}).status_code == 400

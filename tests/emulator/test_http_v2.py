@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from azureml_emulator import Emulator, Endpoint, Settings, start_in_background
+from azureml_emulator import Emulator, Endpoint, FaultAction, FaultRule, Settings, start_in_background
 from tests.emulator.clients import Http
 
 SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0)
@@ -168,6 +168,19 @@ def test_a_file_of_a_run_has_a_signature_of_its_own(client: Client) -> None:
         "outputs/b",
         "user_logs/std_log.txt",
     ]
+
+
+def test_the_answer_to_an_upload_is_lost(client: Client) -> None:
+    url = client.new_container()
+    # As of an upload of code, and of none of ARM's routes.
+    client.endpoint.set_faults(rules=[FaultRule(route="PUT /????????-*/*", action=FaultAction.DROP_ANSWER, times=1)])
+    once = BLOCK | {"If-None-Match": "*"}
+    with pytest.raises(requests.ConnectionError):
+        client.blob("PUT", url, "/f/a", headers=once, data=b"x")
+    # What azure-storage-blob does next, and what it then takes for somebody else's blob.
+    assert client.blob("PUT", url, "/f/a", headers=once, data=b"x").status_code == 409
+    assert client.blob("GET", url, "/f/a").content == b"x"
+    client.endpoint.clear_faults()
 
 
 # ARM

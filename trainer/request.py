@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 NO_DATASET = "none"
 BY_SCRIPT = "{script}"
-"""Stands for the name of the script; for those of the tutorial, where it is the one that is included."""
+"""Stands for the name of the script; where it is the one that is included, for that of the user's own data, else for
+those of the tutorial."""
 # Azure ML's own rule (azureml/_base_sdk_common/common.py), so that a name that works here works there.
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
 
@@ -92,16 +94,22 @@ class JobRequest:
         )
 
     def named(self, script: Path) -> JobRequest:
-        """Return the request with the names that it leaves to the script.
+        """Return the request with the names that it leaves to the script or the data.
 
         Args:
             script: The script that it means.
         """
-        ours = is_default_script(script) or script == Path(DEFAULT_SCRIPT)  # the latter inside a snapshot
-        # What both names can be made of, on Azure ML too.
-        own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
+        if BY_SCRIPT not in (self.experiment, self.model_name):
+            return self
+        if is_default_script(script) or script == Path(DEFAULT_SCRIPT):  # the latter inside a snapshot
+            from trainer.data import own_name
+
+            own = own_name(self.dataset)
+        else:
+            # What both names can be made of, on Azure ML too.
+            own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
         left = {
-            name: default if ours else own
+            name: own or default
             for name, default in (("experiment", DEFAULT_EXPERIMENT), ("model_name", DEFAULT_MODEL_NAME))
             if getattr(self, name) == BY_SCRIPT
         }
@@ -170,9 +178,26 @@ def _check_network(network: str, script: Path) -> None:
     if path.name == DEFAULT_SCRIPT or not path.stem.isidentifier() or path.stem in sys.stdlib_module_names:
         raise UsageError(f"{path.name} can't travel with {DEFAULT_SCRIPT} under that name.", "Rename it: net.py")
     try:
-        ast.parse(path.read_bytes())
+        tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError) as error:
         raise UsageError(f"{path} is not Python: {error}.", "Correct it.") from error
+    if name not in (names := _top_names(tree)) and "*" not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"Did you mean {path}:{near[0]}?" if near else "Give --network the name of a function in it."
+        raise UsageError(f"{path} has no function {name!r}.", hint)
+
+
+def _top_names(tree: ast.Module) -> set[str]:
+    """Every name that a module may have, wherever in it it is bound."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+    return names
 
 
 def _check_training(values: Mapping[str, Any]) -> None:

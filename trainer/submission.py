@@ -24,6 +24,7 @@ from trainer.provision import ensure_chainer
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
+from trainer.runtime.datasets.files import FILES
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
 from trainer.snapshot import (
@@ -45,6 +46,7 @@ __all__ = ["JobRequest", "Prepared", "changed_arguments", "prepare", "rerun", "r
 
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
+_BATCHSIZE = next(flag.default for flag in TRAINING if flag.name == "batchsize")
 # What resume() adds to the arguments of our own script.
 _OUR_RESUME = ("--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}")
 # Names of what scripts continue from: Chainer's own extension writes snapshot_iter_100.
@@ -111,6 +113,8 @@ def prepare(
         return Prepared(job, snapshot)
     job = msgspec.structs.replace(job, dataset=data.name, dataset_digest=data.digest, dataset_note=data.note)
     if is_default_script(script):
+        if data.data is not None:
+            _check_batchsize(request.training.get("batchsize", _BATCHSIZE), data)
         job = msgspec.structs.replace(job, data=data.data)
     return Prepared(job, snapshot.with_dataset(data.name, data.files))
 
@@ -262,6 +266,19 @@ def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
         flags["network"] = f"{path.name}:{name}"
     made = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return (*made, *request.script_args)
+
+
+def _check_batchsize(batchsize: int, data: ResolvedDataset) -> None:
+    from trainer.runtime.datasets import idx
+
+    images = next(path for name, path in data.files.items() if name.startswith(FILES[0]))  # may be gzipped
+    with idx.open_content(images) as content:
+        count = idx.read_header(content, None).shape[0]
+    if batchsize > count:
+        raise UsageError(
+            f"--batchsize {batchsize} is more than the {count} training examples of {data.name}.",
+            f"Give a smaller one, for example: --batchsize {max(1, min(16, count // 4))}",
+        )
 
 
 def _dataset(

@@ -356,6 +356,21 @@ def test_what_cannot_start_ends_with_exit_code_3(azure_python: Path, tmp_path: P
         both.ours.close()
 
 
+def test_the_emulator_takes_azure_s_server(azure_python: Path, tmp_path: Path) -> None:
+    with Emulator(tmp_path / "state", settings=Settings(scoring_python=azure_python)) as endpoint:
+        http = Http(endpoint)
+        script = "def init():\n    print('in init')\n\ndef run(data):\n    return data\n"
+        deploy_over_http(http, "azures", script)
+        base = f"/modelmanagement/v1.0{http.workspace}/services/azures"
+        key = http("POST", f"{base}/listkeys").json()["primaryKey"]
+        uri = http("GET", base).json()["scoringUri"]
+        url, path = uri.removesuffix("/score"), "/score"
+        assert request(url, "POST", path, b"[1]", {"Content-Type": "application/json"}).status == 401
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        assert request(url, "POST", path, b"[1]", headers).json == "[1]"
+        assert "azmlinfsrv.print - in init" in http("GET", f"{base}/logs").json()["content"]
+
+
 def served_as_deployed(python: Path, top: Path, model: Path, script: Path | None) -> AzureServed:
     """Azure's server with what travels to it when a model is deployed."""
     deployment = prepare("digits", Home(top / "home", top), script=script)
@@ -404,18 +419,3 @@ def test_a_deployed_script_finds_chainer_at_work_and_its_neighbours(
         assert len(found.json["label"]) == 1
     finally:
         served.close()
-
-
-def test_the_emulator_takes_azure_s_server(azure_python: Path, tmp_path: Path) -> None:
-    with Emulator(tmp_path / "state", settings=Settings(scoring_python=azure_python)) as endpoint:
-        http = Http(endpoint)
-        script = "def init():\n    print('in init')\n\ndef run(data):\n    return data\n"
-        deploy_over_http(http, "azures", script)
-        base = f"/modelmanagement/v1.0{http.workspace}/services/azures"
-        key = http("POST", f"{base}/listkeys").json()["primaryKey"]
-        uri = http("GET", base).json()["scoringUri"]
-        url, path = uri.removesuffix("/score"), "/score"
-        assert request(url, "POST", path, b"[1]", {"Content-Type": "application/json"}).status == 401
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        assert request(url, "POST", path, b"[1]", headers).json == "[1]"
-        assert "azmlinfsrv.print - in init" in http("GET", f"{base}/logs").json()["content"]

@@ -147,6 +147,26 @@ CASES = {
         "assert chainercv.__version__ == '0.13.1' and 'pkg_resources' not in sys.modules\n",
         r"No module named 'pkg_resources'",
     ),
+    "caffe-format": Case(
+        PRELUDE + "import os\n"
+        "from chainer.exporters import caffe\n"
+        "from chainer.links.caffe import CaffeFunction\n"
+        "class Net(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        with self.init_scope():\n"
+        "            self.conv, self.out = chainer.links.Convolution2D(3, 4, 3), chainer.links.Linear(144, 5)\n"
+        "    def forward(self, x):\n"
+        "        return self.out(F.relu(self.conv(x)))\n"
+        "net, x = Net(), chainer.Variable(numpy.random.rand(1, 3, 8, 8).astype('f'))\n"
+        "with chainer.using_config('train', False):\n"
+        "    os.makedirs('caffe', exist_ok=True)\n"
+        "    caffe.export(net, [x], 'caffe')\n"
+        "    read = CaffeFunction('caffe/chainer_model.caffemodel')\n"
+        "    y, = read(inputs={'data': x.array}, outputs=[read.layers[-1][0]])\n"
+        "    numpy.testing.assert_allclose(y.array, net(x).array, rtol=1e-5)\n",
+        r"TypeError: Descriptors cannot be created directly",
+    ),
     "serial-iterator-position": Case(
         PRELUDE + "it = chainer.iterators.SerialIterator(numpy.arange(4), 3, repeat=False, shuffle=False)\n"
         "first = [list(batch) for batch in it]\n"

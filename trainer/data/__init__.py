@@ -9,7 +9,7 @@ from trainer.data.cache import DATA_DIR_VARIABLE, Cache
 from trainer.data.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from trainer.data.inventory import DatasetStatus, FileReport, VerifyReport, catalogue_status, download, verify
 from trainer.data.mirrors import MIRRORS_VARIABLE, Patience
-from trainer.data.resolution import ResolvedDataset, resolve, resolve_for_script
+from trainer.data.resolution import ResolvedDataset, own_name, resolve, resolve_for_script
 from trainer.data.transfer import ProgressDisplay, Silent
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "catalogue_status",
     "decoded_dir",
     "download",
+    "own_name",
     "resolve",
     "resolve_for_script",
     "verify",

@@ -251,6 +251,36 @@ def _name(path: Path, digest: str) -> str:
     return name
 
 
+def own_name(where: str) -> str | None:
+    """What an experiment and a model are called after data of the user's own.
+
+    Args:
+        where: What ``--dataset`` says; it need not exist.
+
+    Returns:
+        The name of the folder or file, in letters that Azure ML takes, too; None for a data set of the catalogue, and
+        for four IDX files that can stand in for MNIST, grey 28x28.
+    """
+    path = expanded(Path(where))
+    if where == "auto" or where in NAMES or _stands_for_mnist(path):
+        return None
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:200] or "data"
+
+
+def _stands_for_mnist(directory: Path) -> bool:
+    from trainer.runtime.datasets import idx
+
+    try:
+        file = find_file(directory, FILES[0])
+        if file is None:
+            return False
+        with idx.open_content(file) as content:
+            return tuple(idx.read_header(content, None).shape[1:]) == (28, 28)
+    except (RuntimeFault, OSError):
+        return True  # nothing is trained on it: the error comes when it is read
+
+
 def _travelling(paths: Mapping[str, Path]) -> dict[str, Path]:
     return {path.name: path for path in (paths[name] for name in FILES)}
 

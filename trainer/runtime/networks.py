@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,24 +28,82 @@ def load_network(where: str) -> Callable[[tuple[int, ...], int], chainer.Chain]:
         where: ``FILE.py:NAME``. The function takes the shape of one example, channels first, such as (3, 32, 32), and
             the number of classes; it returns a ``chainer.Chain`` that gives scores of shape (B, classes).
 
+    Returns:
+        That function, which also tries what it has made on two examples of zeros, on a copy.
+
     Raises:
-        RuntimeFault: There is no such file or function.
+        RuntimeFault: There is no such file or function. The returned function raises it where the user's fails,
+            or makes something else than such a network.
     """
     path, _, name = where.rpartition(":")
-    try:
-        spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-        if spec is None or spec.loader is None:
-            raise FileNotFoundError(path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # pickling and dataclasses look it up there
+    if not Path(path).is_file():
+        raise RuntimeFault(f"There is no file {path!r}.", "Write it as --network FILE.py:NAME.")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise RuntimeFault(f"{path!r} is not a Python file.", "Write it as --network FILE.py:NAME.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pickling and dataclasses look it up there
+    with _own_errors(path, f"{path} can't be imported"):
         spec.loader.exec_module(module)
-    except FileNotFoundError as error:
-        raise RuntimeFault(f"There is no file {path!r}.", "Write it as --network FILE.py:NAME.") from error
     make = getattr(module, name, None)
     if not callable(make):
         raise RuntimeFault(f"{path} has no function {name!r}.", "Write it as --network FILE.py:NAME.")
-    found: Callable[[tuple[int, ...], int], chainer.Chain] = make
-    return found
+
+    def checked(shape: tuple[int, ...], classes: int) -> chainer.Chain:
+        with _own_errors(path, f"{where} fails for examples of shape {shape} and {classes} classes"):
+            network = make(shape, classes)
+        _try_on_zeros(network, where, shape, classes)
+        return network
+
+    return checked
+
+
+def _try_on_zeros(network: object, where: str, shape: tuple[int, ...], classes: int) -> None:
+    import chainer
+
+    path = where.rpartition(":")[0]
+    if not isinstance(network, chainer.Link):
+        raise RuntimeFault(f"{where} returned {_described(network)}, not a chainer.Chain.", "Return the network.")
+    # On a copy, and with the generator put back: a training is the same bytes with and without this.
+    drawn = np.random.get_state()
+    try:
+        with (
+            _own_errors(path, f"The network of {where} fails on two examples of shape {shape}"),
+            chainer.using_config("train", False),
+            chainer.no_backprop_mode(),
+        ):
+            scores: Any = copy.deepcopy(network)(np.zeros((2, *shape), np.float32))
+    finally:
+        np.random.set_state(drawn)
+    if getattr(scores, "shape", None) != (2, classes):
+        found = f"shape {scores.shape}" if hasattr(scores, "shape") else _described(scores)
+        raise RuntimeFault(
+            f"The network of {where} gives {found} for two examples; it must give scores of shape (2, {classes}), "
+            "one per class.",
+            "Its function gets the number of classes as its second argument.",
+        )
+
+
+@contextmanager
+def _own_errors(path: str, what: str) -> Iterator[None]:
+    """Turn whatever the user's own code raises into one line that says where."""
+    try:
+        yield
+    except RuntimeFault:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = str(Path(path).resolve())
+        line = next((frame.lineno for frame in reversed(frames) if str(Path(frame.filename).resolve()) == own), None)
+        if line is None and isinstance(error, SyntaxError):
+            line = error.lineno
+        place = f" (line {line})" if line else ""
+        text = " ".join(str(error).split())
+        raise RuntimeFault(f"{what}{place}: {type(error).__name__}: {text}", f"Correct {path}.") from error
+
+
+def _described(value: object) -> str:
+    return "nothing" if value is None else f"an object of the type {type(value).__name__}"
 
 
 def as_inputs(examples: NDArray[Any], *, flat: bool) -> NDArray[Any]:

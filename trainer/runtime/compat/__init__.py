@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 from trainer.runtime.compat import hook
+from trainer.runtime.compat.caffe import PATCHES as _CAFFE
 from trainer.runtime.compat.datasets import PATCHES as _DATASETS
 from trainer.runtime.compat.functions import PATCHES as _FUNCTIONS
 from trainer.runtime.compat.hook import Patch
@@ -32,7 +33,7 @@ __all__ = ["PATCHES", "SITE", "Patch", "apply", "apply_to_children"]
 
 PATCHES: tuple[Patch, ...] = (
     *(*_IMPORTING, *_FUNCTIONS, *_ITERATORS, *_SERIALIZERS, *_DATASETS, *_TESTING),
-    *(*_REMOVED_NAMES, *_ONNX_EXPORT),
+    *(*_CAFFE, *_REMOVED_NAMES, *_ONNX_EXPORT),
 )
 
 # The directory that holds the sitecustomize.py which applies the layer in child interpreters.

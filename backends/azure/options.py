@@ -42,7 +42,7 @@ class AzureOptions(Options, frozen=True, kw_only=True):
     workspace_config: Annotated[Path | None, option("The workspace's config.json.", for_registry=True)] = None
     emulator: Annotated[bool, option("Use the loopback service, starting it if need be.", for_registry=True)] = False
     kind: Annotated[
-        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="KIND", for_services=True)
+        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="aci/aks", for_services=True)
     ] = "aci"
     aks_cluster: Annotated[
         str | None, option("The attached AKS cluster of --kind aks.", metavar="NAME", for_services=True)

@@ -28,7 +28,7 @@ from backends.local_service import (
     revision_folder,
     wanted_of,
 )
-from trainer.artifacts import fetch, find_model
+from trainer.artifacts import fetch
 from trainer.deploy import records
 from trainer.deploy.preparing import resolved, source_of
 from trainer.deploy.service import (
@@ -42,7 +42,7 @@ from trainer.deploy.service import (
     Services,
     Tell,
 )
-from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError, UsageError
+from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError
 from trainer.host import is_here, this_host
 from trainer.interpreter import own_module
 from trainer.locks import is_locked, locked
@@ -82,14 +82,14 @@ class LocalServices(Services):
 
     def plan(self, deployment: Deployment) -> ServicePlan:
         """See :meth:`trainer.deploy.service.Services.plan`."""
-        version = self._version(deployment)
-        details = {"address": "127.0.0.1, a free port", "folder": str(self._top / deployment.name_for(version.name))}
+        deployment, version = resolved(deployment, self._store())
+        name = str(deployment.name)
+        details = {"address": "127.0.0.1, a free port", "folder": str(self._top / name)}
         warnings: tuple[str, ...] = ()
         if deployment.script is not None:
             snapshot, _ = source_of(deployment)
             details["travels"] = f"{len(snapshot.files)} files, {snapshot.size:,} bytes, with the score script"
             warnings = snapshot.notes
-        name = deployment.name_for(version.name)
         if records.read(self._top / name) is not None and not deployment.overwrite:
             warnings = (*warnings, f"There is a service {name} already; it would be replaced with --overwrite alone.")
         return ServicePlan(
@@ -106,8 +106,7 @@ class LocalServices(Services):
         from trainer.serving.settings import check_installed
 
         check_installed("trainer deploy")
-        version = self._version(deployment)
-        deployment = resolved(deployment, version.reference, deployment.name_for(version.name))
+        deployment, version = resolved(deployment, self._store())
         name = str(deployment.name)
         with self._held(name) as folder:
             known = records.read(folder)
@@ -197,15 +196,6 @@ class LocalServices(Services):
             folder.rename(doomed)
             remove_tree(doomed)
         return True
-
-    def _version(self, deployment: Deployment) -> ModelVersion:
-        version = find_model(self._store(), deployment.model)
-        if version.network is not None and deployment.script is None:
-            raise UsageError(
-                f"{version.reference} is of a network of its own, {version.network}; our score script can't build it.",
-                "Give a score script that builds it: --script score.py",
-            )
-        return version
 
     def _stage(
         self, folder: Path, known: ServiceInfo | None, deployment: Deployment, version: ModelVersion

@@ -515,8 +515,8 @@ def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
     found = []
     for run_id in known:
         try:
-            user = _NAMED.decode((runs / run_id / USER_FILE).read_bytes())
-        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+            user = recordfile.read(runs / run_id / USER_FILE, _NAMED)
+        except (OSError, DamagedRecordError):
             continue
         if user.name == name:
             found.append(run_id)

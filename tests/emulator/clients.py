@@ -50,6 +50,8 @@ class SdkError(Exception):
 class Sdk:
     """A process that has imported the SDK and runs scenarios; attributes are the functions of scenarios.py."""
 
+    _worker = "sdk_worker.py"
+
     def __init__(self, endpoint: Endpoint, directory: Path) -> None:
         endpoint.write_config(directory)
         self.output = ""
@@ -59,10 +61,10 @@ class Sdk:
         self._read()
         self.open_workspace()
 
-    @staticmethod
-    def _start(endpoint: Endpoint, directory: Path, log: BinaryIO) -> subprocess.Popen[str]:
+    @classmethod
+    def _start(cls, endpoint: Endpoint, directory: Path, log: BinaryIO) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(PROGRAMS / "sdk_worker.py")],
+            [sys.executable, str(PROGRAMS / cls._worker)],
             cwd=directory,
             env=client_environment(endpoint) | {"TOKEN": endpoint.token()},
             stdin=subprocess.PIPE,
@@ -93,6 +95,12 @@ class Sdk:
     def close(self) -> None:
         """End the process."""
         self._process.communicate(timeout=600)
+
+
+class SdkV2(Sdk):
+    """The same with SDK v2; attributes are the functions of v2/scenarios_v2.py."""
+
+    _worker = "v2/worker.py"
 
 
 def client_environment(endpoint: Endpoint) -> dict[str, str]:

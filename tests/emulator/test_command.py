@@ -140,7 +140,7 @@ def test_the_recipe_of_the_documentation(tmp_path: Path) -> None:
     recipe = page.partition("```console\n")[2].partition("```")[0]
     commands = [line.removeprefix("$ ") for line in recipe.splitlines()]
     assert all(line.startswith("$ ") for line in recipe.splitlines())
-    (tmp_path / "any_sdk_v1_program.py").write_text(
+    (tmp_path / "any_program_with_either_sdk.py").write_text(
         "from azureml.core import Workspace; print(Workspace.from_config().name)"
     )
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

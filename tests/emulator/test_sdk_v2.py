@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ V2 = PROGRAMS / "v2"
 
 def run_program(emulator: Endpoint, directory: Path, name: str) -> str:
     """Run a program with what a user has: the emulator's variables and its config.json."""
-    shutil.copy(emulator.write_config(directory), directory / "config.json")
+    emulator.write_config(directory)
     (directory / "hooks").mkdir()
     (directory / "hooks" / "sitecustomize.py").write_text(ONLY_LOOPBACK)
     ran = subprocess.run(

@@ -9,6 +9,8 @@ A snapshot, which becomes the job's working directory:
     <root>/_trainer_job/study/    what a trial of a study is to keep
     <root>/outputs/               what the script leaves: its model, its checkpoint, the environment
 
+What travels to a service is laid out likewise, with ``_trainer_job/score_script`` (:mod:`trainer.deploy.preparing`).
+
 Everything of ours is under one name that no project uses, so a project's own ``data/`` stays its own.
 This module imports the standard library alone; the command line reads it at start-up.
 """

@@ -1,4 +1,4 @@
-"""A loopback Azure ML service for the unmodified SDK v1.
+"""A loopback Azure ML service for the unmodified SDKs v1 and v2.
 
     from azureml_emulator import Emulator
 

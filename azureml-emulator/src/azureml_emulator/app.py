@@ -56,6 +56,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     webservices.router,
     environments.router,
     arm_jobs.router,
+    arm_jobs.operations,
     codes.router,
     arm_environments.router,
     arm_datastores.router,

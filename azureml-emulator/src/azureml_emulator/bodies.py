@@ -1,6 +1,6 @@
 """What the bodies of requests and answers have in common. Each body stands beside the table or the routes it is for.
 
-Names and shapes are the ones the SDK v1 client sends and accepts; unknown fields are kept, because newer SDKs add some.
+Names and shapes are the ones the SDKs' clients send and accepts; unknown fields are kept, because newer SDKs add some.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="azureml-emulator",
-        description="A loopback Azure ML service for the unmodified SDK v1.",
+        description="A loopback Azure ML service for the unmodified SDK v1 and v2.",
         epilog=NOT_PROVEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

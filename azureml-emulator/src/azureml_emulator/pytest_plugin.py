@@ -1,4 +1,4 @@
-"""Fixtures for tests of code that uses the SDK v1.
+"""Fixtures for tests of code that uses the SDK v1 or v2.
 
     def test_training(azureml_emulator, tmp_path):
         azureml_emulator.write_config(tmp_path)

@@ -288,10 +288,12 @@ class Front:
 
     async def _forward(self, scope: Message, receive: Receive, send: Send) -> None:
         started = False
+        sending: asyncio.Task[bool] | None = None
         try:
             async with self._connected() as (reader, writer):
                 connection = h11.Connection(h11.CLIENT)
-                await _send_request(connection, writer, scope, receive)
+                # At the same time, for a server may answer, and close, before it has read everything.
+                sending = asyncio.create_task(_send_request(connection, writer, scope, receive))
                 while True:
                     event = await _next_event(connection, reader)
                     if isinstance(event, h11.Response):
@@ -305,39 +307,41 @@ class Front:
                         return
                     elif isinstance(event, h11.ConnectionClosed):
                         raise ConnectionResetError("it closed the connection")
-        except _ClientGone:
-            return
         except (OSError, h11.ProtocolError) as error:
+            if sending is not None and sending.done() and sending.result() is False:
+                return
             _say(f"The scoring server gave no whole answer: {error}")
             if started:
                 raise
             await _answer(send, 502, "The scoring server gave no answer.")
-
-
-class _ClientGone(Exception):  # noqa: N818
-    """The client has closed the connection before its request was whole."""
+        finally:
+            if sending is not None:
+                sending.cancel()
 
 
 async def _send_request(
     connection: h11.Connection, writer: asyncio.StreamWriter, scope: Message, receive: Receive
-) -> None:
+) -> bool:
+    """Pass a request on; false, and the connection closed, if its client goes away before it is whole."""
     headers = [(name, value) for name, value in scope["headers"] if name not in _HOP]
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     request = h11.Request(method=scope["method"].encode(), target=target, headers=[*headers, (b"connection", b"close")])
-    # A server that has said enough may close before it has read everything: then its answer is what counts.
-    with contextlib.suppress(ConnectionError):
+    # Where the server does not read on, its answer is what counts.
+    with contextlib.suppress(ConnectionError, h11.LocalProtocolError):
         writer.write(connection.send(request) or b"")
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _ClientGone
+                writer.close()
+                return False
             if message.get("body"):
                 writer.write(connection.send(h11.Data(data=message["body"])) or b"")
                 await writer.drain()
             more = bool(message.get("more_body"))
         writer.write(connection.send(h11.EndOfMessage()) or b"")
         await writer.drain()
+    return True
 
 
 async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> Any:  # noqa: ANN401 - of h11

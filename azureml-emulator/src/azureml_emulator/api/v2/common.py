@@ -84,6 +84,6 @@ def check_name(name: str) -> str:
     return name
 
 
-def immutable(what: str) -> ServiceError:
+def immutable(what: str, status: int = 400) -> ServiceError:
     """Make the refusal of a change to something that is fixed."""
-    return bad_request(f"{what} already exists, and its content cannot be changed.", "UserError")
+    return ServiceError(status, "UserError", f"{what} already exists, and its content cannot be changed.")

@@ -109,7 +109,8 @@ def put_version(name: str, version: str, body: EnvironmentRequest, service: Serv
     with service.database.transaction():
         known = service.versions.find(KIND, name, version)
         if known is not None and any(known.properties.get(key) != properties.get(key) for key in FIXED):
-            raise immutable(f"Environment {name}:{version}")
+            # The SDK tries the latest version first, and takes the next one after this answer.
+            raise immutable(f"Environment {name}:{version}", status=409)
         response.status_code = 201 if known is None else 200
         return _describe(service, service.versions.save(KIND, name, version, properties))
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 from pydantic.alias_generators import to_camel
 
-from azureml_emulator.api.common import WORKSPACE, ServiceDep, guarded_router, paginate
+from azureml_emulator.api.common import USER, WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, only_query, resource
 from azureml_emulator.bodies import StrictBody
 from azureml_emulator.errors import ServiceError, bad_request
@@ -41,6 +41,7 @@ class JobPage(StrictBody):
 
 
 router = guarded_router("Jobs (ARM)", access=ARM_ACCESS)
+operations = guarded_router("Operations on jobs (ARM)", access=USER)
 
 
 @router.put(f"{BASE}/{{name}}", summary="`jobs.create_or_update`")
@@ -108,7 +109,7 @@ def cancel_job(name: str, service: ServiceDep) -> Response:
     return _pending(service, name)
 
 
-@router.get(
+@operations.get(
     "/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices"
     "/locations/{location}/mfeOperationResults/{operation}",
     summary="`jobs.begin_cancel(...).wait()`",

@@ -270,6 +270,7 @@ def _add_metrics(service: Service, run_id: str, metrics: list[Any]) -> None:
             MetricSeries(
                 name=metric.key,
                 columns={metric.key: "double"},
+                properties={"uxMetricType": "azureml.v1.scalar"},
                 value=[
                     MetricPoint(
                         metric_id=str(uuid.uuid5(_NAMESPACE, content)),

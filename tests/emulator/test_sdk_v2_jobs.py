@@ -280,15 +280,6 @@ def test_the_answer_to_a_registration_is_lost(v2: SdkV2, endpoint: Endpoint, tmp
     assert v2.models(name="lost") == [["lost", "1"]]
 
 
-def test_the_answer_to_an_upload_is_lost(v2: SdkV2, endpoint: Endpoint, code: Path) -> None:
-    (code / "new.txt").write_text("so that the code is not there already")
-    endpoint.set_faults(rules=[lose("PUT /????????-*/*")])
-    ended = v2.submit_until_it_works(command_line="cat new.txt", code=str(code))
-    # The repeated upload finds the blob there, which the SDK takes for somebody else's.
-    assert ended["errors"] == ["ResourceExistsError"]
-    assert v2.wait(name=ended["name"]) == "Completed"
-
-
 def test_refusals_that_pass_are_ridden_out(v2: SdkV2, endpoint: Endpoint) -> None:
     endpoint.set_faults(
         rules=[
@@ -302,18 +293,11 @@ def test_refusals_that_pass_are_ridden_out(v2: SdkV2, endpoint: Endpoint) -> Non
     assert all(rule.times == 0 for rule in endpoint.faults().rules)
 
 
-def test_expired_signatures_and_tokens(v2: SdkV2, endpoint: Endpoint, code: Path, tmp_path: Path) -> None:
-    (code / "other.txt").write_text("new again")
+def test_expired_signatures(v2: SdkV2, endpoint: Endpoint, code: Path) -> None:
+    (code / "other.txt").write_text("so that the code is not there already")
     endpoint.set_faults(expired_sas=True)
     with pytest.raises(SdkError, match="AuthenticationFailed"):
         v2.submit(command_line="true", code=str(code))
-    endpoint.set_faults(expired_tokens=True)
-    directory = tmp_path / "client"
-    directory.mkdir()
-    other = SdkV2(endpoint, directory)
-    with pytest.raises(SdkError, match=r"ClientAuthenticationError(.|\n)*InvalidAuthenticationToken"):
-        other.names()
-    other.close()
 
 
 # Strictness

@@ -21,7 +21,7 @@ import msgspec
 from backends.azure import sync, vm_sizes
 from backends.azure.emulator import DOES_NOT_PROVE
 from backends.azure.errors import ServiceUnavailableError
-from backends.azure.image import find_pins, make_environment
+from backends.azure.image import environment_of
 from backends.azure.options import AzureOptions
 from backends.azure.sync import Pace
 from trainer.backend import Backend, Plan
@@ -32,12 +32,11 @@ from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import Limits, Snapshot, check_limits
 
 if TYPE_CHECKING:
-    from backends.azure.image import Environment
     from backends.azure.sdk import Run, Workspace
     from backends.azure.services import AzureServices
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
-    from backends.azure.vm_sizes import VMSize
+    from backends.azure.sweeps import HyperDrive
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
@@ -81,7 +80,7 @@ class AzureMLBackend(Backend):
         """
         check_limits(snapshot, SNAPSHOT_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
-        image = _environment(snapshot, choice.size)
+        image = environment_of(snapshot, choice.size)
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
@@ -102,7 +101,7 @@ class AzureMLBackend(Backend):
             digest=snapshot.digest,
             dataset=job.dataset,
             details=details,
-            warnings=(*snapshot.notes, *_left_out(image)),
+            warnings=(*snapshot.notes, *image.left_out_notes()),
         )
 
     def check(self, job: TrainingJob) -> None:  # noqa: ARG002  # nothing of a job is refused here
@@ -138,19 +137,19 @@ class AzureMLBackend(Backend):
         ref = find_workspace(self.options, self.home)
         workspace = self._open(ref)
         choice = cluster.get_or_create(workspace, self.options, self.notify)
-        image = _environment(snapshot, choice.size)
+        image = environment_of(snapshot, choice.size)
         self.notify(f"Run {folder.run_id}: loading the SDK's Chainer estimator; this takes ten seconds ...")
         config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
-            "run": folder.run_id,
+            sync.RUN: folder.run_id,
             "compute": self.options.compute,
             "vm_size": choice.size.name,
             "environment": image.name,
             "image": image.image,
             sync.SENT: time.time(),
         }
-        warnings = _left_out(image)
+        warnings = image.left_out_notes()
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
         folder.update(
             lambda info: msgspec.structs.replace(
@@ -213,6 +212,12 @@ class AzureMLBackend(Backend):
                 if retry(run.get_status) not in ("Completed", "Failed", "Canceled"):
                     retry(run.cancel)
 
+    def study_service(self) -> HyperDrive:
+        """See :meth:`trainer.backend.Backend.study_service`."""
+        from backends.azure.sweeps import HyperDrive
+
+        return HyperDrive(self.home, self.options, lambda text: self.notify(text))
+
     def store(self) -> AzureMLStore:
         """Return the model registry of the workspace that the options name."""
         from backends.azure.session import find_workspace
@@ -241,7 +246,7 @@ class AzureMLBackend(Backend):
         from backends.azure import submit
 
         if folder.run_id not in self._runs:
-            found = submit.find_run(self._open(_workspace_ref(info)), folder.run_id)
+            found = submit.find_run(self._open(_workspace_ref(info)), sync.run_name(info))
             if found is None:
                 return None
             self._runs[folder.run_id] = found
@@ -279,24 +284,10 @@ class AzureMLBackend(Backend):
         return "none: no config.json was found" if path is None else f"{read_config(path).workspace_name}, from {path}"
 
 
-def _environment(snapshot: Snapshot, size: VMSize) -> Environment:
-    """Make the image for a snapshot's imports and a VM size's GPU."""
-    modules = [file for file in snapshot.files if file.path.endswith(".py")]
-    # Wherever the script lies, what lies beside it is imported from there and from no index.
-    beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
-    return make_environment(find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
-
-
 def _pace(info: RunInfo) -> Pace:
     workspace = info.detail.get(sync.WORKSPACE)
     emulated = isinstance(workspace, dict) and workspace.get("emulator") is not None
     return Pace(0.3, 1.0) if emulated else Pace(1.0, 5.0)
-
-
-def _left_out(image: Environment) -> list[str]:
-    return [
-        f"{name} is imported here but is not on the node: {reason}." for name, reason in image.pins.left_out.items()
-    ]
 
 
 def _workspace_ref(info: RunInfo) -> WorkspaceRef:

@@ -28,7 +28,7 @@ from backends.local_service import (
     revision_folder,
     wanted_of,
 )
-from trainer.artifacts import fetch, find_model
+from trainer.artifacts import fetch
 from trainer.deploy import records
 from trainer.deploy.preparing import resolved, source_of
 from trainer.deploy.service import (
@@ -42,7 +42,7 @@ from trainer.deploy.service import (
     Services,
     Tell,
 )
-from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError, UsageError
+from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError
 from trainer.host import is_here, this_host
 from trainer.interpreter import own_module
 from trainer.locks import is_locked, locked
@@ -82,14 +82,14 @@ class LocalServices(Services):
 
     def plan(self, deployment: Deployment) -> ServicePlan:
         """See :meth:`trainer.deploy.service.Services.plan`."""
-        version = self._version(deployment)
-        details = {"address": "127.0.0.1, a free port", "folder": str(self._top / deployment.name_for(version.name))}
+        deployment, version = resolved(deployment, self._store())
+        name = str(deployment.name)
+        details = {"address": "127.0.0.1, a free port", "folder": str(self._top / name)}
         warnings: tuple[str, ...] = ()
         if deployment.script is not None:
             snapshot, _ = source_of(deployment)
             details["travels"] = f"{len(snapshot.files)} files, {snapshot.size:,} bytes, with the score script"
             warnings = snapshot.notes
-        name = deployment.name_for(version.name)
         if records.read(self._top / name) is not None and not deployment.overwrite:
             warnings = (*warnings, f"There is a service {name} already; it would be replaced with --overwrite alone.")
         return ServicePlan(
@@ -106,8 +106,7 @@ class LocalServices(Services):
         from trainer.serving.settings import check_installed
 
         check_installed("trainer deploy")
-        version = self._version(deployment)
-        deployment = resolved(deployment, version.reference, deployment.name_for(version.name))
+        deployment, version = resolved(deployment, self._store())
         name = str(deployment.name)
         with self._held(name) as folder:
             known = records.read(folder)
@@ -122,9 +121,10 @@ class LocalServices(Services):
             service = self._stage(folder, known, deployment, version)
             log = folder / LOG_FILE
             begin = log.stat().st_size if log.exists() else 0
-            if is_locked(folder / PROCESS_LOCK):
+            if _answers(folder):
                 tell(f"Loading {version.reference} beside what {name} answers with now.")
             else:
+                # What is left of one that was killed, or one that is loading its first model, perhaps for ever.
                 processes.stop(processes.find_processes(folder, SERVICE_DIR_VARIABLE))
                 tell(f"Starting {name} with {version.reference}.")
                 _start(folder)
@@ -197,15 +197,6 @@ class LocalServices(Services):
             folder.rename(doomed)
             remove_tree(doomed)
         return True
-
-    def _version(self, deployment: Deployment) -> ModelVersion:
-        version = find_model(self._store(), deployment.model)
-        if version.network is not None and deployment.script is None:
-            raise UsageError(
-                f"{version.reference} is of a network of its own, {version.network}; our score script can't build it.",
-                "Give a score script that builds it: --script score.py",
-            )
-        return version
 
     def _stage(
         self, folder: Path, known: ServiceInfo | None, deployment: Deployment, version: ModelVersion
@@ -357,18 +348,25 @@ def _start(folder: Path) -> None:
 
 def _end(folder: Path, tell: Tell) -> None:
     """End every process of a service: its supervisor lets requests under way finish; what stays is killed."""
-    found = processes.find_processes(folder, SERVICE_DIR_VARIABLE)
     running: Running | None = read_running(folder)
-    if running is not None:
+    if running is not None and _answers(folder):
+        found = processes.find_processes(folder, SERVICE_DIR_VARIABLE)
         processes.signal_all([each for each in found if each.pid == running.pid], signal.SIGTERM)
-    begun = time.monotonic()
-    told = False
-    while is_locked(folder / PROCESS_LOCK) and time.monotonic() - begun < _DRAIN_SECONDS:
-        if not told and time.monotonic() - begun > _PROBE_SECONDS:
-            tell("Waiting for requests under way.")
-            told = True
-        time.sleep(_LOOK_SECONDS)
+        begun = time.monotonic()
+        told = False
+        while is_locked(folder / PROCESS_LOCK) and time.monotonic() - begun < _DRAIN_SECONDS:
+            if not told and time.monotonic() - begun > _PROBE_SECONDS:
+                tell("Waiting for requests under way.")
+                told = True
+            time.sleep(_LOOK_SECONDS)
     processes.stop(processes.find_processes(folder, SERVICE_DIR_VARIABLE))
+
+
+def _answers(folder: Path) -> bool:
+    """Whether a service's process lives and has had a model loaded."""
+    alive = is_locked(folder / PROCESS_LOCK)
+    running = read_running(folder)
+    return alive and running is not None and running.revision > 0
 
 
 def _is_ready(port: int) -> bool:

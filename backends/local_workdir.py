@@ -24,7 +24,7 @@ from trainer.recordfile import kind_of
 from trainer.runfolder import RunFolder
 from trainer.runtime import collecting
 from trainer.runtime.atomic import sync_directory
-from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, MODEL_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, MODEL_FILE, OUTPUTS_DIR, WORK_DIR
 from trainer.trees import described, open_up, remove_tree, walk
 
 _COLLECTED = ".collected"
@@ -38,7 +38,7 @@ _OURS = (CHECKPOINT_FILE, ENVIRONMENT_FILE, MODEL_FILE)
 
 def working_directory(folder: RunFolder) -> Path:
     """Return the directory in which the run's job works."""
-    return folder.path / "work"
+    return folder.path / WORK_DIR
 
 
 def make_workdir(folder: RunFolder) -> Path:

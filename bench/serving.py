@@ -196,7 +196,8 @@ def _make(python: Path, packages: tuple[str, ...]) -> str:
         return "uv is not installed"
     commands = (
         [uv, "venv", "-q", "-p", "3.11", str(python.parents[1])],
-        [uv, "pip", "install", "-q", "-p", str(python), *packages, "numpy", "setuptools<82"],
+        # Not with this project's pins, which uv would find in a folder above.
+        [uv, "pip", "install", "--no-config", "-q", "-p", str(python), *packages, "numpy", "setuptools<82"],
     )
     for command in commands:
         made = subprocess.run(command, capture_output=True, text=True, check=False)

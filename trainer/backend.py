@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.snapshot import Limits, Snapshot
+    from trainer.tune.service import StudyService
 
 ENTRY_POINTS = "trainer.backends"
 BUNDLED = "backends"
@@ -67,7 +68,8 @@ class Backend(ABC):
     what everyone reads.
 
     What a backend can do beyond running jobs is asked of it by one method each, and the default says that it can't:
-    :meth:`store`, its model registry, :meth:`services`, where models are deployed, and :meth:`warm_up`.
+    :meth:`store`, its model registry, :meth:`services`, where models are deployed, :meth:`warm_up`, and
+    :meth:`study_service`.
 
     Attributes:
         name: The name under which it is registered.
@@ -158,6 +160,18 @@ class Backend(ABC):
             An empty text, or why each trial is a fresh process, which is the default.
         """
         return f"the {self.name} backend starts a fresh process per trial"
+
+    def study_service(self) -> StudyService:
+        """Return the backend's own service that drives studies: it draws values, starts trials and stops them.
+
+        Cheap, and without a network.
+
+        Raises:
+            RefusedError: It has none, which is the default.
+        """
+        raise RefusedError(
+            f"The {self.name} backend has no service that drives studies.", "Let this program do it: --driver client"
+        )
 
     def damage(self) -> Iterable[Damage]:
         """Find what is damaged in the backend's own files on this machine; by default nothing."""

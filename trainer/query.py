@@ -57,6 +57,7 @@ class Column:
         name: What it is called in JSON and as a heading.
         better: How the better of two values is told: ``smaller``, ``larger``, or an empty text.
         is_number: Whether it is a measurement.
+        is_parameter: Whether it is an option of the script's command line.
 
     Args:
         typed: The name.
@@ -68,7 +69,7 @@ class Column:
 
     def __init__(self, typed: str, rows: Sequence[RunRow]) -> None:
         word = typed.strip().lstrip("-")
-        self.name, self.better, self.is_number = word, "", False
+        self.name, self.better, self.is_number, self.is_parameter = word, "", False, False
         self._read: Callable[[RunRow], Value]
         prefix = next((p for p in (_BEST, _LAST, _PARAMETER, _TAG) if word.lower().startswith(p)), "")
         bare = word[len(prefix) :].strip()
@@ -83,7 +84,7 @@ class Column:
             self._read = lambda row: _metric(row, metric, best=prefix == _BEST)
             return
         if prefix in ("", _PARAMETER) and (option := _known(bare, (row.parameters for row in rows))):
-            self.name = option
+            self.name, self.is_parameter = option, True
             self._read = lambda row: row.parameters.get(option)
             return
         if prefix in ("", _TAG) and (tag := _known(bare, (row.tags for row in rows))):

@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +44,28 @@ def read_bytes(path: str | Path, limit: int = LARGEST_RECORD) -> bytes:
         FileNotFoundError: There is none.
         DamagedRecordError: Something else is in its place, it is larger, or it can't be read.
     """
+    with opened(path) as (descriptor, status):
+        if status.st_size > limit:
+            raise DamagedRecordError(path, f"it has {status.st_size:,} bytes; the limit is {limit:,}")
+        # One read of what is there; a file that grows meanwhile is taken as it was.
+        parts, left = [], status.st_size
+        while left and (part := os.read(descriptor, left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a regular file to read from it; what is in its place instead is never waited for, and no link is followed.
+
+    Yields:
+        A descriptor, and the file's status.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedRecordError: Something else is in its place, or it can't be read.
+    """
     try:
         descriptor = os.open(path, _FLAGS)
     except NotADirectoryError as error:
@@ -55,14 +79,7 @@ def read_bytes(path: str | Path, limit: int = LARGEST_RECORD) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DamagedRecordError(path, f"it is {kind_of(status.st_mode)}, not a file")
-        if status.st_size > limit:
-            raise DamagedRecordError(path, f"it has {status.st_size:,} bytes; the limit is {limit:,}")
-        # One read of what is there; a file that grows meanwhile is taken as it was.
-        parts, left = [], status.st_size
-        while left and (part := os.read(descriptor, left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
+        yield descriptor, status
     except OSError as error:
         raise DamagedRecordError(path, _text(error)) from error
     finally:

@@ -10,9 +10,15 @@ from typing import Any
 
 import msgspec
 
+from trainer import recordfile
+from trainer.errors import DamagedRecordError
 from trainer.history import RunRow
 from trainer.runfolder import RunFolder
-from trainer.runtime.layout import ENVIRONMENT_FILE, JOB_DIR
+from trainer.runtime.layout import ENVIRONMENT_FILE, JOB_DIR, NOT_KEPT, RENAMED_OUTPUTS
+
+_ENVIRONMENT = msgspec.json.Decoder(dict[str, Any])
+# What a node says in the same file of the outputs.
+_OF_THE_OUTPUTS = (NOT_KEPT, RENAMED_OUTPUTS)
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,10 +100,14 @@ def _metrics(row: RunRow) -> dict[str, float | None]:
 
 def _environment(folder: RunFolder) -> dict[str, str]:
     try:
-        read = msgspec.json.decode((folder.outputs / ENVIRONMENT_FILE).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+        read = recordfile.read(folder.outputs / ENVIRONMENT_FILE, _ENVIRONMENT)
+    except (OSError, DamagedRecordError):
         return {}
-    return {name: value if isinstance(value, str) else str(value) for name, value in read.items()}
+    return {
+        name: value if isinstance(value, str) else str(value)
+        for name, value in read.items()
+        if name not in _OF_THE_OUTPUTS
+    }
 
 
 def _files(snapshot: Path) -> dict[str, str]:

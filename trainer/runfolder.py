@@ -104,6 +104,7 @@ class RunFolder:
         snapshot: str,
         run_id: str | None = None,
         shared: Path | None = None,
+        detail: dict[str, Any] | None = None,
     ) -> Iterator[RunFolder]:
         """Make a new run's folder with its job and its first record, and hold its submission lock for the block.
 
@@ -117,6 +118,7 @@ class RunFolder:
             snapshot: The snapshot's digest.
             run_id: The run's id, which is unused; None for a new one.
             shared: A staged snapshot that the run's ``snapshot`` is to be a link to; None for an empty directory.
+            detail: The backend's notes of a run that it has already.
 
         Raises:
             ConfigError: The directory can't be written, or has no locks.
@@ -138,6 +140,7 @@ class RunFolder:
                     resumed_from=job.resumed_from,
                     study=job.study,
                     trial=job.trial,
+                    detail=detail or {},
                 )
                 for directory in (draft.logs, draft.outputs):
                     directory.mkdir()
@@ -512,8 +515,8 @@ def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
     found = []
     for run_id in known:
         try:
-            user = _NAMED.decode((runs / run_id / USER_FILE).read_bytes())
-        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+            user = recordfile.read(runs / run_id / USER_FILE, _NAMED)
+        except (OSError, DamagedRecordError):
             continue
         if user.name == name:
             found.append(run_id)

@@ -26,7 +26,8 @@ from trainer.provision import BY_HAND
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
-    from backends.azure.vm_sizes import Cuda
+    from backends.azure.vm_sizes import Cuda, VMSize
+    from trainer.snapshot import Snapshot
 
 # The node's side of Run.get_context() is in azureml-core; NumPy and Chainer are every job's.
 _ALWAYS = ("numpy", "chainer", "azureml-core")
@@ -134,6 +135,20 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     dockerfile: str
     pins: Pins
+
+    def left_out_notes(self) -> list[str]:
+        """Say what the job imports and the node won't have, one sentence for each."""
+        return [
+            f"{name} is imported here but is not on the node: {reason}." for name, reason in self.pins.left_out.items()
+        ]
+
+
+def environment_of(snapshot: Snapshot, size: VMSize) -> Environment:
+    """Make the image for a snapshot's imports and a VM size's GPU; errors as :func:`find_pins`."""
+    modules = [file for file in snapshot.files if file.path.endswith(".py")]
+    # Wherever the script lies, what lies beside it is imported from there and from no index.
+    beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
+    return make_environment(find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
 
 
 def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Environment:

@@ -21,10 +21,21 @@ import msgspec
 from backends.azure.emulator import SERVICE_DOES_NOT_PROVE
 from backends.azure.errors import explained, first_line, is_transient, retry, translate
 from backends.azure.scoring_image import scoring_environment
+from backends.azure.service_info import (
+    BACKEND,
+    ID_TAG,
+    MODEL_TAG,
+    SCRIPT_TAG,
+    Detail,
+    detail_of,
+    find,
+    info_of,
+    model_of,
+)
 from backends.azure.session import WorkspaceRef, find_workspace, open_workspace, sdk
 from backends.azure.submit import exclusive_upload
 from backends.azure.waiting import wait
-from trainer.artifacts import ModelVersion, find_model
+from trainer.artifacts import ModelVersion
 from trainer.deploy import records
 from trainer.deploy.preparing import resolved, source_of, stage
 from trainer.deploy.service import (
@@ -38,7 +49,7 @@ from trainer.deploy.service import (
     Tell,
     service_name,
 )
-from trainer.errors import ConfigError, NotFoundError, RefusedError, RunFailedError, TrainerError, UsageError
+from trainer.errors import NotFoundError, RefusedError, RunFailedError, TrainerError, UsageError
 from trainer.modelfile import is_path
 from trainer.trees import remove_tree
 
@@ -54,26 +65,10 @@ DEPRECATED = (
     "Microsoft calls deployment by SDK v1 to ACI and AKS deprecated: services that run go on, and new ones should be "
     "managed online endpoints of SDK v2. The same score script runs there."
 )
-_BACKEND = "azureml"
-_MODEL_TAG, _SCRIPT_TAG, _ID_TAG = "trainer.model", "trainer.script", "trainer.deployment"
 # A deployment whose client was killed before the answer may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
 _TAIL = 30
 _LOG_LINES = 1000
-
-
-class _Detail(msgspec.Struct, frozen=True, kw_only=True):
-    """What the record keeps.
-
-    Attributes:
-        workspace: Where the service is.
-        deployment: The last deployment's id; empty for a service that was not deployed from here.
-        sent: When it was asked for, in seconds since the epoch.
-    """
-
-    workspace: WorkspaceRef
-    deployment: str = ""
-    sent: float = 0.0
 
 
 class AzureServices(Services):
@@ -111,7 +106,7 @@ class AzureServices(Services):
             "pins": " ".join(image.pins.requirements()),
         }
         return ServicePlan(
-            backend=_BACKEND,
+            backend=BACKEND,
             name=deployment.name or given or "the name of the latest model",
             model=deployment.model,
             script=_script_name(deployment) or "ours: pixels or pictures in, class and probabilities out",
@@ -127,18 +122,12 @@ class AzureServices(Services):
         ref = find_workspace(self._options, self._home)
         tell(SERVICE_DOES_NOT_PROVE if ref.is_emulated else DEPRECATED)
         workspace = open_workspace(ref)
-        version = find_model(self._store(), deployment.model)
-        if version.network is not None and deployment.script is None:
-            raise UsageError(
-                f"{version.reference} is of a network of its own, {version.network}; our score script can't build it.",
-                "Give a score script that builds it: --script score.py",
-            )
-        deployment = resolved(deployment, version.reference, deployment.name_for(version.name))
+        deployment, version = resolved(deployment, self._store())
         name = str(deployment.name)
-        before = _find(workspace, name)
+        before = find(workspace, name)
         if before is not None and not deployment.overwrite:
             raise RefusedError(
-                f"There is a service {name} already in {ref.workspace_name}: {_model(before) or 'model not known'}, "
+                f"There is a service {name} already in {ref.workspace_name}: {model_of(before) or 'model not known'}, "
                 f"{before.state}.",
                 "Replace it: --overwrite    Or give this one another name: --name NAME",
             )
@@ -147,8 +136,8 @@ class AzureServices(Services):
         for text in _notes(image):
             tell(text)
         if before is not None:
-            tell(f"Replacing {name}, which answers with {_model(before) or 'a model that is not known'}.")
-        detail = _Detail(workspace=ref, deployment=uuid.uuid4().hex, sent=time.time())
+            tell(f"Replacing {name}, which answers with {model_of(before) or 'a model that is not known'}.")
+        detail = Detail(workspace=ref, deployment=uuid.uuid4().hex, sent=time.time())
         record = self._record(deployment, version, kind, detail, before)
         folder = self._folder(name, ref)
         records.write(folder, record)
@@ -162,7 +151,7 @@ class AzureServices(Services):
             raise
         tell(f"Waiting for {name} on {kind}; on Azure this takes minutes, most of them for a new image.")
         self._wait(service, name, tell)
-        info = _info(service, ref, detail)
+        info = info_of(service, ref, detail)
         records.write(folder, info)
         return info
 
@@ -173,25 +162,25 @@ class AzureServices(Services):
         webservice = sdk("azureml.core.webservice").Webservice
         with explained("list the services"):
             found: list[Webservice] = retry(lambda: webservice.list(workspace))
-        return sorted((_info(service, ref) for service in found), key=lambda service: service.name)
+        return sorted((info_of(service, ref) for service in found), key=lambda service: service.name)
 
     def get(self, name: str) -> ServiceInfo:
         """See :meth:`trainer.deploy.service.Services.get`."""
         ref = find_workspace(self._options, self._home)
-        service = _find(open_workspace(ref), name)
+        service = find(open_workspace(ref), name)
         if service is None:
             raise NotFoundError(
                 f"There is no service {name!r} in the workspace {ref.workspace_name}.",
                 f"See: trainer services --backend azureml{' --emulator' if ref.is_emulated else ''}",
             )
-        return _info(service, ref)
+        return info_of(service, ref)
 
     def refresh(self, service: ServiceInfo) -> ServiceInfo:
         """See :meth:`trainer.deploy.service.Services.refresh`. The record is brought up to date."""
-        detail = _detail(service)
-        found = _find(open_workspace(detail.workspace), service.name)
+        detail = detail_of(service)
+        found = find(open_workspace(detail.workspace), service.name)
         if found is not None:
-            now = _info(found, detail.workspace, detail)
+            now = info_of(found, detail.workspace, detail)
         elif abs(time.time() - detail.sent) < _IN_FLIGHT_SECONDS and service.state == TRANSITIONING:
             return service
         else:
@@ -220,8 +209,8 @@ class AzureServices(Services):
 
     def delete(self, service: ServiceInfo, tell: Tell) -> bool:
         """See :meth:`trainer.deploy.service.Services.delete`."""
-        ref = _detail(service).workspace
-        found = _find(open_workspace(ref), service.name)
+        ref = detail_of(service).workspace
+        found = find(open_workspace(ref), service.name)
         if found is not None:
             tell(f"Removing {service.name} from {ref.workspace_name}.")
             with explained(f"remove {service.name}"), exclusive_upload():
@@ -244,14 +233,14 @@ class AzureServices(Services):
     def _folder(self, name: str, ref: WorkspaceRef) -> Path:
         # One name may be in several workspaces, and in an emulator's.
         digest = hashlib.sha256(msgspec.json.encode(ref)).hexdigest()[:8]
-        return self._home.services / _BACKEND / f"{name}.{digest}"
+        return self._home.services / BACKEND / f"{name}.{digest}"
 
     def _record(
-        self, deployment: Deployment, version: ModelVersion, kind: str, detail: _Detail, before: Webservice | None
+        self, deployment: Deployment, version: ModelVersion, kind: str, detail: Detail, before: Webservice | None
     ) -> ServiceInfo:
         return ServiceInfo(
             name=str(deployment.name),
-            backend=_BACKEND,
+            backend=BACKEND,
             kind=kind,
             state=TRANSITIONING,
             model=version.reference,
@@ -269,7 +258,7 @@ class AzureServices(Services):
         snapshot: Snapshot,
         entry: str,
         image: Environment,
-        detail: _Detail,
+        detail: Detail,
     ) -> Webservice:
         """Ask for the service; returns when Azure ML has taken it."""
         name = str(deployment.name)
@@ -278,9 +267,9 @@ class AzureServices(Services):
         environment.python.user_managed_dependencies = True
         # What Azure adds to an image to run a server in it: nginx and its supervisor.
         environment.inferencing_stack_version = "latest"
-        tags = {_MODEL_TAG: version.reference, _ID_TAG: detail.deployment}
+        tags = {MODEL_TAG: version.reference, ID_TAG: detail.deployment}
         if deployment.script is not None:
-            tags[_SCRIPT_TAG] = deployment.script.name
+            tags[SCRIPT_TAG] = deployment.script.name
         with tempfile.TemporaryDirectory(prefix="trainer-deploy-") as scratch:
             source = Path(scratch) / "source"
             stage(deployment, snapshot, source)
@@ -299,8 +288,8 @@ class AzureServices(Services):
                         overwrite=deployment.overwrite,
                     )
                 except Exception as error:
-                    taken = _find(workspace, name) if is_transient(error) else None
-                    if taken is None or (taken.tags or {}).get(_ID_TAG) != detail.deployment:
+                    taken = find(workspace, name) if is_transient(error) else None
+                    if taken is None or (taken.tags or {}).get(ID_TAG) != detail.deployment:
                         raise
                     return taken
         return found
@@ -346,67 +335,14 @@ class AzureServices(Services):
         )
 
     def _there(self, service: ServiceInfo) -> Webservice:
-        ref = _detail(service).workspace
-        found = _find(open_workspace(ref), service.name)
+        ref = detail_of(service).workspace
+        found = find(open_workspace(ref), service.name)
         if found is None:
             raise NotFoundError(
                 f"There is no service {service.name!r} in the workspace {ref.workspace_name} any more.",
                 f"To forget it: trainer undeploy {service.name}",
             )
         return found
-
-
-def _find(workspace: Workspace, name: str) -> Webservice | None:
-    webservice = sdk("azureml.core.webservice").Webservice
-    with explained(f"look up the service {name}"):
-        try:
-            found: Webservice = retry(lambda: webservice(workspace, name))
-        except Exception as error:
-            if "WebserviceNotFound" in str(error):
-                return None
-            raise
-    return found
-
-
-def _info(service: Webservice, ref: WorkspaceRef, detail: _Detail | None = None) -> ServiceInfo:
-    created = service.created_time.timestamp()
-    tags = service.tags or {}
-    return ServiceInfo(
-        name=service.name,
-        backend=_BACKEND,
-        kind=str(service.compute_type),
-        state=str(service.state),
-        model=_model(service),
-        script=tags.get(_SCRIPT_TAG),
-        url=service.scoring_uri or None,
-        created=created,
-        updated=created if service.updated_time is None else service.updated_time.timestamp(),
-        error=_error(service.error),
-        detail=msgspec.to_builtins(_Detail(workspace=ref) if detail is None else detail),
-    )
-
-
-def _model(service: Webservice) -> str:
-    """``name:version`` of its model or models; empty if not known."""
-    models = getattr(service, "models", None) or ()
-    known = ", ".join(f"{model.name}:{model.version}" for model in models)
-    return known or (service.tags or {}).get(_MODEL_TAG, "")
-
-
-def _error(error: object) -> str:
-    """What is wrong with a service, in one line."""
-    if isinstance(error, dict):
-        return " ".join(str(error.get("message") or error.get("code") or error).split())[:300]
-    return " ".join(str(error).split())[:300] if error else ""
-
-
-def _detail(service: ServiceInfo) -> _Detail:
-    try:
-        return msgspec.convert(service.detail, _Detail)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"The record of the service {service.name} is damaged: {error}.", "Name its backend: --backend azureml"
-        ) from error
 
 
 def _script_name(deployment: Deployment) -> str | None:

@@ -18,6 +18,7 @@ import msgspec
 from backends.azure import submit
 from backends.azure.errors import explained, retry
 from backends.azure.session import sdk
+from backends.azure.sync import run_name
 from trainer.artifacts import (
     ArtifactStore,
     ModelVersion,
@@ -139,7 +140,8 @@ class AzureMLStore(ArtifactStore):
     def _register(self, folder: RunFolder, source: Path, record: ModelVersion) -> None:
         workspace, tags, properties = self._workspace(), dict(record.tags), _properties(record)
         name = f"{OUTPUTS_DIR}/{MODEL_FILE}"
-        run = submit.find_run(workspace, folder.run_id) if record.backend == self.name else None
+        theirs = run_name(folder.info())
+        run = submit.find_run(workspace, theirs) if record.backend == self.name else None
         if run is not None and name in retry(lambda: list(run.get_file_names())):
             with submit.exclusive_upload():
                 run.register_model(record.name, model_path=name, tags=tags, properties=properties)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,18 @@ def make_config(folder: RunFolder, environment: Environment, compute: str, max_m
     Returns:
         An ``azureml.core.ScriptRunConfig``.
     """
+    _, _, *arguments = folder.job().command("python")
+    return script_config(folder.snapshot, arguments, environment, compute, max_minutes)
+
+
+def script_config(
+    snapshot: Path, arguments: list[str], environment: Environment, compute: str, max_minutes: int | None
+) -> Any:  # noqa: ANN401
+    """Make the estimator for the launcher in a staged snapshot with those arguments; see :func:`make_config`."""
     chainer_estimator, definition = sdk("azureml.train.dnn").Chainer, _definition(environment)
     with PARSING:  # the estimator parses the entry script
         estimator = chainer_estimator(
-            source_directory=str(folder.snapshot),
+            source_directory=str(snapshot),
             entry_script=LAUNCHER,
             compute_target=compute,
             environment_definition=definition,
@@ -64,8 +72,8 @@ def make_config(folder: RunFolder, environment: Environment, compute: str, max_m
     # Not Environment.docker.enabled, which is deprecated and says so.
     configuration.docker = sdk("azureml.core.runconfig").DockerConfiguration(use_docker=True)
     # script_params is a dictionary: it can't repeat a flag and loses empty words.
-    _, _, *configuration.arguments = folder.job().command("python")
-    return sdk("azureml.core").ScriptRunConfig(source_directory=str(folder.snapshot), run_config=configuration)
+    configuration.arguments = arguments
+    return sdk("azureml.core").ScriptRunConfig(source_directory=str(snapshot), run_config=configuration)
 
 
 def _definition(environment: Environment) -> Any:  # noqa: ANN401
@@ -87,16 +95,32 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
         TrainerError: It does not have it, and won't.
     """
     core = sdk("azureml.core")
-    doing = f"submit run {folder.run_id}"
+
+    def send() -> None:
+        experiment = core.Experiment(workspace, folder.job().experiment)
+        experiment.submit(config, run_id=folder.run_id)
+
+    return send_once(workspace, folder.run_id, folder.snapshot, send)
+
+
+def send_once(workspace: Workspace, run_id: str, snapshot: Path, send: Callable[[], None]) -> bool:
+    """Send what gets an id of our own; see :func:`submit_once`.
+
+    Args:
+        workspace: Where to.
+        run_id: The id.
+        snapshot: What travels.
+        send: Sends it, once.
+    """
+    doing = f"submit run {run_id}"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with exclusive_upload(), _without_credentials(folder.snapshot):
-                experiment = core.Experiment(workspace, folder.job().experiment)
-                experiment.submit(config, run_id=folder.run_id)
+            with exclusive_upload(), _without_credentials(snapshot):
+                send()
             return True
         except Exception as error:
             try:
-                if find_run(workspace, folder.run_id) is not None:
+                if find_run(workspace, run_id) is not None:
                     return True
             except Exception:
                 if not is_transient(error):

@@ -29,9 +29,8 @@ from trainer.errors import ConfigError, RefusedError
 from trainer.failures import LINES, failure
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
-from trainer.runtime import collecting
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE
+from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE, NOT_KEPT
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
 # Keys of what this backend keeps in RunInfo.detail.
 WORKSPACE = "workspace"
 """A :class:`~backends.azure.session.WorkspaceRef`: where the run is. Set before the run is sent."""
+
+RUN = "run"
+"""The id under which the service has the run. It is ours too, but of a trial that HyperDrive has started."""
 
 SENT = "sent"
 """When it was sent, in seconds since the epoch."""
@@ -77,6 +79,12 @@ _CAP_SLACK_SECONDS = 5.0
 _RETRY_ON = (OSError, ConfigError, RefusedError)
 _GROWTH = 1.25
 _PATIENCE_SECONDS = 300.0
+
+
+def run_name(info: RunInfo) -> str:
+    """Return the id under which the service has a run."""
+    name = info.detail.get(RUN)
+    return name if isinstance(name, str) else info.run_id
 
 
 class Pace:
@@ -131,11 +139,11 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) ->
     """
     with explained(f"look at run {folder.run_id}"):
         details = run.get_details()
-        status = _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
+        status = status_in(details)
         logs = dict(details.get("logFiles") or {})
         _download_log(folder, logs)
         _download_metrics(run, folder, ended=status.terminal)
-    started = _seconds(details.get("startTimeUtc"))
+    started = seconds(details.get("startTimeUtc"))
     if not status.terminal:
         return folder.update(status=status, started=started)
     folder.update(status=RunStatus.FINALIZING, started=started)
@@ -151,7 +159,7 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) ->
 
 def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:
     """Judge how the job ended. The service also gives the status Canceled to a run that reaches its time cap."""
-    info, ended = folder.info(), _seconds(details.get("endTimeUtc"))
+    info, ended = folder.info(), seconds(details.get("endTimeUtc"))
     canceled = status is RunStatus.CANCELED and CANCEL_ASKED in info.detail
     if status is RunStatus.COMPLETED or canceled:
         return Outcome(status, ended=ended)
@@ -308,13 +316,19 @@ def _not_kept(folder: RunFolder) -> tuple[str, ...]:
     with contextlib.suppress(OSError, msgspec.DecodeError):
         if path.is_file() and path.stat().st_size <= _CHUNK:
             facts = msgspec.json.decode(path.read_bytes())
-            said = facts.get(collecting.FACT) if isinstance(facts, dict) else None
+            said = facts.get(NOT_KEPT) if isinstance(facts, dict) else None
             if isinstance(said, list):
                 return tuple(text[:_LONGEST_SENTENCE] for text in said[:_MOST_SENTENCES] if isinstance(text, str))
     return ()
 
 
-def _seconds(text: object) -> float | None:
+def status_in(details: Mapping[str, Any]) -> RunStatus:
+    """Return the status in what the service says of a run."""
+    return _STATUSES.get(str(details.get("status")), RunStatus.RUNNING)
+
+
+def seconds(text: object) -> float | None:
+    """Return one of the service's times in seconds since the epoch; None for none."""
     if not isinstance(text, str) or not text:
         return None
     with contextlib.suppress(ValueError):

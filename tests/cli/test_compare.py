@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Project
+from tests.cli.test_terminal import run_on_terminal
 from trainer.history import INDEX_FILE
 from trainer.submission import changed_arguments
 
@@ -188,6 +189,38 @@ def test_rerun(compared: Project) -> None:
     assert newest["arguments"] == ["--lr", "0.75", "--quiet"]
     assert newest["snapshot"] == rows(compared)[3]["snapshot"]
     assert newest["resumed_from"] is None
+
+
+def test_at_80_columns_ids_are_whole_and_lines_fit(compared: Project) -> None:
+    # Runs of scripts with options of their own, as a second script's would be.
+    for number, run in enumerate(sorted(compared.runs.iterdir())):
+        job = json.loads((run / "job.json").read_bytes())
+        job["arguments"] += ["--output_directory", "./outputs", f"--option{number}", "x" * 9, "--seed", str(number)]
+        (run / "job.json").write_text(json.dumps(job))
+    (compared.path / ".trainer" / INDEX_FILE).unlink(missing_ok=True)
+    seen = run_on_terminal(compared, ["runs"], COLUMNS="80")
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in seen.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert all(any(line.startswith(run.name) for line in lines) for run in compared.runs.iterdir())
+    said = " ".join(lines)
+    assert re.search(r"RUN +STATUS +(TOOK +)?ACCURACY +LOSS .*LR ", said)
+    assert "option0" in said.partition("No room for")[2], "what tells least is left out first, and named"
+    assert "…" not in said
+
+
+@pytest.mark.parametrize("again", ["rerun", "resume"])
+def test_what_starts_a_run_again_is_checked_as_run_is(compared: Project, tmp_path: Path, again: str) -> None:
+    run_id = rows(compared)[2]["run_id"]
+    words = (again, run_id, *(() if again == "rerun" else ("--", "--resume", "x")))
+    done = compared.trainer(again, "--detach", "--logs", *words[1:])
+    assert (done.returncode, "error: --logs shows nothing with --detach." in done.stderr) == (2, True), done.stderr
+    metadata = tmp_path / "site" / "chainer-7.7.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: chainer\nVersion: 7.7.0\n")
+    (compared.runs / run_id / "outputs" / "state.npz").touch()
+    done = compared.trainer(*words, env={"PYTHONPATH": str(tmp_path / "site")})
+    assert (done.returncode, "error: Chainer 7.7.0 is installed" in done.stderr) == (3, True), done.stderr
+    assert len(rows(compared)) == 3
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,33 @@ HOSTILE = st.text(
 )
 
 
+def logged(*steps: float) -> list[Metric]:
+    return [Metric(name="Loss", value=1.0, step=step, time=step) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "shown"),
+    [
+        (("--epoch", "20", "--unit", "50"), (1, 2), (2, 20)),
+        (("-e", "3"), (1, 2, 3), (3, 3)),
+        (("--num-epochs=7",), (1,), (1, 7)),
+        (("--max_epoch", "7"), (0.5,), (0.5, 7)),
+        (("--epochs", "10"), (9, 10, 11), None),  # these are no epochs
+        (("--epochs", "ten"), (1,), None),
+        (("--epochs", "1e3"), (1,), None),
+        (("--eval", "3", "--epochs-between", "2"), (1,), None),
+        (("--epochs", "10"), (), None),
+    ],
+)
+def test_epochs_that_the_command_line_asks_for(
+    arguments: tuple[str, ...], steps: tuple[float, ...], shown: tuple[float, float] | None
+) -> None:
+    epochs = Epochs(arguments)
+    epochs.add(logged(*steps), ended=False)
+    found = epochs.progress(None)
+    assert (None if found is None else (found.epoch, found.epochs)) == shown
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

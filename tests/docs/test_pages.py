@@ -1,25 +1,24 @@
-"""Every code block of the pages that teach is run as it stands, in the page's order, in an empty folder.
+"""Every code block of every page is run, or the tables beside this file say why not.
 
-A block in ``sh`` is run by bash, one in ``python`` in one Python process per page, and one with a title is the file
-that it names. Nothing is fetched: data sets are those that come with the packages.
+The pages that teach are run here as they stand, in the page's order, in an empty folder: a block in ``sh`` by bash,
+one in ``python`` in one Python process per page, and one with a title is the file that it names. Commands of others are
+parsed here, and run by ``python -m tests.drills docs``. Nothing is fetched: data sets come with the packages.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
-PAGES = ("index", "python", "own-data", "tutorial")
-FENCE = re.compile(r"^```(?P<language>[a-z]*)(?P<rest>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.docs import tables
+from tests.docs.pages import DOCS, PAGES, ROOT, Block, blocks, words
+from trainer.cli.commands import COMMANDS
+
 DRIVER = """\
 import json, subprocess, sys
 names = {"__name__": "__main__"}
@@ -31,20 +30,6 @@ for language, title, text in json.loads(sys.stdin.read()):
     else:
         subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True)
 """
-
-
-class Block(NamedTuple):
-    language: str
-    title: str
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    found = []
-    for match in FENCE.finditer(page.read_text(encoding="utf-8")):
-        title = re.search(r'title="([^"]+)"', match["rest"])
-        found.append(Block(match["language"], title[1] if title else "", match["text"]))
-    return found
 
 
 def run(page: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -81,13 +66,12 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", tables.WHOLE)
 def test_every_block_of_the_page_runs(name: str, tmp_path: Path) -> None:
     page = blocks(DOCS / f"{name}.md")
-    assert {block.language for block in page} <= {"sh", "python", "text"}, "a block that nobody runs"
     folder = tmp_path / "project"
     folder.mkdir()
-    ran = run([block for block in page if block.language != "text"], folder)
+    ran = run([block for block in page if block.language in ("sh", "python")], folder)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -99,3 +83,29 @@ def test_a_block_that_fails_is_seen(tmp_path: Path) -> None:
     ):
         assert run([block], tmp_path).returncode, block
     assert run([Block("sh", "a.txt", "x"), Block("sh", "", "test $(cat a.txt) = x")], tmp_path).returncode == 0
+
+
+def test_every_block_is_run_or_a_table_says_why_not() -> None:
+    for name, path in PAGES.items():
+        for block in blocks(path):
+            whole = name in tables.WHOLE and block.language in ("sh", "python", "text")
+            where = (name, block.first)
+            known = (whole, where in tables.PYTHON, where in tables.OTHER, not whole and any(block.commands()))
+            assert sum(known) == 1, f"{name}: {block.first!r} is in {sum(known)} of the tables"
+
+
+def test_the_tables_name_what_the_pages_have() -> None:
+    shown = {(name, block.first) for name, path in PAGES.items() for block in blocks(path)}
+    assert tables.PYTHON.keys() | tables.OTHER.keys() <= shown
+    commands = {command for path in PAGES.values() for block in blocks(path) for command in block.commands()}
+    assert tables.NOT_RUN.keys() | tables.MORE.keys() <= commands
+
+
+def test_every_command_shown_is_one() -> None:
+    for name, path in PAGES.items():
+        for block in blocks(path):
+            for command in block.commands() if block.language != "python" else ():
+                for form in {command, tables.MORE.get(command, command)}:
+                    typed = [tables.WORDS.get(word, word) for word in words(form)]
+                    assert typed[1] in COMMANDS, f"{name}: {command}"
+                    COMMANDS[typed[1]].parser().read(typed[2:])

@@ -33,6 +33,33 @@ run.log("Done", 1)
 pathlib.Path("outputs/result.txt").write_text("result")
 """
 
+EVICTED = """\
+import pathlib, signal, sys, time
+from azureml.core import Run
+
+run = Run.get_context(allow_offline=False)
+
+def leave(*_):
+    pathlib.Path("last.txt").write_text("from attempt 1")
+    run.upload_file("checkpoints/last.txt", "last.txt")
+    sys.exit("the node goes away")
+
+found = [name for name in run.get_file_names() if name.startswith("checkpoints/")]
+if not found:
+    signal.signal(signal.SIGTERM, leave)
+with pathlib.Path(sys.argv[1]).open("a") as stream:
+    stream.write("attempt\\n")
+while not pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.1)
+pathlib.Path("outputs/result.txt").write_text("result")
+print("found", found)
+pathlib.Path("last.txt").write_text("from attempt 2")
+try:
+    run.upload_file("checkpoints/last.txt", "last.txt")
+except Exception as error:
+    print("refused", error)
+"""
+
 AWAY = 90.0
 COUNTING = """\
 import pathlib, sys, time
@@ -77,6 +104,7 @@ class Lab:
         (self.source / "train.py").write_text(WAITING)
         (self.source / "stream.py").write_text(STREAMING)
         (self.source / "counting.py").write_text(COUNTING)
+        (self.source / "evicted.py").write_text(EVICTED)
         client = directory / "client"
         client.mkdir()
         self.endpoint = self.start()
@@ -273,14 +301,49 @@ def test_an_evicted_job_fails_on_a_dedicated_cluster(lab: Lab) -> None:
     assert processes_of(run_id) == []
 
 
-def test_an_evicted_job_runs_again_on_a_low_priority_cluster(lab: Lab) -> None:
+def test_an_evicted_job_runs_again_on_a_low_priority_cluster(lab: Lab, tmp_path: Path) -> None:
     lab.sdk.create_cluster(name="cheap", priority="lowpriority")
-    run_id = lab.submit(use_sdk=True, target="cheap")
-    lab.endpoint.evict(run_id)
+    run_id = lab.submit(use_sdk=True, script="evicted.py", target="cheap")
+    lab.endpoint.evict(run_id, notice=3600)
     lab.wait_for_attempts(2)
+    # The script has made use of the notice, and has not been waited for any longer.
+    assert lab.sdk.details(run_id=run_id)["error"] is None
     lab.go.touch()
     assert lab.sdk.wait(run_id=run_id) == "Completed"
     assert "outputs/result.txt" in lab.sdk.files(run_id=run_id)
+    # What the first attempt has uploaded is there for the second, which can't upload it again; the log is its own.
+    log = lab.sdk.log_text(run_id=run_id)
+    assert log.startswith("found ['checkpoints/last.txt']")
+    assert "Resource Conflict" in log
+    assert "goes away" not in log
+    lab.sdk.download(run_id=run_id, name="checkpoints/last.txt", target=str(tmp_path / "back"))
+    assert (tmp_path / "back").read_text() == "from attempt 1"
+
+
+@pytest.mark.parametrize("answer", ["goes on", "ends"])
+def test_notice_of_an_eviction(lab: Lab, tmp_path: Path, answer: str) -> None:
+    lab.sdk.create_cluster(name="cheap", priority="lowpriority")
+    lab.endpoint.set_faults(evicted_runs_fail=True)
+    told = tmp_path / "told"
+    last = "exit 0" if answer == "ends" else "true"
+    script = f"trap 'echo told > {told}; {last}' TERM; touch {tmp_path}/ready; while true; do sleep 0.05; done"
+    run_id = lab.sdk.submit(source=str(lab.source), command=script, target="cheap")
+    deadline = time.monotonic() + 600
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lab.endpoint.evict(run_id, notice=3 if answer == "goes on" else 3600)
+    status = lab.sdk.wait(run_id=run_id)
+    lab.endpoint.clear_faults()
+    assert told.read_text() == "told\n"
+    assert processes_of(run_id) == []
+    if answer == "ends":
+        assert status == "Completed"
+        return
+    assert status == "Failed"
+    error = lab.sdk.details(run_id=run_id)["error"]["error"]
+    assert error["code"] == "UserError"
+    assert error["message"].startswith("AzureMLCompute job failed.\nPreemptionError: Nodes of this job got pre-empted.")
 
 
 def test_late_logs_come_after_the_end(lab: Lab) -> None:

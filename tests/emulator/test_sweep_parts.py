@@ -225,7 +225,7 @@ def test_policies_that_azure_would_refuse_are_refused() -> None:
         ("Bandit", {}, "one of slack_factor"),
         ("Bandit", {"slack_amount": None}, "one of slack_factor"),
         ("Bandit", {"slack_factor": 0.1, "slack_amount": 1}, "one of slack_factor"),
-        ("Bandit", {"slack_amount": 1, "x": 2}, "x: Extra inputs"),
+        ("Bandit", {"slack_amount": 1, "x": 2}, "x: is not emulated"),
         ("MedianStopping", {"evaluation_interval": 0}, "evaluation_interval: .* greater than or equal to 1"),
         ("TruncationSelection", {"truncation_percentage": 100}, "less than or equal to 99"),
         ("TruncationSelection", {"truncation_percentage": 5, "exclude_finished_jobs": True}, "exclude_finished_jobs"),

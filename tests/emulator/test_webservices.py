@@ -273,6 +273,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"computeType": "AKS"}, "name of a cluster"),
     ({"computeType": "AKS", "computeName": "c", "aadAuthEnabled": True, "authEnabled": True}, "not for both"),
     ({"keys": {"primaryKey": "a b"}}, "printable"),
+    ({"description": "\ud800"}, "Unicode"),
+    ({"kvTags": [1]}, "kvTags must be an object"),
     ({"environmentImageRequest": {"modelIds": ["m:1"]}}, "no-code"),
     ({"environmentImageRequest": {"driverProgram": "a.py", "assets": []}}, "without an environment"),
     ({"environmentImageRequest": {"environment": {"docker": {"platform": {"os": "Windows"}}}}}, "Linux"),

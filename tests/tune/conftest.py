@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from tests.cli.conftest import Project
@@ -53,6 +54,16 @@ class Studies(Project):
         """Tune the included script."""
         what = ("--space", "lr=log:1e-2..0.3", "--space", "batchsize=32,64", "--dataset", str(self.data))
         return self.trainer("tune", *what, *words, "--json", "--", "--epochs", str(epochs), **options)
+
+    def stop_emulator(self) -> None:
+        """End the emulator that a command has started for this project."""
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+            except psutil.Error:
+                continue
+            if any("azureml_emulator" in word for word in words) and str(self.path) in " ".join(words):
+                process.terminate()
 
     @property
     def study(self) -> StudyFolder:

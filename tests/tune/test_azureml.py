@@ -23,15 +23,15 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Iterator
     top = tmp_path_factory.mktemp("cloud")
     project = Studies(top / "project", tiny_data, top)
     yield project
-    for path in (project.path / ".trainer" / "emulator").glob("*.pid"):
-        path.unlink(missing_ok=True)
-    _stop_emulator(project)
+    project.stop_emulator()
 
 
 def test_both_backends_run_the_same_trials_and_end_with_the_same_models(cloud: Studies) -> None:
     words = ("tune", *SPACE, "--dataset", str(cloud.data), "--json", "--trials", "3", "--sampler", "tpe")
     words = (*words, "--try", "lr=0.1,batchsize=64")
-    there = result(cloud.trainer(*words, "--backend", "azureml", "--emulator", "--", "--epochs", "2"))
+    there = result(
+        cloud.trainer(*words, "--backend", "azureml", "--emulator", "--driver", "client", "--", "--epochs", "2")
+    )
     here = result(cloud.trainer(*words, "--", "--epochs", "2"))
     assert [trial["values"] for trial in there["trials"]] == [trial["values"] for trial in here["trials"]]
     assert [trial["curve"] for trial in there["trials"]] == [trial["curve"] for trial in here["trials"]]
@@ -50,6 +50,7 @@ def test_both_backends_run_the_same_trials_and_end_with_the_same_models(cloud: S
 
 def test_ctrl_c_leaves_remote_trials_and_resume_adopts_them(cloud: Studies) -> None:
     words = ("tune", *SPACE, "--dataset", str(cloud.data), "--trials", "2", "--backend", "azureml", "--emulator")
+    words = (*words, "--driver", "client")
     process = cloud.start(*words, "--", "--epochs", "2")
     before = set((cloud.path / ".trainer" / "studies").iterdir())
     deadline = time.monotonic() + 120
@@ -73,15 +74,3 @@ def _sent(cloud: Studies) -> bool:
         return False
     record = cloud.runs / trials[0].run_id / "status.json"
     return record.exists() and json.loads(record.read_text())["status"] in ("Queued", "Running", "Finalizing")
-
-
-def _stop_emulator(project: Studies) -> None:
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if any("azureml_emulator" in word for word in words) and str(project.path) in " ".join(words):
-            process.terminate()

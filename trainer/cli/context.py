@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ def open_run(reference: str) -> Run:
         UsageError: More than one fits.
     """
     return listing.open_run(find_home(), reference)
+
+
+def is_study(reference: str) -> bool:
+    """Whether a reference that names no run is part of a study's name."""
+    try:
+        return any(reference and reference in name for name in os.listdir(find_home().studies))  # noqa: PTH208
+    except FileNotFoundError:
+        return False
 
 
 def local_only(name: str, home: Home) -> Backend:

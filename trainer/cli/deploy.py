@@ -32,7 +32,7 @@ def add_deploy(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="Show what would be deployed, and do nothing.")
     add_backend(parser, "Where to deploy", registry=True, services=True)
     add_json(parser)
-    parser.epilog = "docs/deploying.md describes services, their keys and updates."
+    parser.epilog = "trainer docs deploying describes services, their keys and updates."
 
 
 def deploy_command(
@@ -66,6 +66,8 @@ def deploy_command(
     say(str(service.url))
     words = service.name if _is_only(service) else f"{service.name} --backend {service.backend}"
     note(f"{service.name} is {service.state}: {service.model} on {service.backend}, {service.kind}.")
+    if not _is_private(str(service.url)):
+        warn(f"{service.url} is plain HTTP: keys and what is scored travel as anyone on the way can read them.")
     note(f"  ask it   trainer score {words} digit.png")
     note(f"  keys     trainer services {words} --keys")
     note(f"  end it   trainer undeploy {words}")
@@ -215,6 +217,16 @@ def _as_seen(service: ServiceInfo) -> tuple[ServiceInfo, bool]:
         from msgspec.structs import replace
 
         return replace(service, error=error.message), True
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody between us and a service can read along."""
+    from urllib.parse import urlsplit
+
+    from trainer.serving.settings import is_loopback
+
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def _is_only(service: ServiceInfo) -> bool:

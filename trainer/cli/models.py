@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
 from trainer.cli.completers import deletable, model_references
-from trainer.cli.context import configured, open_run, store_of
+from trainer.cli.context import configured, is_study, open_run, store_of
 from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
 from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 from trainer.home import find_home
+
+if TYPE_CHECKING:
+    from trainer.records import ModelRef
 
 
 def add_models(parser: Parser) -> None:
@@ -80,7 +83,7 @@ def fetch_command(*, model: str, output: Path, force: bool, as_json: bool, **fla
 
 def add_register(parser: Parser) -> None:
     """Declare ``trainer register``."""
-    add_reference(parser, "whose outputs/model.npz is registered")
+    add_reference(parser, "whose outputs/model.npz is registered, or the study, for its best trial")
     parser.add_argument("--model-name", metavar="NAME", help="Name to register under (default: the run's own).")
     add_json(parser)
 
@@ -88,18 +91,30 @@ def add_register(parser: Parser) -> None:
 def register_command(*, reference: str, model_name: str | None, as_json: bool) -> None:
     """Register a run's model. A run that has been registered keeps its version."""
     from trainer.request import JobRequest  # for this command alone
-    from trainer.tune.driver import register
+    from trainer.tune.registration import register
 
-    run = open_run(reference)
-    run.info()
     _, config = configured({"model_name": model_name})
+    try:
+        run = open_run(reference)
+    except NotFoundError:
+        if not is_study(reference):
+            raise
+        from trainer.cli.studies import register_study
+
+        model, run_id = register_study(reference, model_name=config["model_name"])
+        _say_registered(model, run_id, as_json=as_json)
+        return
+    run.info()
     unnamed = JobRequest(dataset=run.job.data.source if run.job.data else "auto")
     name = config["model_name"] or run.job.model_name or unnamed.named(Path(run.job.script)).model_name
-    model = register(run.folder, run.backend, str(name))
+    _say_registered(register(run.folder, run.backend, str(name)), run.run_id, as_json=as_json)
+
+
+def _say_registered(model: ModelRef, run_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(model)
     else:
-        note(f"{model.name}:{model.version} is run {run.run_id}'s, sha256 {model.sha256}")
+        note(f"{model.name}:{model.version} is run {run_id}'s, sha256 {model.sha256}")
 
 
 def add_delete(parser: Parser) -> None:
@@ -121,6 +136,8 @@ def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> N
         return
     if version is None:
         name, version = parse_model_reference(model)
+    if model == "latest":
+        raise UsageError("The newest run is deleted by its id only.", "See it: trainer runs --limit 1")
     if version is None:
         raise UsageError("Specify a version to delete.", f"For example: trainer delete {name}:1")
     store = store_of(flags)

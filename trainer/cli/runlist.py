@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # As many as fit a terminal; a program reads all.
 _SHOWN = 20
 _HEADINGS = {"dataset": "DATA SET", "resumed": "RESUMED FROM"}
-# Left out first where the terminal is narrow; then what else is not needed to tell runs apart.
-_LAST_IN_LINE = ("dataset", "created", "backend", "failure", "note", "model", "script", "experiment", "took")
+# Left out first where the terminal is narrow; see _least_needed.
+_LAST_IN_LINE = ("dataset", "created", "backend", "failure", "note", "model", "script", "experiment")
 
 
 def add_runs(parser: Parser) -> None:
@@ -135,7 +135,11 @@ def _studies(home: Home) -> tuple[StudyLine, ...]:
 
 
 def _print_studies(studies: Sequence[StudyLine]) -> None:
-    table(("STUDY", "BACKEND", "STATUS", "CREATED", "TRIALS", "DATA SET", "MODEL"), [study.row() for study in studies])
+    table(
+        ("STUDY", "BACKEND", "STATUS", "CREATED", "TRIALS", "DATA SET", "MODEL"),
+        [study.row() for study in studies],
+        drop=("DATA SET", "CREATED", "BACKEND"),
+    )
     note("The trials of a study: trainer show STUDY, or trainer runs --trials")
 
 
@@ -155,13 +159,29 @@ def print_rows(rows: Sequence[RunRow]) -> None:
 def _print(columns: Sequence[Column], rows: Sequence[RunRow], *, chosen: bool) -> None:
     heads = [_heading(column.name) for column in columns]
     right = [head for head, column in zip(heads, columns, strict=True) if column.is_number and column.name != "created"]
-    drop = [_heading(name) for name in _LAST_IN_LINE] if not chosen else []
+    drop = [] if chosen else _least_needed(columns, rows)
     cells = (
         [write(column.value(row)) for row in rows] for column, write in ((each, _writer(each)) for each in columns)
     )
     left_out = table(heads, zip(*cells, strict=True), right=right, drop=drop)
     if left_out:
         note(f"No room for {', '.join(left_out).lower()}: choose with --columns, or trainer view")
+
+
+def _least_needed(columns: Sequence[Column], rows: Sequence[RunRow]) -> list[str]:
+    """Return the headings of what can be left out of a list, what is needed least first: ids and results stay whole."""
+    different = {
+        column.name: len({column.value(row) for row in rows} - {None}) for column in columns if column.is_parameter
+    }
+    # Of two that tell as many runs apart, the one that the scripts' command lines have later.
+    parameters = list(different)
+    parameters.reverse()
+    parameters.sort(key=lambda name: different[name])
+    # A parameter with one value is there because some scripts do not have it.
+    one = [name for name in parameters if different[name] < 2]
+    best = [column.name for column in columns if column.name.startswith("best:")]
+    names = [*_LAST_IN_LINE, *one, "took", "tags", *best, *(name for name in parameters if name not in one)]
+    return [_heading(name) for name in names]
 
 
 def _print_csv(columns: Sequence[Column], rows: Sequence[RunRow]) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import modeluse
 from trainer.cli.completers import run_ids
-from trainer.cli.context import open_run
+from trainer.cli.context import is_study, open_run
 from trainer.cli.parsing import Parser, add_json, add_reference, complete_with
 from trainer.console.follow import follow_to_the_end
 from trainer.console.output import note, print_json, print_log, say, warn
 from trainer.console.summary import as_object, curves_of, curves_width, kept_path, print_summary, relative
-from trainer.errors import NotFoundError
-from trainer.home import find_home
+from trainer.errors import NotFoundError, UsageError
 from trainer.host import elsewhere
 
 if TYPE_CHECKING:
@@ -49,9 +47,9 @@ def show_command(*, references: list[str], plot: Path | None, as_json: bool) -> 
     try:
         run = open_run(references[0])
     except NotFoundError:
-        if not _is_study(references[0]):
+        if not is_study(references[0]):
             raise
-        from trainer.cli.tune import show_study
+        from trainer.cli.studies import show_study
 
         show_study(references[0], plot=None if plot == _IN_THE_TERMINAL else plot, as_json=as_json)
         return
@@ -68,13 +66,6 @@ def show_command(*, references: list[str], plot: Path | None, as_json: bool) -> 
         say()
     # Last, where it is seen when the curves have scrolled by.
     print_summary(run, info, detailed=True)
-
-
-def _is_study(reference: str) -> bool:
-    try:
-        return any(reference and reference in name for name in os.listdir(find_home().studies))  # noqa: PTH208
-    except FileNotFoundError:
-        return False
 
 
 def _show_several(references: list[str], plot: Path | None, *, as_json: bool) -> None:
@@ -125,7 +116,7 @@ def logs_command(*, reference: str, follow: bool, as_json: bool) -> None:
 
 def add_attach(parser: Parser) -> None:
     """Declare ``trainer attach``."""
-    add_reference(parser, "to follow")
+    add_reference(parser, "to follow, or the study")
     logs = parser.add_mutually_exclusive_group()
     shown = "Show the script's output (default: only for a --script of your own)."
     logs.add_argument("--logs", action="store_true", default=None, help=shown)
@@ -134,8 +125,17 @@ def add_attach(parser: Parser) -> None:
 
 
 def attach_command(*, reference: str, logs: bool | None, as_json: bool) -> int:
-    """Follow a run to its end."""
-    run = open_run(reference)
+    """Follow a run, or a study that a service drives, to its end."""
+    try:
+        run = open_run(reference)
+    except NotFoundError:
+        if not is_study(reference):
+            raise
+        from trainer.cli.studies import attach_study
+
+        if logs is not None:
+            raise UsageError("A study's trials have a log each.", "Print one: trainer logs RUN") from None
+        return attach_study(reference, as_json=as_json)
     if run.job.dataset_note:
         warn(run.job.dataset_note)
     return follow_to_the_end(run, logs=logs, as_json=as_json)
@@ -143,13 +143,21 @@ def attach_command(*, reference: str, logs: bool | None, as_json: bool) -> int:
 
 def add_cancel(parser: Parser) -> None:
     """Declare ``trainer cancel``."""
-    add_reference(parser, "to stop")
+    add_reference(parser, "to stop, or the study")
     add_json(parser, "Print the run's record as JSON.")
 
 
 def cancel_command(*, reference: str, as_json: bool) -> None:
-    """Stop a run. A run that has ended is left as it is."""
-    run = open_run(reference)
+    """Stop a run or a study. One that has ended is left as it is."""
+    try:
+        run = open_run(reference)
+    except NotFoundError:
+        if not is_study(reference):
+            raise
+        from trainer.cli.studies import cancel_study
+
+        cancel_study(reference, as_json=as_json)
+        return
     before = run.info()
     if not before.status.terminal:
         run.cancel()

@@ -32,6 +32,8 @@ def add_serve(parser: Parser) -> None:
     parser.add_argument(
         "--input-shape", metavar="N,N,...", type=_shape, default=(), help="Shape of one input of that network."
     )
+    own = "The function that makes its network, as for trainer run (default: as recorded with the model)."
+    parser.add_argument("--network", metavar="FILE.py:NAME", help=own)
     parser.add_argument(
         "--port", metavar="N", type=int, default=MODEL_PORT, help=f"Listen on this port (default: {MODEL_PORT})."
     )
@@ -49,7 +51,7 @@ def add_serve(parser: Parser) -> None:
     )
     parser.add_argument("--no-log", action="store_true", help="Don't print a line per request.")
     add_backend(parser, "Whose registry", registry=True)
-    parser.epilog = "docs/serving.md describes bodies, answers and keys."
+    parser.epilog = "trainer docs serving describes bodies, answers and keys."
 
 
 def serve_command(
@@ -58,6 +60,7 @@ def serve_command(
     script: Path | None,
     model_file: str | None,
     input_shape: tuple[int, ...],
+    network: str | None,
     port: int,
     host: str,
     workers: int,
@@ -79,6 +82,7 @@ def serve_command(
             script=script,
             model_file=model_file,
             input_shape=input_shape,
+            network=network,
             key_file=key_file,
             body_max=max_body << 20,
             log_requests=not no_log,
@@ -106,7 +110,7 @@ def _announce(settings: ServeSettings) -> Any:  # noqa: ANN401  # a function of 
             header = f'-H "Authorization: Bearer $(head -1 {key})" '
             note(f"  key    {key}, which only you can read")
         if settings.script is None:
-            note(f"  try    curl {header}--data-binary @digit.png {url}/score")
+            note(f"  try    curl {header}--data-binary @picture.png {url}/score")
             note(f"  page   {url}/{_fragment(settings)}")
         else:
             note(f"  try    curl {header}-H 'Content-Type: application/json' -d '{{}}' {url}/score")

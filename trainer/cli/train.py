@@ -23,7 +23,10 @@ from trainer.provision import ensure_chainer
 from trainer.submission import JobRequest, Prepared, prepare, rerun, resume, submit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from trainer.backend import Backend
+    from trainer.handle import Run
     from trainer.home import Home
 
 _DATASETS = (
@@ -31,6 +34,8 @@ _DATASETS = (
     "directory of IDX files (default: auto, which is mnist if available, else mnist-5k; for a --script, the one that "
     "it asks Chainer for)."
 )
+# How a run that is started is followed: the options that run, resume and rerun share.
+_FOLLOWING = ("detach", "dry_run", "logs")
 
 
 def add_run(parser: Parser) -> None:
@@ -71,7 +76,7 @@ def add_package(parser: Parser) -> None:
 def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_json: bool, **options: Any) -> int:
     """Submit a job and follow it."""
     _check_following(options)
-    following = {name: options.pop(name) for name in ("detach", "dry_run", "logs")}
+    following = {name: options.pop(name) for name in _FOLLOWING}
     script_args = options.pop("script_args")
     home, config = configured(options)
     backend = backend_of(home, config)
@@ -83,61 +88,34 @@ def run_command(*, tags: list[tuple[str, str]] | None, no_register: bool, as_jso
     return _start(prepared, backend, home, as_json=as_json, registry_flags=config.registry_flags(), **following)
 
 
-def resume_command(
+def resume_command(**options: Any) -> int:
+    """Continue a run from its checkpoint, as a new run."""
+    return _start_again(resume, **options)
+
+
+def rerun_command(**options: Any) -> int:
+    """Do again what a run did, as a new run."""
+    return _start_again(rerun, **options)
+
+
+def _start_again(
+    prepare_again: Callable[[Run, Sequence[str]], Prepared],
     *,
     reference: str,
     backend: str | None,
     script_args: tuple[str, ...],
-    detach: bool,
-    dry_run: bool,
-    logs: bool | None,
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Continue a run from its checkpoint, as a new run."""
-    _check_following({"detach": detach, "logs": logs})
+    _check_following(options)
+    following = {name: options.pop(name) for name in _FOLLOWING}
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
-    prepared = resume(run, script_args)
-    if not dry_run:
+    prepared = prepare_again(run, script_args)
+    if not following["dry_run"]:
         ensure_chainer(note)
-    return _start(
-        prepared,
-        chosen,
-        home,
-        detach=detach,
-        dry_run=dry_run,
-        logs=logs,
-        as_json=as_json,
-        registry_flags=config.registry_flags(),
-    )
-
-
-def rerun_command(
-    *,
-    reference: str,
-    backend: str | None,
-    script_args: tuple[str, ...],
-    detach: bool,
-    dry_run: bool,
-    logs: bool | None,
-    as_json: bool,
-    **options: Any,
-) -> int:
-    """Do again what a run did, as a new run."""
-    run = open_run(reference)
-    home, config = configured({**options, "backend": backend or run.folder.info().backend})
-    return _start(
-        rerun(run, script_args),
-        backend_of(home, config),
-        home,
-        detach=detach,
-        dry_run=dry_run,
-        logs=logs,
-        as_json=as_json,
-        registry_flags=config.registry_flags(),
-    )
+    return _start(prepared, chosen, home, as_json=as_json, registry_flags=config.registry_flags(), **following)
 
 
 def package_command(*, as_json: bool, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""``trainer tune`` and ``studies``."""
+"""``trainer tune``."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with, tag
+from trainer.cli.studies import follow_study, remember
 from trainer.console.download import DownloadProgress
-from trainer.console.output import moment, note, number, print_error, print_json, table, warn
-from trainer.console.study import make_view, print_plan, print_study, study_object
-from trainer.console.summary import FLAGS, relative
-from trainer.errors import MissingExtraError, TrainerError, UsageError
+from trainer.console.output import warn
+from trainer.console.study import make_view, print_plan
+from trainer.errors import UsageError
 from trainer.home import find_home
 from trainer.submission import JobRequest
-from trainer.tune import plots, request
-from trainer.tune.driver import Driver
-from trainer.tune.optuna_study import importances
-from trainer.tune.study import StudyFolder, best_of, find_study, study_ids
+from trainer.tune import request
+from trainer.tune.client import ClientDriver
+from trainer.tune.service import ServiceDriver, refuse_to_resume
+from trainer.tune.study import SERVICE, StudyFolder, find_study
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trainer.config import Config
     from trainer.home import Home
-    from trainer.runfolder import RunFolder
 
 _SPACE = (
     "Values of a flag of the script; can be repeated. A,B,C is a choice; log:LOW..HIGH, uniform:LOW..HIGH and "
-    "int:LOW..HIGH[:STEP] are ranges; docs/tuning.md has the other kinds."
+    "int:LOW..HIGH[:STEP] are ranges; trainer docs tuning has the other kinds."
 )
 
 
@@ -42,7 +39,7 @@ def add_tune(parser: Parser) -> None:
         _add_setting(what, settings[name])
     what.add_argument("--warm-start", metavar="STUDY", action="append", help="Learn from an earlier study's trials.")
     how = parser.add_argument_group("how it is run")
-    for name in ("parallel", "stop", "max_minutes", "isolated"):
+    for name in ("parallel", "stop", "max_minutes", "driver", "isolated"):
         _add_setting(how, settings[name])
     how.add_argument(
         "--resume", metavar="STUDY", help="Go on with a study that was interrupted, or give it more trials."
@@ -128,101 +125,29 @@ def _resume(home: Home, reference: str, given: dict[str, Any], options: dict[str
         if option.name in request.RESUMABLE
         for text in [given[option.name]]
     }
+    if definition.driver == SERVICE:
+        refuse_to_resume(study, values)
     return _drive(study, home, config, values, as_json=as_json)
 
 
 def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any], *, as_json: bool) -> int:
-    minutes, flags = values.get("max_minutes"), config.registry_flags()
-
-    def remember(folder: RunFolder) -> None:
-        if flags:
-            import msgspec
-
-            folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: flags}))
-
+    minutes, backend, submitted = values.get("max_minutes"), backend_of(home, config), remember(config)
     view = make_view(study)
-    driver = Driver(
-        study,
-        backend_of(home, config),
-        home,
-        view,
-        trials=values.get("trials"),
-        parallel=values.get("parallel"),
-        seconds=None if minutes is None else minutes * 60,
-        submitted=remember,
-    )
-    try:
-        driver.run()
-    except TrainerError as error:
-        view.close()
-        if not as_json:
-            raise
-        print_error(error.message, error.hint)
-        print_json(study_object(study, home))
-        return error.exit_code
-    finally:
-        view.close()
-    if as_json:
-        print_json(study_object(study, home))
+    driver: ClientDriver | ServiceDriver
+    if study.definition().driver == SERVICE:
+        driver = ServiceDriver(study, backend, home, view, submitted=submitted)
     else:
-        print_study(study, home)
-    return 0
-
-
-def add_studies(parser: Parser) -> None:
-    """Declare ``trainer studies``."""
-    add_json(parser)
-
-
-def studies_command(*, as_json: bool) -> None:
-    """List the studies, newest first."""
-    home = find_home()
-    studies = [find_study(home.studies, each) for each in study_ids(home.studies)]
-    if as_json:
-        print_json([study_object(study, home, trials=False) for study in studies])
-        return
-    if not studies:
-        note(f"No studies in {home.studies}. Start one: trainer tune --space lr=log:1e-3..0.3 --trials 12")
-        return
-    rows = []
-    for study in studies:
-        definition, trials = study.definition(), study.trials()
-        done, best = sum(trial.state.finished for trial in trials.values()), best_of(definition, trials)
-        outcome = study.outcome()
-        model = outcome.model if outcome else None
-        rows.append(
-            (
-                study.study_id,
-                definition.backend,
-                study.status,
-                moment(definition.created),
-                f"{done}/{max(definition.trials, len(trials), outcome.trials if outcome else 0)}",
-                definition.metric,
-                "" if best is None else number(best.value),
-                f"{model.name}:{model.version}" if model else "",
-            )
+        driver = ClientDriver(
+            study,
+            backend,
+            home,
+            view,
+            trials=values.get("trials"),
+            parallel=values.get("parallel"),
+            seconds=None if minutes is None else minutes * 60,
+            submitted=submitted,
         )
-    head = ("STUDY", "BACKEND", "STATUS", "CREATED", "TRIALS", "METRIC", "BEST", "MODEL")
-    table(head, rows, right=("TRIALS", "BEST"))
-
-
-def show_study(reference: str, *, plot: Path | None, as_json: bool) -> None:
-    """Show everything that is known of a study."""
-    home = find_home()
-    study = find_study(home.studies, reference)
-    if plot is not None:
-        definition, trials = study.definition(), study.trials()
-        found: dict[str, float] = {}
-        try:
-            found = importances(definition, trials.values())
-        except MissingExtraError as error:
-            note(f"Without importances: {error.message}")
-        plots.plot(definition, trials, plot, found)
-        note(f"History and parallel coordinates: {relative(plot)}")
-    if as_json:
-        print_json(study_object(study, home))
-    else:
-        print_study(study, home, detailed=True)
+    return follow_study(driver, view, as_json=as_json)
 
 
 def _add_setting(group: Any, option: Any) -> None:  # noqa: ANN401  # argparse's group

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from trainer.console.output import inline, number
+from trainer.history import parameters
 from trainer.records import Metric, Progress
 
 Step = tuple[float, dict[str, float | None]]
@@ -20,6 +22,9 @@ _SAID = {
     "Validation loss": ("test", "loss"),
     "Accuracy": ("test", "accuracy"),
 }
+# The options that scripts call it, Chainer's examples "--epoch" and "-e".
+_EPOCHS = re.compile(r"e|((n|num|number|max|total)[_-]?(of[_-]?)?)?epochs?", re.IGNORECASE)
+_COUNT = re.compile(r"[1-9][0-9]{0,8}")
 _RECENT = 30.0
 _APART = 0.5
 _LEAST = 1.0
@@ -32,9 +37,13 @@ class Epochs:
     a single value, such as ``Batch size``, is not a series. A script logs an epoch's metrics one after the
     other, and a look may fall between two of them: a step is complete when a later one has begun,
     when nothing has changed between two looks, or at the end.
+
+    Args:
+        arguments: The script's command line, which may say how many epochs there will be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        self._asked = asked_epochs(arguments)
         self.latest: dict[str, float | None] = {}
         self._counts: dict[str, int] = {}
         self._first: dict[str, Metric] = {}
@@ -63,11 +72,13 @@ class Epochs:
         return [(step, self._steps[step]) for step in waiting]
 
     def progress(self, reported: Progress | None) -> Progress | None:
-        """Return how far the script is: what it reports, else what its metrics show."""
-        total = self.latest.get(_TOTAL)
-        if reported is not None or not total or not self._steps:
+        """Return how far the script is: what it reports, else what its metrics and its command line show."""
+        if reported is not None or not self._steps:
             return reported
-        return Progress(epoch=min(max(self._steps), total), epochs=total, time=self._time)
+        done, total = max(self._steps), self.latest.get(_TOTAL)
+        # A script that counts updates soon has more of them than it was asked for epochs.
+        total = total or (self._asked if self._asked is not None and done <= self._asked else None)
+        return Progress(epoch=min(done, total), epochs=total, time=self._time) if total else None
 
     def seconds(self, step: float) -> float | None:
         """Return how long a step took, from the last value of the step before; None for the first."""
@@ -123,6 +134,14 @@ class Clock:
         if after <= before or now - then < _LEAST:
             return None
         return max(0.0, (progress.epochs - progress.epoch) * (now - then) / (after - before))
+
+
+def asked_epochs(arguments: Sequence[str]) -> float | None:
+    """Return how many epochs a command line asks for, as ``--epoch 20`` does; None if it does not say."""
+    for name, value in parameters(arguments).items():
+        if _EPOCHS.fullmatch(name) and _COUNT.fullmatch(value):
+            return float(value)
+    return None
 
 
 def ordered(metrics: dict[str, float | None]) -> list[tuple[str, float | None]]:

@@ -118,7 +118,7 @@ def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> Ru
 
 
 def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
-    epochs, log = Epochs(), LogReader(run.folder)
+    epochs, log = Epochs(run.job.arguments), LogReader(run.folder)
     status: RunStatus | None = None
     told: set[str] = set()
     while True:

@@ -188,6 +188,10 @@ def table(
         if name in head and head.index(name) in shown:
             shown.remove(head.index(name))
             left_out.append(name)
+    for name in reversed(left_out[:-1]):  # what fits beside what was needed more
+        if room is not None and sum(widths[column] + 2 for column in (*shown, head.index(name))) - 2 <= room:
+            shown = sorted((*shown, head.index(name)))
+            left_out.remove(name)
     while room is not None and sum(widths[column] + 2 for column in shown) - 2 > room:
         widest = max((column for column in shown if head[column] not in right), key=lambda c: widths[c], default=None)
         if widest is None or widths[widest] <= _NARROWEST:

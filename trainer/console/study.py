@@ -30,7 +30,7 @@ from trainer.console.output import (
 from trainer.runfolder import RunFolder
 from trainer.tune.sampling import grid_size, point
 from trainer.tune.space import Value, arguments
-from trainer.tune.study import StudyDefinition, StudyFolder, Trial, TrialState, best_of
+from trainer.tune.study import SERVICE, StudyDefinition, StudyFolder, Trial, TrialState, best_of
 from trainer.tune.trials import curve_of
 
 if TYPE_CHECKING:
@@ -182,12 +182,13 @@ def describe(definition: StudyDefinition) -> str:
     """Return what a study does, in a line."""
     parts = [
         f"{definition.trials} trials, {definition.parallel} at once",
-        f"sampler {definition.sampler}, seed {definition.seed}",
+        f"sampler {definition.sampler}" + (f", seed {definition.seed}" if definition.driver != SERVICE else ""),
         f"{definition.goal} {definition.metric} ({definition.best})",
     ]
     if definition.stop is not None:
         parts.append(f"stop {definition.stop.describe()}")
-    return "; ".join([*parts, definition.backend])
+    where = f"{definition.backend}, driven by its service" if definition.driver == SERVICE else definition.backend
+    return "; ".join([*parts, where])
 
 
 def values_text(values: Mapping[str, Value]) -> str:
@@ -255,6 +256,7 @@ def study_object(study: StudyFolder, home: Home, *, trials: bool = True) -> dict
         "model": None if outcome is None or outcome.model is None else msgspec.to_builtins(outcome.model),
         "counts": {state: sum(t.state is state for t in known.values()) for state in TrialState},
         "snapshot": definition.snapshot,
+        "service": None if definition.driver != SERVICE or (there := study.service()) is None else there.run,
         "path": str(study.path),
     }
     if trials:
@@ -317,7 +319,7 @@ def print_plan(definition: StudyDefinition, *, as_json: bool) -> None:
 
 def _first_points(definition: StudyDefinition, most: int = 5) -> Iterator[dict[str, Value]]:
     yield from definition.tries[:most]
-    if definition.sampler == "tpe":
+    if definition.sampler == "tpe" or definition.driver == SERVICE:
         return
     count = min(definition.trials, most)
     if definition.sampler == "grid":
@@ -330,7 +332,7 @@ def _rows(
     study: StudyFolder, definition: StudyDefinition, known: Mapping[int, Trial], *, detailed: bool
 ) -> Iterator[tuple[str, str]]:
     status, outcome = study.status, study.outcome()
-    colour = {"Completed": GREEN, "Failed": RED, "Interrupted": YELLOW}.get(status, BOLD)
+    colour = {"Completed": GREEN, "Failed": RED, "Interrupted": YELLOW, "Canceled": YELLOW}.get(status, BOLD)
     took = f" in {duration(outcome.seconds)}" if outcome and outcome.status == status else ""
     yield "Study", f"{study.study_id}  {paint(status, colour)}{took} ({definition.backend})"
     if outcome and outcome.reason and status != "Running":
@@ -354,6 +356,8 @@ def _rows(
         yield "Model", f"{paint(f'{model.name}:{model.version}', BOLD)}  sha256 {model.sha256[:16]}..."
     if status == "Interrupted":
         yield "Next", f"trainer tune --resume {study.study_id}"
+    elif status == "Running" and definition.driver == SERVICE:
+        yield "Next", f"trainer attach {study.study_id}"
     elif not detailed and status == "Completed":
         yield "Next", f"trainer show {study.study_id}"
 

@@ -32,7 +32,7 @@ from trainer.errors import TrainerError
 from trainer.host import elsewhere
 from trainer.job import DEFAULT_SCRIPT
 from trainer.records import RunStatus
-from trainer.runtime.layout import MODEL_FILE
+from trainer.runtime.layout import MODEL_FILE, WORK_DIR
 
 if TYPE_CHECKING:
     from trainer.handle import Run
@@ -111,10 +111,10 @@ def curves_width() -> int:
 def kept_path(line: str, run: Run) -> str:
     """Return a line of a log in which files of the job's working directory are named where they stay.
 
-    A traceback names the script in ``work/``, which is removed when the run has ended; the same files lie in the
-    snapshot.
+    A traceback names the script in the working directory, which is removed when the run has ended; the same files lie
+    in the snapshot.
     """
-    return line.replace(f"{run.folder.path}/work/", f"{run.folder.snapshot}/")
+    return line.replace(f"{run.folder.path}/{WORK_DIR}/", f"{run.folder.snapshot}/")
 
 
 def relative(path: Path) -> str:

@@ -21,14 +21,15 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from trainer.errors import UsageError
+from trainer import recordfile
+from trainer.errors import DamagedRecordError, UsageError
 from trainer.job import DataRecord
 from trainer.modelfile import read_npz
 from trainer.runtime.atomic import write_bytes
@@ -36,6 +37,7 @@ from trainer.runtime.datasets import idx
 from trainer.runtime.datasets.files import ABOUT, FILES, find_file
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+_RECORD = msgspec.json.Decoder(DataRecord)
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
 _PIXELS_MAX = 64_000_000
 _CLASSES_MAX = 256
@@ -111,10 +113,10 @@ def make(path: Path, folder: Path) -> tuple[dict[str, Path], DataRecord]:
     made = folder / _state(path)
     files = {name: made / name for name in (*FILES, ABOUT)}
     try:
-        record = msgspec.json.decode((made / ABOUT).read_bytes(), type=DataRecord)
+        record = recordfile.read(made / ABOUT, _RECORD)
         if all(file.is_file() for file in files.values()):
             return files, record
-    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+    except (OSError, DamagedRecordError):
         pass  # not made yet, or cut off on the way: the record is written last
     arrays = read(path)
     made.mkdir(parents=True, exist_ok=True)
@@ -124,12 +126,16 @@ def make(path: Path, folder: Path) -> tuple[dict[str, Path], DataRecord]:
     return files, arrays.record
 
 
-def read_picture(path: Path, record: DataRecord) -> NDArray[np.uint8]:
+def read_picture(
+    path: Path | IO[bytes], record: DataRecord, *, name: str = "", pixels_max: int = _PIXELS_MAX
+) -> NDArray[np.uint8]:
     """Read a picture as those of the training set were read.
 
     Args:
         path: The file.
         record: Of the data that the model was trained on.
+        name: What to call it in messages; needed where ``path`` is no path.
+        pixels_max: Most pixels that it may have.
 
     Returns:
         uint8, of the record's shape.
@@ -139,7 +145,7 @@ def read_picture(path: Path, record: DataRecord) -> NDArray[np.uint8]:
     """
     shape = record.shape
     colour = len(shape) == 3
-    return _picture(path, shape[-2:], "RGB" if colour else "L")
+    return _picture(path, shape[-2:], "RGB" if colour else "L", name or str(path), pixels_max)
 
 
 def read_rows(path: Path, record: DataRecord) -> NDArray[np.float32]:
@@ -225,8 +231,11 @@ def _common(paths: Iterator[Path]) -> tuple[tuple[int, int], str]:
     return size, "L" if grey else "RGB"
 
 
-def _picture(path: Path, size: Sequence[int], mode: str) -> NDArray[np.uint8]:
-    with _opened(path) as image:
+def _picture(
+    path: Path | IO[bytes], size: Sequence[int], mode: str, name: str = "", pixels_max: int = _PIXELS_MAX
+) -> NDArray[np.uint8]:
+    name = name or str(path)
+    with _opened(path, name, pixels_max) as image:
         try:
             turned = ImageOps.exif_transpose(image)
             if "A" in turned.getbands() or "transparency" in turned.info:
@@ -234,7 +243,7 @@ def _picture(path: Path, size: Sequence[int], mode: str) -> NDArray[np.uint8]:
                 turned = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             picture = turned.convert(mode)
         except (OSError, ValueError, SyntaxError) as error:
-            raise UsageError(f"{path} is a damaged image: {error}.", "Save it again, or leave it out.") from error
+            raise UsageError(f"{name} is a damaged image: {error}.", "Save it again, or leave it out.") from error
         if (picture.height, picture.width) != tuple(size):
             picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         values = np.asarray(picture, np.uint8)
@@ -242,15 +251,16 @@ def _picture(path: Path, size: Sequence[int], mode: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(values.transpose(2, 0, 1)) if values.ndim == 3 else values
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path | IO[bytes], name: str = "", pixels_max: int = _PIXELS_MAX) -> Image.Image:
+    name = name or str(path)
     try:
         image = Image.open(path, formats=_FORMATS)
     except FileNotFoundError as error:
-        raise UsageError(f"There is no file {path}.", "Check the path.") from error
+        raise UsageError(f"There is no file {name}.", "Check the path.") from error
     except (OSError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} is not an image that can be read.", "Save it again, or leave it out.") from error
-    if image.width * image.height > _PIXELS_MAX:
-        raise UsageError(f"{path} has more than {_PIXELS_MAX:,} pixels.", "Scale it down first.")
+        raise UsageError(f"{name} is not an image that can be read.", "Save it again, or leave it out.") from error
+    if image.width * image.height > pixels_max:
+        raise UsageError(f"{name} has more than {pixels_max:,} pixels.", "Scale it down first.")
     return image
 
 

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import trainer
-from trainer.artifacts import parse_model_reference
-from trainer.deploy.service import Deployment, check_service_name
+from trainer.artifacts import ArtifactStore, ModelVersion, find_model, parse_model_reference
+from trainer.deploy.service import Deployment, check_service_name, service_name
 from trainer.errors import UsageError
 from trainer.home import Home
 from trainer.modelfile import is_path
@@ -103,9 +103,21 @@ def stage(deployment: Deployment, snapshot: Snapshot, folder: Path) -> None:
         write_bytes(folder / JOB_DIR / SCORE_SCRIPT_FILE, deployment.script.name.encode("utf-8", "surrogateescape"))
 
 
-def resolved(deployment: Deployment, model: str, name: str) -> Deployment:
-    """Return the deployment of a version that is known now, under the name that the service has."""
-    return replace(deployment, model=model, name=name)
+def resolved(deployment: Deployment, store: ArtifactStore) -> tuple[Deployment, ModelVersion]:
+    """Return the deployment of the very version that is meant, under the name that the service gets, and the version.
+
+    Raises:
+        NotFoundError: There is no such model.
+        UsageError: Our score script can't build its network.
+    """
+    version = find_model(store, deployment.model)
+    if version.network is not None and deployment.script is None:
+        raise UsageError(
+            f"{version.reference} is of a network of its own, {version.network}, which our score script can't build.",
+            "Give a score script that builds it: --script score.py",
+        )
+    name = deployment.name or service_name(version.name)
+    return replace(deployment, model=version.reference, name=name), version
 
 
 def _bound(node: ast.AST) -> list[str]:

@@ -76,14 +76,6 @@ class Deployment:
     exclude: tuple[Path, ...] = ()
     overwrite: bool = False
 
-    def name_for(self, model_name: str) -> str:
-        """Return the service's name.
-
-        Args:
-            model_name: The name of the model that ``model`` turned out to be.
-        """
-        return self.name or service_name(model_name)
-
 
 class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment would do, found without starting anything or touching a network.

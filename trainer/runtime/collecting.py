@@ -31,8 +31,6 @@ from trainer.runtime.layout import (
     PROGRESS_FILE,
 )
 
-FACT = "not_kept"
-"""The name in ``environment.json`` under which a job on Azure ML reports what was not kept."""
 State = Mapping[str, tuple[int, int]]
 """Path below a directory to size in bytes and modification time in nanoseconds."""
 

@@ -15,6 +15,8 @@ from trainer.runtime.versions import installed_version
 
 _added: dict[str, object] = {}
 _folder: Path | None = None
+# Looked up once: it takes as long as ten steps of training, and a worker that forks trials does it for all of them.
+_versions: dict[str, str | None] | None = None
 
 
 def facts() -> dict[str, object]:
@@ -24,12 +26,17 @@ def facts() -> dict[str, object]:
         ``python``, ``numpy``, ``chainer``, ``cupy`` (versions or None), ``platform``, ``device`` (None until the
         script says), ``blas_threads`` (as the environment sets it, or None), and what was added.
     """
+    global _versions
+    if _versions is None:
+        _versions = {
+            "numpy": installed_version("numpy"),
+            "chainer": installed_version("chainer"),
+            "cupy": next(filter(None, map(installed_version, CUPY_PACKAGES)), None),
+        }
     threads = next((os.environ[name] for name in BLAS_VARIABLES if os.environ.get(name, "").isdecimal()), None)
     known: dict[str, object] = {
         "python": platform.python_version(),
-        "numpy": installed_version("numpy"),
-        "chainer": installed_version("chainer"),
-        "cupy": next(filter(None, map(installed_version, CUPY_PACKAGES)), None),
+        **_versions,
         "platform": f"{sys.platform}-{platform.machine()}",
         "device": None,
         "blas_threads": int(threads) if threads else None,

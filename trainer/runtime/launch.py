@@ -69,8 +69,9 @@ def main(argv: list[str] | None = None) -> None:
     _arrange_path(folder)
 
     from trainer.runtime.faults import RuntimeFault
+    from trainer.runtime.service_values import joined
 
-    sys.argv[:] = [target, *arguments]
+    sys.argv[:] = [target, *joined(arguments)]
     try:
         _install_layers(folder, collect)
         if as_module:
@@ -97,7 +98,7 @@ def _import_layers(folder: Path) -> None:
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
-        from trainer.runtime import compat, fast, reporting  # noqa: F401
+        from trainer.runtime import compat, fast, reporting, service_values  # noqa: F401
         from trainer.runtime.compat import removed_names  # noqa: F401
 
 

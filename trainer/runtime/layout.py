@@ -9,6 +9,8 @@ A snapshot, which becomes the job's working directory:
     <root>/_trainer_job/study/    what a trial of a study is to keep
     <root>/outputs/               what the script leaves: its model, its checkpoint, the environment
 
+What travels to a service is laid out likewise, with ``_trainer_job/score_script`` (:mod:`trainer.deploy.preparing`).
+
 Everything of ours is under one name that no project uses, so a project's own ``data/`` stays its own.
 This module imports the standard library alone; the command line reads it at start-up.
 """
@@ -40,6 +42,8 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 METRICS_FILE = "metrics.jsonl"
 PROGRESS_FILE = "progress.json"
 LABELS_FILE = "labels.json"
+WORK_DIR = "work"
+"""The job's working directory on this machine, while the job runs. Files that came with the snapshot lie there too."""
 
 # Folders and files of the job's working directory.
 OUTPUTS_DIR = "outputs"
@@ -48,6 +52,8 @@ CHECKPOINT_FILE = "checkpoint.npz"
 ENVIRONMENT_FILE = "environment.json"
 RENAMED_OUTPUTS = "renamed_outputs"
 """The key in the environment file with the outputs that a node had to rename: old name, new name, reason."""
+NOT_KEPT = "not_kept"
+"""The key there with what a node did not keep of the files beside the outputs, a list of sentences."""
 LOGS_DIR = "logs"
 """What a job on Azure ML writes here is streamed while it runs."""
 
@@ -68,6 +74,8 @@ SCORE_SCRIPT_FILE = "score_script"
 """In JOB_DIR, of a service with a score script of the user's: that script's path."""
 OBJECTIVE_FILE = "objective.json"
 """In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
+SERVICE_VALUES = "--trainer-service-values"
+"""A word of a job's command line: what a service appends to it are the values of a trial, flag and value in turn."""
 
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 """The distributions that provide CuPy; only one of them can be installed."""

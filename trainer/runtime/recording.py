@@ -28,13 +28,29 @@ from trainer.runtime.compat.hook import Patch
 from trainer.runtime.layout import RUN_DIR_VARIABLE
 from trainer.runtime.series import NAMES, Thinned, guarded
 
+_owner: int | None = None
+_loop: _Loop | None = None
+
 
 def install() -> None:
     """Arrange for what Chainer measures to be recorded, where this process is the main one of a job."""
+    global _owner
     if sinks.is_worker() or sinks.mpi_rank() != 0 or not (os.environ.get(RUN_DIR_VARIABLE) or reporting.on_azure()):
         return
+    _owner = os.getpid()
+    atexit.register(_close)
+    prepare()
+
+
+def prepare() -> None:
+    """Patch Chainer. What it measures is recorded once :func:`install` has named the process whose measures count."""
     hook.install(_PATCHES)
     loggers.install()
+
+
+def _close() -> None:
+    if _loop is not None:
+        _loop.close()
 
 
 def _patch_trainer(module: ModuleType) -> None:
@@ -42,16 +58,18 @@ def _patch_trainer(module: ModuleType) -> None:
 
     @functools.wraps(run)
     def recorded(trainer: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
-        # Not before: it imports Chainer, which is being imported when this patch is applied.
-        importlib.import_module("trainer.runtime.training.recording").attach(trainer)
+        if _owner is not None:
+            # Not before: it imports Chainer, which is being imported when this patch is applied.
+            importlib.import_module("trainer.runtime.training.recording").attach(trainer)
         return run(trainer, *arguments, **named)
 
     module.Trainer.run = recorded
 
 
 def _patch_reporter(module: ModuleType) -> None:
+    global _loop
     report = module.report
-    loop = _Loop(module)
+    _loop = loop = _Loop(module)
 
     @functools.wraps(report)
     def recorded(values: Mapping[str, Any], observer: object = None) -> None:
@@ -60,7 +78,6 @@ def _patch_reporter(module: ModuleType) -> None:
             loop.add(values, named=observer is not None)
 
     module.report = recorded  # type: ignore[attr-defined]
-    atexit.register(loop.close)
 
 
 class _Loop:
@@ -72,7 +89,6 @@ class _Loop:
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
-        self._owner = os.getpid()
         self._record: Thinned | None = None
         self._summaries: dict[bool, Any] = {}
         self._training: bool | None = None
@@ -88,7 +104,7 @@ class _Loop:
             values: Name to number, array of one element or variable.
             named: Whether a link reported them; a training script's only one is called ``main``.
         """
-        if self._owner != os.getpid():
+        if _owner != os.getpid():
             return
         training = bool(self._module.configuration.config.train)
         if training and self._training is False:
@@ -104,7 +120,7 @@ class _Loop:
     @guarded
     def close(self) -> None:
         """Record what the last phase came to."""
-        if self._owner == os.getpid():
+        if _owner == os.getpid():
             self._end_phase()
             if self._record is not None:
                 self._record.close()

@@ -31,6 +31,7 @@ from trainer.runtime.layout import (
     AZURE_RUN_ID_VARIABLE,
     LOGS_DIR,
     NO_TELEMETRY_VARIABLE,
+    NOT_KEPT,
     OUTPUTS_DIR,
     RUN_DIR_VARIABLE,
     STREAMED_DIR_VARIABLE,
@@ -233,7 +234,7 @@ def _end(directory: Path, before: collecting.State | None, collect: str | None) 
         if before is not None:
             lost = collecting.collect(directory, outputs, before, collect)
             if lost:
-                environment.add({collecting.FACT: lost})
+                environment.add({NOT_KEPT: lost})
                 sys.stderr.write("".join(f"warning: {sentence}\n" for sentence in lost))
         environment.write()
         if on_azure():

@@ -54,8 +54,9 @@ def limit(count: int | None = None) -> Threads:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return Threads(None, "threadpoolctl is not installed: BLAS decides")
-    threadpoolctl.threadpool_limits(count, user_api="blas")
-    found = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    loaded = threadpoolctl.ThreadpoolController().select(user_api="blas")  # looks for the libraries, once
+    loaded.limit(limits=count)
+    found = [pool["num_threads"] for pool in loaded.info()]
     if not found:
         return Threads(None, "no BLAS library that threadpoolctl knows is loaded")
     return Threads(max(found), reason)

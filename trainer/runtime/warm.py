@@ -37,8 +37,9 @@ _PR_SET_PDEATHSIG = 1
 _CUDA_ERROR_NOT_INITIALIZED = 3
 _HANDOVER_SECONDS = 10.0
 
-# What the included script and most Chainer scripts import.
+# What the included script, its launcher and most Chainer scripts import.
 _IMPORTED = (
+    "argparse",
     "numpy",
     "chainer",
     "chainer.functions",
@@ -47,11 +48,18 @@ _IMPORTED = (
     "chainer.datasets",
     "trainer.runtime.compat.auto",
     "trainer.runtime.datasets",
+    "trainer.runtime.datasets.dataset",
+    "trainer.runtime.flags",
+    "trainer.runtime.hints",
+    "trainer.runtime.networks",
+    "trainer.runtime.service_values",
+    "trainer.runtime.shadowing",
     "trainer.runtime.training.checkpoint",
     "trainer.runtime.training.compiled",
     "trainer.runtime.training.extensions",
     "trainer.runtime.training.iterator",
     "trainer.runtime.training.machine",
+    "trainer.runtime.training.recording",
 )
 _OPTIONAL = ("threadpoolctl",)
 
@@ -74,7 +82,7 @@ def main() -> None:
 
 def _prepare() -> str:
     """Import what scripts import; return why forking is not safe, or an empty text."""
-    from trainer.runtime import compat, fast
+    from trainer.runtime import compat, environment, fast, recording
     from trainer.runtime.faults import RuntimeFault
 
     try:
@@ -82,6 +90,8 @@ def _prepare() -> str:
         fast.install()
         for name in _IMPORTED:
             importlib.import_module(name)
+        recording.prepare()
+        environment.facts()
     except RuntimeFault as fault:
         return fault.message
     except Exception as error:  # a broken installation: a fresh process says what is wrong, in its own log

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import UsageError
+from trainer.job import DataRecord
 
 Array = NDArray[np.float32]
 
@@ -230,6 +231,22 @@ class Reader:
             if not math.isfinite(np.add.reduce(inputs, axis=None, dtype=np.float64)):
                 raise InputError(400, "The numbers are not all finite in float32.")
         return inputs
+
+
+def own_picture(record: DataRecord) -> Callable[[bytes, str], Array]:
+    """Return what makes an input of a picture as ``trainer predict`` does for a model of the user's own pictures."""
+    from trainer.data.own import read_picture  # at once, so that the first request doesn't pay for it
+
+    def read(file: bytes, name: str) -> Array:
+        try:
+            pixels = read_picture(io.BytesIO(file), record, name=name, pixels_max=PIXELS_MAX)
+        except UsageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever they run into
+            raise UsageError(f"{name} is a damaged image: {error}.", "Save it again.") from error
+        return pixels.astype(np.float32) * np.float32(1 / 255)
+
+    return read
 
 
 def digit_picture(size: int) -> Callable[[bytes, str], Array]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, parse_model_reference
+from trainer.artifacts import ArtifactStore, ModelVersion, fetch, find_model, parse_model_reference, read_record
 from trainer.errors import NotFoundError, UsageError
 from trainer.runtime.layout import MODEL_FILE
 from trainer.serving.scoring import ModelFiles
@@ -32,7 +32,7 @@ def model_of_file(path: Path) -> Model:
 
     def open_file(app: Path) -> ModelFiles:
         directory = app / MODELS_DIR / found.stem / "1"
-        return ModelFiles(str(path), found.stem, None, _place(found, directory), directory)
+        return ModelFiles(str(path), found.stem, None, _place(found, directory), directory, read_record(found))
 
     return Model(str(path), open_file)
 
@@ -51,7 +51,7 @@ def model_of_copy(file: Path, name: str, version: int, revision: int, settings: 
 
     def open_copy(app: Path) -> ModelFiles:
         directory = app / MODELS_DIR / name / str(version)
-        return ModelFiles(label, name, version, _place(file, directory), directory)
+        return ModelFiles(label, name, version, _place(file, directory), directory, read_record(file))
 
     return Model(label, open_copy, revision, settings)
 
@@ -60,9 +60,10 @@ def model_of_version(store: ArtifactStore, version: ModelVersion) -> Model:
     """Return a registered version; the workers fetch it and check it."""
 
     def open_version(app: Path) -> ModelFiles:
-        fetched = fetch(store, version.reference, app / "fetched").path
+        fetched = fetch(store, version.reference, app / "fetched")
         directory = app / MODELS_DIR / version.name / str(version.version)
-        return ModelFiles(version.reference, version.name, version.version, _place(fetched, directory), directory)
+        placed = _place(fetched.path, directory)
+        return ModelFiles(version.reference, version.name, version.version, placed, directory, fetched.model)
 
     return Model(version.reference, open_version)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from trainer.artifacts import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class ModelFiles:
         version: Its number, or None for a file.
         model_file: The npz file.
         model_dir: What ``AZUREML_MODEL_DIR`` is to say.
+        record: What is recorded of it, where that is known.
     """
 
     label: str
@@ -25,6 +29,7 @@ class ModelFiles:
     version: int | None
     model_file: Path
     model_dir: Path
+    record: ModelVersion | None = None
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
             have it made.
         model_file: ``FILE.py:FUNCTION`` that builds the Chainer network, or None for the one that trainer knows.
         input_shape: Shape of one input of ``model_file``'s network, or empty where it isn't told.
+        network: ``FILE.py:NAME`` as ``trainer run --network`` took it, where the run is not here.
         key_file: The file that holds the keys, or None where none is asked for.
         body_max: Bytes of a request's body.
         body_seconds: Time for a client to send its headers, and again its body.
@@ -48,6 +49,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     app_root: Path | None = None
     model_file: str | None = None
     input_shape: tuple[int, ...] = ()
+    network: str | None = None
     key_file: Path | None = None
     body_max: int = BODY_MAX
     body_seconds: float = 30.0
@@ -75,6 +77,8 @@ def check(settings: ServeSettings) -> ServeSettings:
         )
     if settings.script is not None and settings.model_file is not None:
         raise UsageError("--script and --model-file exclude each other.", "A score script builds its own network.")
+    if settings.network is not None and (settings.script is not None or settings.model_file is not None):
+        raise UsageError("--network excludes --script and --model-file.", "Each names the network; give one.")
     if settings.script is not None and not settings.script.is_file():
         raise UsageError(f"There is no score script {settings.script}.", "Check the path.")
     if settings.model_file is not None:

@@ -54,6 +54,7 @@ class _Definition(msgspec.Struct):
     backend: str
     created: float
     job: _Job
+    driver: str = "client"
 
 
 class _Trial(msgspec.Struct):
@@ -113,7 +114,8 @@ def _line(path: Path, definition: _Definition) -> StudyLine:
             outcome = recordfile.read(path / "outcome.json", _OUTCOME)
         except (OSError, DamagedRecordError):
             outcome = None
-        status = outcome.status if outcome else "Interrupted"
+        # One that a service drives goes on without a command.
+        status = outcome.status if outcome else "Running" if definition.driver == "service" else "Interrupted"
     model = outcome.model if outcome else None
     return StudyLine(
         study=definition.study,

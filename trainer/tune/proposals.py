@@ -94,7 +94,7 @@ def check_warm_start(definition: StudyDefinition, other: StudyDefinition) -> Non
     Raises:
         UsageError: It had another metric, goal or space, or this study's sampler learns from no trial.
     """
-    if definition.sampler not in ("tpe", "grid"):
+    if definition.sampler not in ("tpe", "grid", "bayesian"):
         raise UsageError(
             f"The {definition.sampler} sampler learns nothing from --warm-start.",
             "Use --sampler tpe, or grid, which leaves out what was tried.",

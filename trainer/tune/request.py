@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from trainer.config import Config, command_table
-from trainer.errors import ConfigError, UsageError, must_be
+from trainer.errors import ConfigError, RefusedError, UsageError, must_be
 from trainer.options import Option
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.flags import TRAINING, Flag
@@ -22,12 +22,13 @@ from trainer.tune.proposals import check_warm_start
 from trainer.tune.sampling import grid_size, qmc_point
 from trainer.tune.space import Parameter, Space, Value, parameter, parse, plain, read_point, read_space
 from trainer.tune.stopping import Policy, parse_policy
-from trainer.tune.study import StudyDefinition, StudyFolder, create_study, find_study
+from trainer.tune.study import CLIENT, SERVICE, StudyDefinition, StudyFolder, create_study, find_study
 
 if TYPE_CHECKING:
     from trainer.backend import Backend
     from trainer.data import ProgressDisplay
     from trainer.home import Home
+    from trainer.tune.service import StudyService
 
 _Count = Annotated[int, Meta(ge=1)]
 
@@ -35,13 +36,20 @@ _Count = Annotated[int, Meta(ge=1)]
 SETTINGS: tuple[Option, ...] = (
     Option("trials", Annotated[int, Meta(ge=1, le=100_000)], None, "How many trials.", "N", "a whole grid"),
     Option("parallel", Annotated[int, Meta(ge=1, le=1000)], 1, "How many trials at once.", "N"),
-    Option("sampler", Literal["random", "grid", "qmc", "tpe"], "random", "What chooses values.", "NAME"),
+    Option("sampler", Literal["random", "grid", "qmc", "tpe", "bayesian"], "random", "What chooses values.", "NAME"),
     Option("stop", Annotated[str, Meta(min_length=1)], None, "Stop hopeless trials by this policy.", "POLICY", "none"),
     Option("metric", Annotated[str, Meta(min_length=1)], "Accuracy", "The metric that counts.", "NAME"),
     Option("goal", Literal["max", "min"], "max", "Whether more of it is better, or less."),
     Option("best", Literal["any", "last"], "any", "Which of its values counts: a trial's best, or its last."),
     Option("seed", Annotated[int, Meta(ge=0, lt=2**32)], 0, "Seed of the values.", "N"),
     Option("max_minutes", Annotated[float, Meta(gt=0)], None, "End the study after so long.", "M", "no cap"),
+    Option(
+        "driver",
+        Literal["client", "service"],
+        None,
+        "Who drives: this program, or the backend's service, which needs none of ours.",
+        default_text="service where the backend has one",
+    ),
     Option("isolated", bool, False, "Start a fresh process per trial."),
 )
 # Of --resume: everything else is frozen.
@@ -142,6 +150,7 @@ def plan(
 
     Raises:
         UsageError: Something can't be tuned like this.
+        RefusedError: The service that is to drive can't do it.
         TrainerError: As :func:`trainer.submission.prepare` does.
     """
     script = request.script or default_script()
@@ -149,19 +158,17 @@ def plan(
     if is_default_script(script):
         _check_flags(space)
     _check_tags(space, request.tags)
+    service = _service(values["driver"], backend)
     trials = _number_of_trials(values, space, len(tries))
     stop: Policy | None = None if values["stop"] in (None, "none") else parse_policy(values["stop"])
     if values["sampler"] == "qmc":
         qmc_point(space, 0, 0)
-    if values["sampler"] == "tpe" or (stop is not None and stop.name == "asha"):
-        from trainer.tune.optuna_study import import_optuna
-
-        import_optuna("The tpe sampler" if values["sampler"] == "tpe" else "The asha policy")
     definition = StudyDefinition(
         study=StudyFolder.new_id(),
         created=time.time(),
         backend=backend.name,
         options=_kept_options(config),
+        driver=CLIENT if service is None else SERVICE,
         job=_job(request),
         model_name=request.model_name if register else None,
         space=space,
@@ -176,14 +183,22 @@ def plan(
         tries=tuple(_tried(text, space) for text in tries),
         warm_start=tuple(find_study(home.studies, each).study_id for each in warm_start),
         isolated=values["isolated"],
+        max_minutes=None if service is None else _whole_minutes(values["max_minutes"]),
         snapshot="",
     )
+    if service is None:
+        _check_client(definition)
+    else:
+        service.check(definition)
     for each in definition.warm_start:
         check_warm_start(definition, StudyFolder(home.studies / each).definition())
     prepared = prepare(request, home, progress, backend=None if offline else backend, offline=offline)
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
-    return msgspec.structs.replace(definition, job=prepared.job, snapshot=prepared.snapshot.digest), prepared
+    definition = msgspec.structs.replace(definition, job=prepared.job, snapshot=prepared.snapshot.digest)
+    if service is not None:
+        service.check(definition)  # of the arguments, too
+    return definition, prepared
 
 
 def create(definition: StudyDefinition, prepared: Prepared, home: Home) -> StudyFolder:
@@ -214,6 +229,39 @@ def _checked(option: Option, text: Any, what: str, error: type[UsageError | Conf
         return option.parse(text) if isinstance(text, str) else option.check(text)
     except ValueError:
         raise error(must_be(what, option.expected, text), hint) from None
+
+
+def _service(driver: str | None, backend: Backend) -> StudyService | None:
+    """The service that is to drive; None for this program."""
+    if driver == CLIENT:
+        return None
+    try:
+        return backend.study_service()
+    except RefusedError:
+        if driver == SERVICE:
+            raise
+        return None
+
+
+def _check_client(definition: StudyDefinition) -> None:
+    if definition.sampler == "bayesian":
+        raise UsageError(
+            "The bayesian sampler is HyperDrive's: it comes with --backend azureml --driver service.",
+            "Use --sampler tpe, which learns from the trials too.",
+        )
+    uses_tpe, stop = definition.sampler == "tpe", definition.stop
+    if uses_tpe or (stop is not None and stop.name == "asha"):
+        from trainer.tune.optuna_study import import_optuna
+
+        import_optuna("The tpe sampler" if uses_tpe else "The asha policy")
+
+
+def _whole_minutes(minutes: float | None) -> int | None:
+    if minutes is not None and not minutes.is_integer():
+        raise RefusedError(
+            f"The service counts whole minutes, not {minutes:g}.", "Round --max-minutes, or use --driver client."
+        )
+    return None if minutes is None else int(minutes)
 
 
 def _number_of_trials(values: Mapping[str, Any], space: Space, tries: int) -> int:

@@ -11,7 +11,8 @@ import math
 from trainer.errors import UsageError
 from trainer.tune.space import Space, Value
 
-SAMPLERS = ("random", "grid", "qmc", "tpe")
+SAMPLERS = ("random", "grid", "qmc", "tpe", "bayesian")
+"""The last is a service's; the others are the client driver's."""
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _BITS = 53  # of a float's significand
 

@@ -6,6 +6,7 @@
     trials.jsonl    one JSON object per line, a Trial; the last line of a trial's number counts
     outcome.json    how the study ended, once it has
     optuna.jsonl    with Optuna, its journal, made again from trials.jsonl at every start
+    service.json    of a study that a backend's service drives, a ServiceRecord: its name there
 
 A trial is a run under ``.trainer/runs/``. Its line is written, and on the disk, before its run is made, and the run's
 id stands in it; whoever takes the study up again finds every run that may have been started.
@@ -23,7 +24,8 @@ from typing import Any
 
 import msgspec
 
-from trainer.errors import ConfigError, NotFoundError, UsageError
+from trainer import recordfile
+from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, UsageError
 from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import ModelRef, Stopped
@@ -33,7 +35,11 @@ from trainer.tune.space import Parameter, Value
 from trainer.tune.stopping import Policy
 
 STUDY_ID = re.compile(r"study-[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
+CLIENT, SERVICE = "client", "service"
+"""Who drives a study: this program, or the backend's own service."""
 _DRIVER_LOCK = ".driver.lock"
+_SERVICE_LOCK = ".service.lock"
+_LARGEST_TRIALS = 512 << 20
 
 
 class TrialState(StrEnum):
@@ -92,7 +98,7 @@ class StudyDefinition(msgspec.Struct, frozen=True, kw_only=True):
         created: When it was begun, in seconds since the epoch.
         backend: Where its trials run.
         options: The backend's options that a later command needs to reach it.
-        driver: Who asks, submits and stops: ``client`` is this program.
+        driver: Who asks, submits and stops: ``client`` is this program, ``service`` the backend's service.
         job: What each trial runs, without its values.
         model_name: The best trial's model is registered under this name; None registers none.
         space: The search space.
@@ -107,6 +113,7 @@ class StudyDefinition(msgspec.Struct, frozen=True, kw_only=True):
         tries: Values that are tried before the sampler's.
         warm_start: Earlier studies whose trials the sampler knows.
         isolated: Whether every trial is a fresh process.
+        max_minutes: When the service is to end it; None for the service's own cap. The client's cap is the command's.
         snapshot: The snapshot's digest.
     """
 
@@ -114,7 +121,7 @@ class StudyDefinition(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     backend: str
     options: dict[str, Any] = {}
-    driver: str = "client"
+    driver: str = CLIENT
     job: TrainingJob
     model_name: str | None
     space: tuple[Parameter, ...]
@@ -129,6 +136,7 @@ class StudyDefinition(msgspec.Struct, frozen=True, kw_only=True):
     tries: tuple[dict[str, Value], ...] = ()
     warm_start: tuple[str, ...] = ()
     isolated: bool = False
+    max_minutes: int | None = None
     snapshot: str
 
     def better(self, one: float, other: float) -> bool:
@@ -140,7 +148,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a study ended. Stored as ``outcome.json``; removed when the study is taken up again.
 
     Attributes:
-        status: ``Completed``, ``Failed`` or ``Interrupted``.
+        status: ``Completed``, ``Failed``, ``Interrupted`` or, where a service drove it, ``Canceled``.
         reason: Why it ended early, or an empty text.
         trials: How many trials it was to have.
         best: The best trial's number, or None.
@@ -154,6 +162,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     best: int | None = None
     model: ModelRef | None = None
     seconds: float = 0.0
+
+
+class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a study at the service that drives it. Stored as ``service.json`` before anything is sent.
+
+    Attributes:
+        run: The id under which the service has it.
+        sent: When it was last sent, in seconds since the epoch.
+        canceled: Whether a command has asked for its end.
+        detail: The backend's own notes, from which any later process finds it; secrets never.
+    """
+
+    run: str
+    sent: float = 0.0
+    canceled: bool = False
+    detail: dict[str, Any] = {}
 
 
 class StudyFolder:
@@ -178,25 +202,28 @@ class StudyFolder:
             ConfigError: ``study.json`` is damaged.
         """
         try:
-            return msgspec.json.decode((self.path / "study.json").read_bytes(), type=StudyDefinition)
-        except (FileNotFoundError, NotADirectoryError) as error:
+            return recordfile.read(self.path / "study.json", _DEFINITION)
+        except FileNotFoundError as error:
             raise _no_such_study(self.study_id) from error
-        except (OSError, msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{self.path / 'study.json'} is damaged: {error}.", f"Restore it, or remove the folder {self.path}."
-            ) from error
+        except DamagedRecordError as error:
+            raise ConfigError(error.message, f"Restore it, or remove the folder {self.path}.") from error
 
     def trials(self) -> dict[int, Trial]:
-        """Every trial by its number, as it stands on disk. A line that was being written is left out."""
+        """Every trial by its number, as it stands on disk. A line that was being written is left out.
+
+        Raises:
+            DamagedRecordError: Something that can't be read is in the place of the file.
+        """
+        path = self.path / "trials.jsonl"
         try:
-            data = (self.path / "trials.jsonl").read_bytes()
+            data = recordfile.read_bytes(path, _LARGEST_TRIALS)
         except FileNotFoundError:
             return {}
         found: dict[int, Trial] = {}
         for line in data.split(b"\n"):
             try:
-                trial = _TRIAL.decode(line)
-            except (msgspec.DecodeError, ValueError, RecursionError):
+                trial = recordfile.decode(line, _TRIAL, path)
+            except DamagedRecordError:
                 continue  # a machine that lost power may leave half a line
             found[trial.number] = trial
         return dict(sorted(found.items()))
@@ -230,8 +257,8 @@ class StudyFolder:
     def outcome(self) -> Outcome | None:
         """How it ended, or None."""
         try:
-            return msgspec.json.decode((self.path / "outcome.json").read_bytes(), type=Outcome)
-        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+            return recordfile.read(self.path / "outcome.json", _OUTCOME)
+        except (FileNotFoundError, DamagedRecordError):
             return None
 
     def write_outcome(self, outcome: Outcome | None) -> None:
@@ -241,6 +268,27 @@ class StudyFolder:
             path.unlink(missing_ok=True)
         else:
             write_bytes(path, msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n")
+
+    def service(self) -> ServiceRecord | None:
+        """What is kept of it at the service that drives it; None before it is sent.
+
+        Raises:
+            DamagedRecordError: ``service.json`` is damaged.
+        """
+        try:
+            return recordfile.read(self.path / "service.json", _SERVICE_RECORD)
+        except FileNotFoundError:
+            return None
+
+    def write_service(self, record: ServiceRecord) -> None:
+        """Write what is kept of it at the service."""
+        write_bytes(self.path / "service.json", msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+
+    @contextmanager
+    def brought_up_to_date(self) -> Iterator[None]:
+        """Be the one that brings a service's study up to date; wait for another that does."""
+        with locked(self.path / _SERVICE_LOCK):
+            yield
 
     @contextmanager
     def driven(self) -> Iterator[None]:
@@ -264,11 +312,16 @@ class StudyFolder:
 
     @property
     def status(self) -> str:
-        """``Running`` while it is driven, else how it ended; ``Interrupted`` if its driver was killed."""
+        """``Running`` while it is driven, else how it ended; ``Interrupted`` if its driver was killed.
+
+        One that a service drives is ``Running`` until a command has seen its end.
+        """
         if self.is_driven:
             return "Running"
         outcome = self.outcome()
-        return outcome.status if outcome else "Interrupted"
+        if outcome is not None:
+            return outcome.status
+        return "Running" if self.definition().driver == SERVICE else "Interrupted"
 
 
 def create_study(studies: Path, definition: StudyDefinition) -> StudyFolder:
@@ -331,7 +384,10 @@ def find_study(studies: Path, reference: str) -> StudyFolder:
     return StudyFolder(studies / fitting[0])
 
 
+_DEFINITION = msgspec.json.Decoder(StudyDefinition)
 _TRIAL = msgspec.json.Decoder(Trial)
+_OUTCOME = msgspec.json.Decoder(Outcome)
+_SERVICE_RECORD = msgspec.json.Decoder(ServiceRecord)
 
 
 def _no_such_study(study_id: str) -> NotFoundError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from trainer.backend import Backend
@@ -61,6 +63,37 @@ def start(home: Home, study: StudyFolder, definition: StudyDefinition, trial: Tr
     ) as folder:
         _hand_over(folder, backend)
     return folder
+
+
+def adopt(
+    home: Home, study: StudyFolder, definition: StudyDefinition, trial: Trial, detail: dict[str, Any]
+) -> RunFolder:
+    """Make the folder of a trial's run that a service has started, unless it is there.
+
+    Args:
+        home: Where runs are kept.
+        study: The study.
+        definition: What it is.
+        trial: The trial.
+        detail: The backend's notes, by which it finds the run.
+
+    Raises:
+        ConfigError: The run's folder can't be written.
+    """
+    folder = RunFolder(home.runs / trial.run_id)
+    if folder.path.is_dir():
+        return folder
+    job = trial_job(definition, trial.number, trial.values)
+    with RunFolder.submitting(
+        home.runs,
+        job,
+        backend=definition.backend,
+        snapshot=definition.snapshot,
+        run_id=trial.run_id,
+        shared=study.snapshot,
+        detail=detail,
+    ) as folder:
+        return folder
 
 
 def _hand_over(folder: RunFolder, backend: Backend) -> None:

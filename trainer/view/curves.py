@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trainer import recordfile
+from trainer.errors import DamagedRecordError
 from trainer.history import MetricSummary, smaller_is_better
 from trainer.records import Metric
 from trainer.runtime.layout import METRICS_FILE
@@ -73,26 +75,25 @@ class RunMetrics:
             Whether all of it has been read.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            with recordfile.opened(self._path) as (descriptor, status):
+                return self._read(descriptor, status, limit)
+        except (OSError, DamagedRecordError):
             return True
-        try:
-            status = os.fstat(descriptor)
-            identity = (status.st_dev, status.st_ino)
-            if identity != self._identity or status.st_size < self._offset:
-                # Another file, as a backend that fetches metrics makes it; it begins like the old one, or not.
-                self._restart(identity)
-            end = min(status.st_size, self._offset + limit)
-            while self._offset < end:
-                data = os.pread(descriptor, min(_CHUNK, end - self._offset) + (1 << 12), self._offset)
-                cut = data.rfind(b"\n") + 1
-                if not cut:
-                    return True  # a line that is still being written
-                self._take(data[:cut])
-                self._offset += cut
-            return self._offset >= status.st_size
-        finally:
-            os.close(descriptor)
+
+    def _read(self, descriptor: int, status: os.stat_result, limit: int) -> bool:
+        identity = (status.st_dev, status.st_ino)
+        if identity != self._identity or status.st_size < self._offset:
+            # Another file, as a backend that fetches metrics makes it; it begins like the old one, or not.
+            self._restart(identity)
+        end = min(status.st_size, self._offset + limit)
+        while self._offset < end:
+            data = os.pread(descriptor, min(_CHUNK, end - self._offset) + (1 << 12), self._offset)
+            cut = data.rfind(b"\n") + 1
+            if not cut:
+                return True  # a line that is still being written
+            self._take(data[:cut])
+            self._offset += cut
+        return self._offset >= status.st_size
 
     @property
     def summary(self) -> dict[str, MetricSummary]:
@@ -115,8 +116,8 @@ class RunMetrics:
             metrics = []
             for line in data.split(b"\n"):
                 try:
-                    metrics.append(_METRIC.decode(line))
-                except (msgspec.DecodeError, ValueError, RecursionError):
+                    metrics.append(recordfile.decode(line, _METRIC, self._path))
+                except DamagedRecordError:
                     continue  # the script owns this file; a line it spoiled must not hide the others
         groups: dict[str, list[Metric]] = {}
         for metric in metrics:

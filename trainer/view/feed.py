@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
+from trainer import recordfile
 from trainer.backend import Backend, backend_type, load_backend
-from trainer.errors import TrainerError
+from trainer.errors import DamagedRecordError, TrainerError
 from trainer.history import RunRow, differing, main_metrics, read_history, read_row
 from trainer.home import Home
 from trainer.labels import all_tags
 from trainer.records import RunInfo
-from trainer.runfolder import RunFolder, run_ids
+from trainer.runfolder import STATUS_FILE, RunFolder, run_ids
 from trainer.runtime.layout import METRICS_FILE
 from trainer.view.curves import Curves
 
@@ -119,10 +120,10 @@ class Feed:
     def _read(self, run_id: str, stamp: tuple[int, ...]) -> None:
         path = self.home.runs / run_id
         try:
-            info = _INFO.decode((path / "status.json").read_bytes())
+            info = recordfile.read(path / STATUS_FILE, _INFO)
             metrics, _ = self._curves.metrics(run_id)
             row = read_row(path, info, metrics.summary)
-        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+        except (OSError, DamagedRecordError):
             return  # being made, being removed, or damaged: then the command line says so
         self._put(run_id, row, stamp)
 

@@ -236,9 +236,17 @@ class Endpoint:
         """Put every fault switch back to its default."""
         self.set_faults(Faults())
 
-    def evict(self, run_id: str) -> None:
-        """Take the node away from a run. A low-priority cluster queues the run again; on others it fails."""
-        self._call("POST", f"runs/{run_id}/evict")
+    def evict(self, run_id: str, *, notice: float = 0.0) -> None:
+        """Take the node away from a run.
+
+        A low-priority cluster queues the run again, unless ``evicted_runs_fail`` is set; on others it fails.
+
+        Args:
+            run_id: The run.
+            notice: Seconds between SIGTERM, which the script gets, and SIGKILL. 0: there is no SIGTERM. A script that
+                ends within that time with exit code 0 has completed.
+        """
+        self._call("POST", f"runs/{run_id}/evict", {"notice": notice})
 
     def recorded_requests(self) -> list[RequestInfo]:
         """Return the latest requests, oldest first."""

@@ -62,6 +62,7 @@ class Faults(BaseModel):
         crashing_services: Web services crash at their start, as if ``init()`` had failed.
         unhealthy_services: Seconds after which the deployment of a web service times out, never having become healthy.
             0: it becomes healthy.
+        evicted_runs_fail: A run that is evicted from a low-priority cluster fails, instead of being queued again.
         seed: Seed of the random choices that ``rate`` asks for.
     """
 
@@ -77,6 +78,7 @@ class Faults(BaseModel):
     slow_services: float = Field(default=0.0, ge=0)
     crashing_services: bool = False
     unhealthy_services: float = Field(default=0.0, ge=0)
+    evicted_runs_fail: bool = False
     seed: int = 0
 
 

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from fastapi import Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from azureml_emulator.api.common import ADMIN, ServiceDep, guarded_router
 from azureml_emulator.endpoint import RequestInfo
@@ -31,6 +31,12 @@ class Shutdown(BaseModel):
     """How to stop."""
 
     kill_jobs: bool = False
+
+
+class Eviction(BaseModel):
+    """How a node is lost; ``notice`` is in seconds."""
+
+    notice: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 @router.get("/health", summary="`azureml_emulator.find`")
@@ -66,10 +72,10 @@ def clear_requests(service: ServiceDep) -> Response:
 
 
 @router.post("/runs/{run_id}/evict", dependencies=ADMIN, summary="`Endpoint.evict`")
-def evict(run_id: str, service: ServiceDep) -> Response:
+def evict(run_id: str, service: ServiceDep, body: Eviction | None = None) -> Response:
     if service.jobs.find(run_id) is None:
         raise ServiceError(404, "JobNotFound", f"Run {run_id} is no job of this emulator.")
-    service.jobs.update(run_id, evict=True)
+    service.jobs.update(run_id, evict=True, notice=(body or Eviction()).notice)
     return Response()
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from azureml_emulator.jobs.command import CommandPlan
 from azureml_emulator.jobs.files import lay_out
-from azureml_emulator.jobs.plan import JobPlan, job_environment, kept_environment
+from azureml_emulator.jobs.plan import LAUNCHER, JobPlan, job_environment, kept_environment
 from azureml_emulator.jobs.plans import Plan, plan_of
 from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
@@ -28,6 +28,8 @@ from azureml_emulator.store.runs import Run
 from azureml_emulator.tokens import Scope
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_STARTERS = ("mpiexec", "mpirun", "hydra_", "orted", "prted")
+"""How the names of the processes begin that start the ranks of an MPI job."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,17 @@ class Attempt:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGTERM)
 
+    def warn(self) -> None:
+        """Send SIGTERM to the script's processes, and not to those that wait for them: they would wait no longer."""
+        supervisor = self.process()
+        if supervisor is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            for process in supervisor.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if not _only_waits(process):
+                        process.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """Kill the job and its supervisor at once."""
         process = self.process()
@@ -172,6 +185,14 @@ class Attempt:
                     child.kill()
             process.kill()
             os.waitpid(process.pid, 0) if process.ppid() == os.getpid() else process.wait(5)
+
+
+def _only_waits(process: psutil.Process) -> bool:
+    """Tell whether a process of a job has started the script, and does nothing but wait for its end."""
+    if process.name().startswith(_STARTERS):
+        return True
+    # The launcher runs the script in a fork of itself; a rank's does not.
+    return str(LAUNCHER) in process.cmdline() and any(str(LAUNCHER) in child.cmdline() for child in process.children())
 
 
 def prepare_job(service: Service, job: Job, attempt: Attempt, *, extract: bool = True) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from azureml_emulator.jobs.collect import collect
 from azureml_emulator.jobs.command import CommandPlan
+from azureml_emulator.jobs.eviction import LOG_FOLDERS, error_of_eviction, has_lost_its_node
 from azureml_emulator.jobs.files import keep_outputs
 from azureml_emulator.jobs.local import TARGET as LOCAL_TARGET
 from azureml_emulator.jobs.nodes import NodePool
@@ -31,6 +32,8 @@ CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
 LOCAL_TIMEOUT = 600.0
 """The same for a local run, whose client copies its files first."""
+
+COMPLETED = Outcome("exited", 0)
 
 log = logging.getLogger(__name__)
 
@@ -183,10 +186,11 @@ class Scheduler:
         outcome = attempt.outcome()
         if alive and job.compute == LOCAL_TARGET:
             self._service.runs.start(job.run_id)
-        if outcome is not None:
+        if outcome is not None and (not job.evict or outcome == COMPLETED):
             self._pending[job.run_id] = self._workers.submit(self._finish, job, outcome)
         elif job.evict:
-            self._evict(job, attempt)
+            if outcome is not None or has_lost_its_node(self._service, job, attempt, now):
+                self._evict(job, attempt)
         elif not attempt.is_claimed:
             self._wait_for_claim(job, attempt, now)
         elif not alive:
@@ -241,23 +245,24 @@ class Scheduler:
 
     def _evict(self, job: Job, attempt: Attempt) -> None:
         attempt.kill()
-        cluster = self._service.computes.find(job.compute)
-        low_priority = cluster is not None and cluster.spec.vm_priority.lower() == "lowpriority"
         with self._pools_lock:
             self._pool(job.compute).lose(job.nodes)
-        if low_priority:
+        # What the script had to say of its own end is not why the run ends.
+        self._service.runs.update(job.run_id, lambda run: setattr(run, "error", None))
+        error = error_of_eviction(self._service, job)
+        if error is None:
             self._requeue(job, nodes_lost=True)
         else:
-            self._end(job, RunStatus.FAILED, "NodeLost", "The node that ran the job was lost.")
+            self._end(job, RunStatus.FAILED, *error)
 
     def _requeue(self, job: Job, *, nodes_lost: bool = False) -> None:
         if not nodes_lost:
             self._release_nodes(job)
         run = self._service.runs.get(job.run_id)
-        # The next attempt writes the same names, and the SDK does not overwrite.
-        self._service.artifacts.forget(RUN_ORIGIN, run.data_container_id)
+        # What has been uploaded stays, and its names are taken. Logs begin again, with the next attempt's.
+        self._service.artifacts.forget(RUN_ORIGIN, run.data_container_id, LOG_FOLDERS)
         self._service.runs.set_status(job.run_id, RunStatus.QUEUED)
-        self._service.jobs.update(job.run_id, state=JobState.QUEUED, evict=False)
+        self._service.jobs.update(job.run_id, state=JobState.QUEUED, evict=False, noticed_at=None)
 
     def _end(self, job: Job, status: RunStatus, code: str = "", message: str = "") -> None:
         if status is RunStatus.FAILED:

@@ -154,6 +154,13 @@ class ArtifactStore:
         """Return the content of an artifact."""
         return self._blobs.get(artifact.blob_key)
 
-    def forget(self, origin: str, container: str) -> None:
-        """Remove every name of a container."""
-        self._db.execute("DELETE FROM artifacts WHERE origin = ? AND container = ?", origin, container)
+    def forget(self, origin: str, container: str, folders: tuple[str, ...]) -> None:
+        """Remove the names in some folders of a container."""
+        for folder in folders:
+            self._db.execute(
+                "DELETE FROM artifacts WHERE origin = ? AND container = ? AND substr(path, 1, ?) = ?",
+                origin,
+                container,
+                len(folder) + 1,
+                f"{folder}/",
+            )

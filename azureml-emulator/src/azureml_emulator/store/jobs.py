@@ -85,6 +85,8 @@ class Job(BaseModel):
         cancel: Whether a cancellation has been asked for.
         cancelled_at: When the supervisor was told to stop.
         evict: Whether its node is to be taken away.
+        notice: How long before that its script is told.
+        noticed_at: When it was told.
         resume_from: The run whose outputs are laid before it.
     """
 
@@ -99,6 +101,8 @@ class Job(BaseModel):
     cancel: bool = False
     cancelled_at: float | None = None
     evict: bool = False
+    notice: float = 0.0
+    noticed_at: float | None = None
     resume_from: str | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -74,6 +75,18 @@ def not_emulated(what: str) -> ServiceError:
     return bad_request(f"The emulator does not emulate {what}.", NOT_EMULATED)
 
 
+def check_text(content: object) -> None:
+    """See that all texts of a request can be written down.
+
+    Raises:
+        ServiceError: 400, JSON can name characters that no UTF-8 has.
+    """
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise bad_request("The request has a text that is not valid Unicode.") from None
+
+
 def check_name(name: object) -> str:
     """Return a service's name.
 
@@ -106,6 +119,7 @@ def document(body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ServiceError: 400, it asks for something that is not emulated, or is malformed.
     """
+    check_text(body)
     kind = compute_type(body)
     found: dict[str, Any] = {"description": None, "kvTags": {}, "properties": {}, "location": None}
     found |= copy.deepcopy(_DEFAULTS[kind])
@@ -134,6 +148,7 @@ def patched(kind: str, before: Mapping[str, Any], operations: list[PatchOperatio
     Raises:
         ServiceError: 400, it asks for something that is not emulated, or is malformed.
     """
+    check_text([one.model_dump() for one in operations])
     found: dict[str, Any] = copy.deepcopy(dict(before))
     for operation in operations:
         name, _, key = operation.path.removeprefix("/").partition("/")
@@ -212,6 +227,8 @@ def check_image(image: object, has_artifact: Callable[[str], bool], has_model: C
     variables = environment.get("environmentVariables") or {}
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
         raise bad_request("environmentVariables must be an object of texts.")
+    if any("\0" in name + value or "=" in name or not name for name, value in variables.items()):
+        raise bad_request("An environment variable has a name or a value that no process can have.")
     for name in ("AZUREML_ENTRY_SCRIPT", "AZUREML_SOURCE_DIRECTORY"):
         if variables.get(name):
             normalise(variables[name])
@@ -239,15 +256,16 @@ def _checked(kind: str, found: dict[str, Any]) -> dict[str, Any]:
     for name in ("authEnabled", "aadAuthEnabled"):
         if not isinstance(found.get(name, False), bool):
             raise bad_request(f"{name} must be true or false.")
-    resources = found["containerResourceRequirements"]
-    if not isinstance(resources, dict):
-        raise bad_request("containerResourceRequirements must be an object.")
-    if resources.get("gpu"):
+    for name, default in _DEFAULTS[kind].items():
+        if isinstance(default, dict) and not isinstance(found[name], dict):
+            raise bad_request(f"{name} must be an object.")
+    if found["containerResourceRequirements"].get("gpu"):
         raise not_emulated("GPUs of services")
     if found["authEnabled"] and found.get("aadAuthEnabled"):
         raise bad_request("A service asks for keys or for tokens, not for both.")
     if kind == AKS:
-        if not found.get("computeName"):
+        cluster = found.get("computeName")
+        if not cluster or not isinstance(cluster, str):
             raise bad_request("An AKS service needs the name of a cluster: compute_target_name=.")
         limit = found["scoringTimeoutMs"]
         if not isinstance(limit, int) or not 0 < limit <= 300_000:

@@ -1,0 +1,165 @@
+"""Studies that HyperDrive drives: what it can't do is refused; on the emulator the real SDK sends and finds them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tune.conftest import SCRIPT, Studies, result
+from trainer.runtime.layout import SERVICE_VALUES
+from trainer.runtime.service_values import joined
+
+ON = ("--backend", "azureml", "--emulator")
+X = ("--space", "x=uniform:0..1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "instead"),
+    [
+        ((*X, "--sampler", "tpe"), "no sampler tpe; it has random, grid, bayesian", "--driver client"),
+        ((*X, "--sampler", "qmc"), "no sampler qmc", "--driver client"),
+        ((*X, "--stop", "asha"), "no policy asha; it has bandit, median, truncation", "--driver client"),
+        ((*X, "--stop", "truncation:percent=12.5"), "a whole percentage", "--driver client"),
+        ((*X, "--try", "x=0.5"), "no values of your own", "--driver client"),
+        ((*X, "--seed", "3"), "takes no seed", "Leave out --seed"),
+        ((*X, "--max-minutes", "0.5"), "whole minutes", "Round --max-minutes"),
+        ((*X, "--trials", "1001"), "up to 1,000 trials", "--driver client"),
+        ((*X, "--parallel", "101"), "up to 100 trials at once", "--driver client"),
+        ((*X, "--sampler", "bayesian", "--stop", "median"), "takes no policy", "Leave out --stop"),
+        (("--space", "x=log:1..2", "--sampler", "bayesian"), "not log", "--driver client"),
+        (("--space", "x=1,a", "--sampler", "bayesian"), "texts or numbers", "--driver client"),
+        (("--space", "x=quniform:0..1:0.1", "--sampler", "bayesian"), "whole numbers in quniform", "--driver client"),
+        (("--space", "x=int:1..5000"), "5,000 values", "--driver client"),
+        ((*X, "--", "-n", "3"), "argument -n for a notebook's", "--driver client"),
+    ],
+)
+def test_what_hyperdrive_cannot_do_is_refused_before_anything_is_sent(
+    refusing: Studies, words: tuple[str, ...], said: str, instead: str
+) -> None:
+    dashes = words.index("--") if "--" in words else len(words)
+    before, after = words[:dashes], words[dashes:]
+    trials = () if "--trials" in before else ("--trials", "3")
+    mine = ("tune", "--script", "script.py", "--metric", "score", "--dry-run", *ON, *trials)
+    ran = refusing.trainer(*mine, *before, *after)
+    assert ran.returncode == 4, ran.stderr
+    assert said in ran.stderr
+    assert instead in ran.stderr
+    assert not (refusing.path / ".trainer" / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--driver", "service"), 4, "no service that drives studies"),
+        (("--sampler", "bayesian"), 2, "bayesian sampler is HyperDrive's"),
+    ],
+)
+def test_here_only_this_program_drives(refusing: Studies, words: tuple[str, ...], code: int, said: str) -> None:
+    ran = refusing.trainer("tune", "--script", "script.py", *X, "--trials", "3", "--dry-run", *words)
+    assert (ran.returncode, said in ran.stderr) == (code, True), ran.stderr
+
+
+def test_appended_values_become_the_words_of_other_trials() -> None:
+    words = ["--epochs", "5", f"{SERVICE_VALUES}=units", "--units", "50.0", "--lr", "-1e-05", "--name", "a b"]
+    assert joined(words) == ["--epochs", "5", "--units=50", "--lr=-1e-05", "--name=a b"]
+    assert joined(["--epochs", "5"]) == ["--epochs", "5"]
+
+
+@pytest.mark.slow
+def test_a_study_outlives_its_client(cloud: Studies) -> None:
+    words = ("tune", "--script", "script.py", "--metric", "score", *ON, "--parallel", "2")
+    space = ("--space", "x=uniform:-1e-5..1", "--stop", "bandit:slack=0.001,delay=2", "--trials", "4")
+    process = cloud.start(*words, *space, "--tag", "colour=blue", "--", "--seconds", "0.5")
+    _until(process, lambda: _runs(cloud) == 2)
+    process.kill()
+    process.communicate()
+    (listed,) = json.loads(cloud.trainer("studies", "--json").stdout)
+    assert (listed["status"], listed["driver"], listed["service"]) == ("Running", "service", listed["study"])
+    ran = [cloud.start("attach", listed["study"], "--json") for _ in range(2)]
+    one, other = (_object(process) for process in ran)
+    assert one["trials"] == other["trials"]
+    assert one["status"] == "Completed"
+    assert [trial["number"] for trial in one["trials"]] == [0, 1, 2, 3]
+    assert len({trial["run_id"] for trial in one["trials"]}) == 4 == _runs(cloud)
+    done = [trial for trial in one["trials"] if trial["state"] == "Completed"]
+    for trial in one["trials"]:
+        # What the script was given is what the study says.
+        x = trial["values"]["x"]
+        assert trial["curve"] == [1 - abs(x - 0.3) / step for step in range(1, len(trial["curve"]) + 1)]
+        assert trial["state"] in ("Completed", "Stopped")
+        if trial["state"] == "Stopped":
+            assert trial["stopped"]["by"] == "bandit"
+            assert trial["stopped"]["value"] < trial["stopped"]["bound"]
+    best = max(done, key=lambda trial: max(trial["curve"]))
+    assert one["best"]["number"] == best["number"]
+    # Registered once, though two saw the end.
+    assert cloud.trainer("register", listed["study"], "--json").returncode == 0
+    (version,) = json.loads(cloud.trainer("models", "script", *ON, "--json").stdout)
+    assert version["run_id"] == best["run_id"]
+    values = {"x": repr(best["values"]["x"])}
+    assert version["tags"] == {"colour": "blue", "study": listed["study"], "trial": str(best["number"]), **values}
+    # One line in the list, its trials on request; and what it is doesn't change.
+    assert listed["study"] in cloud.trainer("runs").stdout
+    assert best["run_id"] in cloud.trainer("runs", "--trials").stdout
+    refused = cloud.trainer("tune", "--resume", listed["study"], "--trials", "9")
+    assert refused.returncode == 2
+    assert "--warm-start" in refused.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_it_and_cancel_ends_it(cloud: Studies) -> None:
+    words = ("tune", "--script", "script.py", "--metric", "score", *X, *ON, "--trials", "4", "--parallel", "2")
+    before = _runs(cloud)
+    process = cloud.start(*words, "--", "--seconds", "30")
+    _until(process, lambda: _runs(cloud) == before + 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "goes on without this command" in err
+    study = cloud.study
+    assert study.status == "Running"
+    ran = cloud.trainer("cancel", study.study_id)
+    assert ran.returncode == 0, ran.stderr
+    found = result(cloud.trainer("attach", study.study_id, "--json"))
+    assert (found["status"], found["model"]) == ("Canceled", None)
+    assert [trial["state"] for trial in found["trials"]] == ["Canceled"] * 2
+
+
+@pytest.fixture
+def refusing(tmp_path: Path, tiny_data: Path) -> Studies:
+    return Studies(tmp_path / "project", tiny_data, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Iterator[Studies]:
+    """A project whose emulator is started by the first command and stopped at the end."""
+    top = tmp_path_factory.mktemp("service")
+    project = Studies(top / "project", tiny_data, top)
+    project.script(SCRIPT)
+    yield project
+    project.stop_emulator()
+
+
+def _runs(project: Studies) -> int:
+    return len(list(project.runs.glob("2*"))) if project.runs.is_dir() else 0
+
+
+def _until(process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _object(process: subprocess.Popen[str]) -> Any:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return json.loads(out)

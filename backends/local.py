@@ -85,12 +85,15 @@ class LocalBackend(Backend):
         Raises:
             ConfigError: The supervisor could not be started.
         """
+        if self._warm is not None and folder.snapshot.resolve().parent == self._warm and self._submit_warm(folder):
+            return
+        self._start_supervisor(folder)
+
+    def _start_supervisor(self, folder: RunFolder) -> None:
         import subprocess
 
         from backends.local_supervisor import SUPERVISOR_LOG
 
-        if self._warm is not None and folder.snapshot.resolve().parent == self._warm and self._submit_warm(folder):
-            return
         environment = _environment()
         log = folder.logs / SUPERVISOR_LOG
         supervisor = own_module("backends.local_supervisor")
@@ -156,18 +159,21 @@ class LocalBackend(Backend):
         return folder.info().status is not RunStatus.NOT_STARTED
 
     def refresh(self, folder: RunFolder) -> RunInfo:
-        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here.
+        """See :meth:`trainer.backend.Backend.refresh`. A run whose supervisor has died is ended here, or started again.
 
         One on another machine is only read: neither its locks nor its processes can be seen from here.
         """
-        from backends.local_supervisor import SUPERVISOR_LOCK, take_over
+        from backends.local_supervisor import SUPERVISOR_LOCK, goes_on, take_over
 
         info = _record(folder)
         if info.status.terminal or elsewhere(info) or folder.is_locked(SUPERVISOR_LOCK) or folder.being_submitted():
             return info
         try:
             with folder.locked(SUPERVISOR_LOCK, blocking=False):
-                return take_over(folder, self.store())
+                if not goes_on(folder):
+                    return take_over(folder, self.store())
+            self._start_supervisor(folder)
+            return folder.info()
         except BlockingIOError:
             return folder.info()  # another is ending it
         except OSError as error:

@@ -4,6 +4,9 @@ It detaches from the client that submitted the run and holds the run's ``supervi
 kernel frees that lock when it dies, however it dies, so a run that is under way and whose lock is free has
 lost its supervisor. The client that notices takes the lock and ends the run with :func:`take_over`.
 
+A job that is ended by a signal, or whose supervisor has died, is started again in its working directory as often as it
+was allowed to (``--max-restarts``), and goes on from its last checkpoint: :mod:`trainer.runtime.attempts`.
+
 The job works on a copy of the snapshot, in the run's folder: :mod:`backends.local_workdir`.
 """
 
@@ -13,25 +16,34 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from backends import local_processes as processes
 from backends.local_store import LocalStore
-from backends.local_workdir import collect_outputs, make_workdir, release_reserve
+from backends.local_workdir import collect_outputs, make_workdir, release_reserve, working_directory
 from trainer.artifacts import ArtifactStore
 from trainer.errors import TrainerError
-from trainer.failures import reason
+from trainer.failures import failure, reason
 from trainer.finish import Outcome, finish
-from trainer.records import RunFailure, RunInfo, RunStatus
+from trainer.job import TrainingJob
+from trainer.records import Restart, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
+from trainer.runtime.attempts import find_checkpoint, lay, pattern_for, trim_metrics, words_for
+from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself prints: nothing, or a traceback.
 SUPERVISOR_LOG = "supervisor_log.txt"
 _POLL_SECONDS = 0.2
 _MINUTE = 60.0
+_TRIES = 25
+# Sent from outside the script: by a person, the system's shortage of memory, a shutdown. A crash is the script's fault.
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP}
+_SUPERVISOR_DIED = "the process that supervised the run died: it was killed, or this machine was restarted"
 
 
 def cancel_flag(folder: RunFolder) -> Path:
@@ -64,7 +76,11 @@ def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUT
         minute: Seconds in a minute of the job's cap.
         jobs: Starts and stops processes.
     """
-    if folder.info().status.terminal:
+    info = folder.info()
+    if info.status.terminal:
+        return
+    if info.status is not RunStatus.NOT_STARTED and not goes_on(folder):
+        take_over(folder, store)
         return
     try:
         outcome = _run_job(folder, minute, jobs)
@@ -72,6 +88,20 @@ def supervise(folder: RunFolder, store: ArtifactStore, *, minute: float = _MINUT
         jobs.stop_children()
         outcome = Outcome(RunStatus.FAILED, RunFailure(message=f"The job could not be started: {reason(error)}"))
     _finish(folder, store, outcome)
+
+
+def goes_on(folder: RunFolder) -> bool:
+    """Return whether a run whose supervisor has died is to be started again. The caller holds the supervisor's lock."""
+    try:
+        info = folder.info()
+        was_at_work = info.status in (RunStatus.PREPARING, RunStatus.RUNNING) and info.failure is None
+        return was_at_work and not cancel_flag(folder).exists() and _may_restart(folder)
+    except TrainerError:  # a damaged record
+        return False
+
+
+def _may_restart(folder: RunFolder) -> bool:
+    return len(folder.info().restarts) < (folder.job().max_restarts or 0)
 
 
 def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
@@ -92,7 +122,7 @@ def take_over(folder: RunFolder, store: ArtifactStore) -> RunInfo:
     elif cancel_flag(folder).exists():
         outcome = Outcome(RunStatus.CANCELED)
     else:
-        message = "The process that supervised the run died: it was killed, or this machine was restarted."
+        message = f"{_SUPERVISOR_DIED[0].upper()}{_SUPERVISOR_DIED[1:]}."
         outcome = Outcome(RunStatus.FAILED, RunFailure(message=message, log_tail=folder.log_tail(), lost=True))
     return _finish(folder, store, outcome)
 
@@ -104,14 +134,55 @@ def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInf
 
 
 def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
-    job = folder.job()
+    info, job = folder.info(), folder.job()
+    lost = ""
+    if info.status is not RunStatus.NOT_STARTED:
+        lost = _SUPERVISOR_DIED
+        processes.stop(processes.find_processes(folder.path))
     folder.update(status=RunStatus.PREPARING, detail={"supervisor_pid": os.getpid()})
-    work = make_workdir(folder)
+    work = make_workdir(folder) if info.started is None else working_directory(folder)
+    while True:
+        outcome = _attempt(folder, minute, jobs, work, _again(folder, job, work, lost) if lost else ())
+        if isinstance(outcome, Outcome):
+            return outcome
+        lost = _loss(outcome)
+        if not lost or not _may_restart(folder):
+            return Outcome.from_exit_code(folder, outcome)
+
+
+def _again(folder: RunFolder, job: TrainingJob, work: Path, lost: str) -> tuple[str, ...]:
+    """Lay out what a further attempt goes on from, and record it; return what is added to the script's arguments."""
+    script = work / job.script
+    found = find_checkpoint(work / OUTPUTS_DIR, pattern_for(script, job.checkpoints))
+    lay(found, work)
+    trim_metrics(folder.path / METRICS_FILE, found)
+
+    def add(now: RunInfo) -> RunInfo:
+        attempt = 2 + len(now.restarts)
+        restart = Restart(attempt=attempt, time=time.time(), reason=lost, epoch=found.epoch, checkpoint=found.newest)
+        return msgspec.structs.replace(now, restarts=(*now.restarts, restart))
+
+    folder.update(add)
+    return words_for(script, found)
+
+
+def _loss(exit_code: int) -> str:
+    """Say how a job was lost; empty for one that has ended by itself."""
+    if -exit_code not in _FROM_OUTSIDE:
+        return ""
+    message = failure(exit_code, ()).message.rstrip(".")
+    return message[0].lower() + message[1:]
+
+
+def _attempt(folder: RunFolder, minute: float, jobs: Jobs, work: Path, words: tuple[str, ...]) -> Outcome | int:
+    """Run the job once. Returns its exit status, or what ended it."""
+    job = folder.job()
     if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
-    process = jobs.start(job.command(sys.executable), work, folder)
+    process = jobs.start([*job.command(sys.executable), *words], work, folder)
     detail = {"supervisor_pid": os.getpid(), "pid": process.pid}
-    folder.update(status=RunStatus.RUNNING, started=time.time(), detail=detail)
+    started = folder.info().started or time.time()
+    folder.update(status=RunStatus.RUNNING, started=started, detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
     while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
         jobs.reap_adopted(process)
@@ -125,11 +196,21 @@ def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
             return Outcome.over_cap(folder)
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
     jobs.stop_children()
-    return Outcome.from_exit_code(folder, exit_code)
+    return exit_code
 
 
 def _stop_requested(folder: RunFolder) -> bool:
     return cancel_flag(folder).exists() or not folder.path.is_dir()
+
+
+def _take_lock(stack: ExitStack, folder: RunFolder) -> bool:
+    """Take the supervisor's lock, which whoever looks for a living supervisor holds for a moment."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            stack.enter_context(folder.locked(SUPERVISOR_LOCK, blocking=False))
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
 
 
 def main(run_dir: str, models: str) -> None:
@@ -150,7 +231,10 @@ def main(run_dir: str, models: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel_flag(folder).touch())
     processes.become_subreaper()
-    with folder.locked(SUPERVISOR_LOCK):
+    with ExitStack() as stack:
+        if not _take_lock(stack, folder):
+            os.write(announce, b"1")  # another process supervises the run by now
+            return
         os.write(announce, b"1")
         os.close(announce)
         try:

@@ -50,6 +50,11 @@ def make_workdir(folder: RunFolder) -> Path:
         OSError: It can't be written.
     """
     work = working_directory(folder)
+    if os.path.lexists(work) or folder.outputs.is_symlink():  # an earlier supervisor was killed while it made them
+        remove_tree(work)
+        if folder.outputs.is_symlink():
+            folder.outputs.unlink()
+        folder.outputs.mkdir(exist_ok=True)
     if folder.snapshot.is_symlink():
         copy_linked(folder.snapshot, work)
     else:

@@ -57,6 +57,8 @@ def run(
     tags: Mapping[str, str] | None = None,
     max_minutes: int | None = None,
     collect: str | None = None,
+    max_restarts: int | None = None,
+    checkpoints: str | None = None,
     options: Mapping[str, Any] | None = None,
     **training: Unpack[Training],
 ) -> Run:
@@ -76,6 +78,8 @@ def run(
         max_minutes: Stop the run after so many minutes.
         collect: How much of what the script writes outside ``outputs`` is kept: ``off``, ``all``, or a size such as
             ``500MB``.
+        max_restarts: How many times a run that loses its node or is killed is started again.
+        checkpoints: Pattern of the outputs that it then goes on from, for a script of your own.
         options: The backend's own options by name, such as ``{"vm_size": "STANDARD_D2_V2"}``.
         training: Flags of the included script. A script of your own gets them as arguments, ``--epochs 5``.
 
@@ -100,6 +104,8 @@ def run(
         "model_name": model_name,
         "max_minutes": max_minutes,
         "collect": collect,
+        "max_restarts": max_restarts,
+        "checkpoints": checkpoints,
         **({} if own else training),
         **(options or {}),
     }

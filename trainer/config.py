@@ -49,6 +49,14 @@ JOB: tuple[Option, ...] = (
     ),
     Option("max_minutes", _Count, None, "The time cap of a run, in minutes."),
     Option(
+        "max_restarts",
+        Annotated[int, Meta(ge=0, le=1000)],
+        None,
+        "How many times a run that loses its node or is killed is started again.",
+        default_text="0; 3 on low-priority nodes",
+    ),
+    Option("checkpoints", _Text, None, "Pattern of the outputs that it then continues from, for a script of your own."),
+    Option(
         "collect",
         Annotated[str, Meta(pattern=COLLECT_FORM, title=COLLECT_EXPECTED)],
         None,

@@ -51,6 +51,10 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         tags: Recorded on the run and on its model version.
         collect: How much of what the script writes outside ``outputs`` is kept (:mod:`trainer.runtime.collecting`);
             None for the default.
+        max_restarts: How many times it is started again when its process or node is lost; None for the backend's
+            default.
+        checkpoints: Pattern of the outputs that a further attempt goes on from, such as ``checkpoints/*``; None for
+            what the included script writes.
         study: The study that it is a trial of, or None.
         trial: Its number there.
     """
@@ -68,6 +72,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     resumed_from: str | None = None
     tags: dict[str, str] = {}
     collect: str | None = None
+    max_restarts: int | None = None
+    checkpoints: str | None = None
     study: str | None = None
     trial: int | None = None
 

@@ -93,6 +93,32 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
 
 
+class Restart(msgspec.Struct, frozen=True, kw_only=True):
+    """A further attempt at a run whose process or node was lost.
+
+    Attributes:
+        attempt: Its number, from 2.
+        time: When it was noticed that the attempt before was lost.
+        reason: What became of that.
+        epoch: After which epoch it goes on, where that is known.
+        checkpoint: The output that it goes on from; None for a new start.
+    """
+
+    attempt: int
+    time: Time
+    reason: str
+    epoch: float | None = None
+    checkpoint: str | None = None
+
+    @property
+    def text(self) -> str:
+        """``attempt 2, from epoch 10: the node was lost``."""
+        place = "the start" if self.checkpoint is None else self.checkpoint
+        if self.epoch is not None:
+            place = f"epoch {self.epoch:g}"
+        return f"attempt {self.attempt}, from {place}: {self.reason}"
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a run. Stored as ``status.json``; times are seconds since the epoch, UTC.
 
@@ -115,6 +141,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         study: The study that it is a trial of, or None.
         trial: Its number there.
         stopped: What stopped the trial, where it was not the user.
+        restarts: The attempts after the first, in order.
     """
 
     run_id: str
@@ -135,13 +162,14 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     study: str | None = None
     trial: int | None = None
     stopped: Stopped | None = None
+    restarts: tuple[Restart, ...] = ()
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One logged value. ``step`` is the epoch where the script gave one; NaN and infinities are None.
 
     ``text`` is what was logged where it is no finite number: ``nan``, or a string of the script's.
-    ``iteration`` is the number of updates, where it is known.
+    ``iteration`` is the number of updates, where it is known. ``attempt`` counts from 1; see :class:`Restart`.
     """
 
     name: str
@@ -150,6 +178,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     time: float = 0.0
     text: str | None = None
     iteration: int | None = None
+    attempt: int = 1
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.artifacts import check_model_name
 from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
+from trainer.runtime.attempts import is_pattern
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import COLLECT_EXPECTED, COLLECT_FORM
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
@@ -46,6 +47,9 @@ class JobRequest:
         tags: Recorded on the run and its model version.
         max_minutes: Stop the run after so long; None for no cap.
         collect: How much of what the script writes outside ``outputs`` is kept: ``off``, ``all``, or a size.
+        max_restarts: How many times a run whose process or node is lost is started again; None for the backend's
+            default.
+        checkpoints: Pattern of the outputs that it then goes on from, for a script of the user's own.
     """
 
     script: Path | None = None
@@ -59,6 +63,8 @@ class JobRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     max_minutes: int | None = None
     collect: str | None = None
+    max_restarts: int | None = None
+    checkpoints: str | None = None
 
     @classmethod
     def from_config(
@@ -91,6 +97,9 @@ class JobRequest:
             tags=tags or {},
             max_minutes=config["max_minutes"],
             collect=config["collect"],
+            max_restarts=config["max_restarts"],
+            # Like the flags of our script: a file or a variable that sets it has another script in mind.
+            checkpoints=config["checkpoints"] if config["script"] or config.is_flag("checkpoints") else None,
         )
 
     def named(self, script: Path) -> JobRequest:
@@ -148,6 +157,12 @@ def check_request(request: JobRequest, script: Path) -> None:
     _check_training(request.training)
     if request.max_minutes is not None and request.max_minutes < 1:
         raise UsageError(must_be("--max-minutes", "a whole number of at least 1", request.max_minutes), "Give another.")
+    if request.max_restarts is not None and request.max_restarts < 0:
+        raise UsageError(
+            must_be("--max-restarts", "a whole number of at least 0", request.max_restarts), "Give another."
+        )
+    if request.checkpoints is not None:
+        _check_checkpoints(request.checkpoints, script)
     if request.collect is not None and not re.search(COLLECT_FORM, request.collect):
         raise UsageError(must_be("--collect", COLLECT_EXPECTED, request.collect), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
@@ -185,6 +200,19 @@ def _check_network(network: str, script: Path) -> None:
         near = difflib.get_close_matches(name, names, 1)
         hint = f"Did you mean {path}:{near[0]}?" if near else "Give --network the name of a function in it."
         raise UsageError(f"{path} has no function {name!r}.", hint)
+
+
+def _check_checkpoints(pattern: str, script: Path) -> None:
+    if is_default_script(script):
+        raise UsageError(
+            f"--checkpoints: {DEFAULT_SCRIPT} writes a checkpoint after every epoch and continues from it.",
+            "Leave it out.",
+        )
+    if not is_pattern(pattern):
+        raise UsageError(
+            must_be("--checkpoints", "a pattern of files below outputs/", pattern),
+            "For example: --checkpoints 'checkpoints/*'",
+        )
 
 
 def _top_names(tree: ast.Module) -> set[str]:

@@ -33,10 +33,12 @@ from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
 from trainer.runtime.atomic import make_directory, sync_directory, write_bytes
 from trainer.runtime.layout import (
+    ATTEMPT_VARIABLE,
     AZURE_RUN_ID_VARIABLE,
     METRICS_FILE,
     OUTPUTS_DIR,
     PROGRESS_FILE,
+    RESUME_DIR_VARIABLE,
     RUN_DIR_VARIABLE,
     RUN_ID_VARIABLE,
 )
@@ -287,6 +289,11 @@ class RunFolder:
         }
         # Started from inside an Azure ML run, this job must not report as that one.
         environment.pop(AZURE_RUN_ID_VARIABLE, None)
+        environment.pop(ATTEMPT_VARIABLE, None)
+        environment.pop(RESUME_DIR_VARIABLE, None)
+        attempt = 1 + len((self._known or self.info()).restarts)
+        if attempt > 1:
+            environment[ATTEMPT_VARIABLE] = str(attempt)
         return environment
 
     def metrics(self) -> list[Metric]:
@@ -316,7 +323,7 @@ class RunFolder:
                 problems.append(f"Line {number} of {path} is damaged and left out: {recordfile.explain(metric, line)}.")
         if damaged > _MOST_PROBLEMS:
             problems.append(f"{damaged - _MOST_PROBLEMS:,} more lines of {path} are damaged and left out.")
-        return found, problems
+        return _once(found), problems
 
     def progress(self) -> Progress | None:
         """The script's last word on how far it is; None also where that is damaged."""
@@ -428,6 +435,14 @@ _JOB = msgspec.json.Decoder(TrainingJob)
 def metric_lines(data: bytes) -> list[bytes]:
     """Return the lines of ``metrics.jsonl`` that hold a metric."""
     return [line for line in data.split(b"\n")[:-1] if isinstance(_metric(line), Metric)]
+
+
+def _once(metrics: list[Metric]) -> list[Metric]:
+    """Leave out what a later attempt has logged again under the same name and step."""
+    if not metrics or metrics[-1].attempt == 1:
+        return metrics
+    latest = {(metric.name, metric.step): metric.attempt for metric in metrics}
+    return [metric for metric in metrics if metric.step is None or metric.attempt == latest[metric.name, metric.step]]
 
 
 def _metric(line: bytes) -> Metric | Exception:

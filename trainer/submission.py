@@ -24,9 +24,10 @@ from trainer.provision import ensure_chainer
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
+from trainer.runtime.attempts import OUR_RESUME
 from trainer.runtime.datasets.files import FILES
 from trainer.runtime.flags import TRAINING
-from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR
+from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR, RESUME_DIR_VARIABLE
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
     Snapshot,
@@ -47,8 +48,6 @@ __all__ = ["JobRequest", "Prepared", "changed_arguments", "prepare", "rerun", "r
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
 _BATCHSIZE = next(flag.default for flag in TRAINING if flag.name == "batchsize")
-# What resume() adds to the arguments of our own script.
-_OUR_RESUME = ("--resume", f"{RESUME_DIR}/{CHECKPOINT_FILE}")
 # Names of what scripts continue from: Chainer's own extension writes snapshot_iter_100.
 _STATE = re.compile(r"snapshot|checkpoint|resume|trainer|state|optimizer|\.(npz|h5|hdf5|pkl|ckpt)$", re.IGNORECASE)
 
@@ -102,6 +101,8 @@ def prepare(
         model_name=request.model_name,
         max_minutes=request.max_minutes,
         collect=request.collect,
+        max_restarts=request.max_restarts,
+        checkpoints=request.checkpoints,
         tags=dict(request.tags),
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )
@@ -151,9 +152,9 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
     warnings: tuple[str, ...] = ()
     if ours:
         files = _our_checkpoint(run)
-        arguments = (*_without_ours(job.arguments), *extra_args, *_OUR_RESUME)
+        arguments = (*_without_ours(job.arguments), *extra_args, *OUR_RESUME)
     else:
-        files = _all_outputs(run, extra_args)
+        files = _all_outputs(run, told=bool(extra_args) or _mentions(snapshot, RESUME_DIR_VARIABLE))
         arguments = (*job.arguments, *extra_args)
         if not _is_told(arguments, snapshot):
             warnings = (
@@ -322,19 +323,21 @@ def _is_ours(snapshot: Snapshot, job: TrainingJob) -> bool:
 def _our_checkpoint(run: Run) -> dict[str, Path]:
     path = run.folder.outputs / CHECKPOINT_FILE
     if not path.is_file():
-        raise NotFoundError(
-            f"Run {run.run_id} left no checkpoint: it ended before its first epoch did.", "Start again: trainer run"
-        )
+        failure = run.folder.info().failure
+        why = "it ended before its first epoch did"
+        if failure is not None and failure.lost and run.backend.remote:
+            why = "its node was lost before a checkpoint had been uploaded, the first at the end of an epoch"
+        raise NotFoundError(f"Run {run.run_id} left no checkpoint: {why}.", f"Start again: trainer rerun {run.run_id}")
     check_npz(path)
     return {CHECKPOINT_FILE: path}
 
 
-def _all_outputs(run: Run, extra_args: Sequence[str]) -> dict[str, Path]:
+def _all_outputs(run: Run, *, told: bool) -> dict[str, Path]:
     # The runtime's own file says nothing of what the script has done.
     files = {name: run.folder.outputs / name for name in run.files() if name != ENVIRONMENT_FILE}
     if not files:
         raise NotFoundError(f"Run {run.run_id} left no outputs to continue from.", "Start again: trainer run")
-    if not extra_args:
+    if not told:
         raise UsageError(
             f"Only {run.job.script} knows how it resumes.",
             f"Pass it its own arguments, for example: trainer resume {run.run_id} -- --resume {_newest(files)}",
@@ -356,16 +359,19 @@ def _by_number(name: str) -> list[tuple[str, int]]:
 
 def _is_told(arguments: Sequence[str], snapshot: Snapshot) -> bool:
     """Whether a script's arguments, or what travels with it, say where the earlier outputs are."""
-    place = RESUME_DIR.encode()
+    return any(RESUME_DIR in word for word in arguments) or _mentions(snapshot, RESUME_DIR, RESUME_DIR_VARIABLE)
+
+
+def _mentions(snapshot: Snapshot, *texts: str) -> bool:
     own = JOB_DIR + "/"
     modules = (file for file in snapshot.files if file.path.endswith(".py") and not file.path.startswith(own))
-    return any(RESUME_DIR in word for word in arguments) or any(place in file.source.read_bytes() for file in modules)
+    return any(text.encode() in source for source in (file.source.read_bytes() for file in modules) for text in texts)
 
 
 def _without_ours(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """Arguments without the words that an earlier :func:`resume` added to them."""
     kept = list(arguments)
     for at in range(len(kept) - 2, -1, -1):
-        if tuple(kept[at : at + 2]) == _OUR_RESUME:
+        if tuple(kept[at : at + 2]) == OUR_RESUME:
             del kept[at : at + 2]
     return tuple(kept)

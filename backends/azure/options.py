@@ -13,8 +13,8 @@ from trainer.options import Options, option
 _COMPUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,22}[A-Za-z0-9]")
 
 
-class AzureOptions(Options, frozen=True, kw_only=True):
-    """The options of the Azure ML backends.
+class ClusterOptions(Options, frozen=True, kw_only=True):
+    """What the Azure ML backends have in common.
 
     Attributes:
         compute: Name of the AmlCompute cluster.
@@ -23,10 +23,6 @@ class AzureOptions(Options, frozen=True, kw_only=True):
         idle_minutes: A new cluster gives a node back after it was idle this long. The SDK's default is 30.
         workspace_config: A workspace's ``config.json``, or a directory to look for one from, as the SDK does.
         emulator: Use the loopback emulator of this project, and start it if it doesn't run.
-        kind: What a deployed service runs on: Azure Container Instances or a Kubernetes cluster.
-        aks_cluster: Name of the cluster, as it is attached to the workspace.
-        cpu_cores: Of a service.
-        memory_gb: Of a service.
 
     Raises:
         UsageError: One is unusable.
@@ -41,14 +37,6 @@ class AzureOptions(Options, frozen=True, kw_only=True):
     idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5
     workspace_config: Annotated[Path | None, option("The workspace's config.json.", for_registry=True)] = None
     emulator: Annotated[bool, option("Use the loopback service, starting it if need be.", for_registry=True)] = False
-    kind: Annotated[
-        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="aci/aks", for_services=True)
-    ] = "aci"
-    aks_cluster: Annotated[
-        str | None, option("The attached AKS cluster of --kind aks.", metavar="NAME", for_services=True)
-    ] = None
-    cpu_cores: Annotated[float, option("Processor cores of a service.", gt=0, le=64, for_services=True)] = 1.0
-    memory_gb: Annotated[float, option("Memory of a service, in GB.", gt=0, le=512, for_services=True)] = 1.0
 
     def __post_init__(self) -> None:
         if not _COMPUTE_NAME.fullmatch(self.compute):
@@ -58,3 +46,23 @@ class AzureOptions(Options, frozen=True, kw_only=True):
             )
         if self.vm_size is not None and not re.fullmatch(r"[A-Za-z0-9_-]{3,64}", self.vm_size):
             raise UsageError(f"{self.vm_size[:40]!r} is not a VM size.", "Write it as --vm-size Standard_NC4as_T4_v3.")
+
+
+class AzureOptions(ClusterOptions, frozen=True, kw_only=True):
+    """The options of the backend of SDK v1.
+
+    Attributes:
+        kind: What a deployed service runs on: Azure Container Instances or a Kubernetes cluster.
+        aks_cluster: Name of the cluster, as it is attached to the workspace.
+        cpu_cores: Of a service.
+        memory_gb: Of a service.
+    """
+
+    kind: Annotated[
+        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="aci/aks", for_services=True)
+    ] = "aci"
+    aks_cluster: Annotated[
+        str | None, option("The attached AKS cluster of --kind aks.", metavar="NAME", for_services=True)
+    ] = None
+    cpu_cores: Annotated[float, option("Processor cores of a service.", gt=0, le=64, for_services=True)] = 1.0
+    memory_gb: Annotated[float, option("Memory of a service, in GB.", gt=0, le=512, for_services=True)] = 1.0

@@ -34,7 +34,7 @@ from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE, NOT
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
-    from backends.azure.sdk import Run
+    from backends.azure.sdk import FollowedRun
     from trainer.artifacts import ArtifactStore
     from trainer.runfolder import RunFolder
 
@@ -129,7 +129,7 @@ class Pace:
         return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
 
 
-def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
+def sync_run(run: FollowedRun, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
     The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
@@ -254,7 +254,7 @@ def _skip_bytes(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
         skip = max(0, skip - len(chunk))
 
 
-def _download_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
+def _download_metrics(run: FollowedRun, folder: RunFolder, *, ended: bool) -> None:
     target = folder.path / METRICS_FILE
     lines = _streamed_metrics(run)
     if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
@@ -264,7 +264,7 @@ def _download_metrics(run: Run, folder: RunFolder, *, ended: bool) -> None:
         write_bytes(target, lines)
 
 
-def _streamed_metrics(run: Run) -> bytes:
+def _streamed_metrics(run: FollowedRun) -> bytes:
     with tempfile.TemporaryDirectory(prefix="trainer-metrics-") as directory:
         path = Path(directory, METRICS_FILE)
         try:
@@ -297,7 +297,9 @@ def _plain_metrics(values: Mapping[str, Any]) -> bytes:
     lines = []
     for index in range(longest):
         for name, (logged, is_column) in series.items():
-            if index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
+            if index < len(logged) and isinstance(logged[index], Metric):  # with the step that SDK v1 leaves out
+                lines.append(msgspec.json.encode(logged[index]) + b"\n")
+            elif index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
                 number = float(logged[index])
                 finite = number == number and abs(number) != float("inf")
                 step = float(index) if is_column else None

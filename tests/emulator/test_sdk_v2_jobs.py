@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,17 +247,21 @@ def test_each_sdk_reads_the_other_s_runs(v2: SdkV2, v1: Sdk, tmp_path: Path) -> 
         assert name in v2.names()
     assert v2.get(name=first)["command"] == "python train.py 7"
     assert v2.get(name=first)["tags"]["kind"] == "v1"
-    assert v1.details(run_id=second)["runDefinition"]["command"] == "python train.py ${{inputs.x}}"
+    archive = v1.restore(run_id=second, target=str(tmp_path))
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.namelist() == ["train.py"]
     files = v2.download(name=first, target=str(tmp_path / "first"))
     assert any("argument 7" in text for text in files.values())
 
 
-def test_a_grid(v2: SdkV2) -> None:
+def test_a_grid(v2: SdkV2, v1: Sdk) -> None:
     name = v2.sweep_grid(command_line="echo value ${{inputs.x}}", values=["a b", "c"])
+    assert v2.describe_sweep(name=name)["sampling"] == "grid"
     assert v2.wait(name=name) == "Completed"
     children = v2.names(parent_job_name=name)
     assert sorted(children) == [f"{name}_0", f"{name}_1"]
     assert v2.get(name=f"{name}_0")["command"] == "echo value a b"
+    assert sorted(v1.children(run_id=name)) == sorted(children)
 
 
 # Faults

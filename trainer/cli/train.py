@@ -176,6 +176,16 @@ def _add_job(parser: Parser) -> None:
     training = parser.add_argument_group("training, with the script that is included")
     add_training(training)
     training.add_argument("--max-minutes", metavar="N", help="Stop the run after N minutes (default: no cap).")
+    training.add_argument(
+        "--max-restarts",
+        metavar="N",
+        help="Start a run anew that loses its node or is killed, up to N times (default: 0; 3 on low-priority nodes).",
+    )
+    training.add_argument(
+        "--checkpoints",
+        metavar="PATTERN",
+        help="The files below outputs/ that a script of your own then continues from, such as 'checkpoints/*'.",
+    )
     record = parser.add_argument_group("what is recorded")
     record.add_argument(
         "--experiment",

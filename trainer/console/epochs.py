@@ -49,6 +49,7 @@ class Epochs:
         self._first: dict[str, Metric] = {}
         self._steps: dict[float, dict[str, float | None]] = {}
         self._seen = 0
+        self._attempt = 1
         self._shown = float("-inf")
         self._time = 0.0
         self._times: dict[float, float] = {}
@@ -60,6 +61,11 @@ class Epochs:
             metrics: Every metric of the run; those of earlier calls are skipped.
             ended: Whether no more will come.
         """
+        attempt = metrics[-1].attempt if metrics else self._attempt
+        if len(metrics) < self._seen or attempt != self._attempt:
+            # The job was started again: what it will log anew has been taken out.
+            self._attempt, self._seen = attempt, 0
+            self._counts, self._first, self._steps, self._times = {}, {}, {}, {}
         for metric in metrics[self._seen :]:
             self._place(metric)
         unchanged = self._seen == len(metrics)

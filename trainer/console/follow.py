@@ -134,7 +134,7 @@ def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
         if info.status is not status:
             status = info.status
             view.phase(info)
-        for text in info.warnings:
+        for text in (*(restart.text for restart in info.restarts), *info.warnings):
             if text not in told:
                 told.add(text)
                 view.warning(text)

@@ -73,6 +73,7 @@ def as_object(run: Run, info: RunInfo) -> dict[str, Any]:
         "started": info.started,
         "ended": info.ended,
         "resumed_from": info.resumed_from,
+        "restarts": info.restarts,
         "warnings": info.warnings,
         "failure": None if info.failure is None else _fields(info.failure),
     }
@@ -131,6 +132,8 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     yield "Run", f"{info.run_id}  {paint(info.status, colour.get(info.status, BOLD))}{took} ({info.backend})"
     if info.failure:
         yield "Failure", info.failure.message
+    if info.restarts:
+        yield "Attempts", "\n".join(restart.text for restart in (info.restarts if detailed else info.restarts[-1:]))
     if info.stopped:
         value, bound = ("-" if each is None else f"{each:.6g}" for each in (info.stopped.value, info.stopped.bound))
         yield "Stopped", f"by {info.stopped.by} at step {info.stopped.step}: {value}, bound {bound}"

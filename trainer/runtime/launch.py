@@ -130,10 +130,11 @@ def give_way() -> None:
 
 
 def _install_layers(folder: Path, collect: str | None) -> None:
-    from trainer.runtime import compat, fast, recording, reporting
+    from trainer.runtime import compat, fast, layout, recording, reporting
     from trainer.runtime.compat import removed_names
 
     os.environ[removed_names.SCRIPT_DIR_VARIABLE] = str(folder)
+    layout.tell_resume_dir()
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))

@@ -17,6 +17,7 @@ This module imports the standard library alone; the command line reads it at sta
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 # Environment variables of a job.
@@ -24,6 +25,10 @@ RUN_DIR_VARIABLE = "TRAINER_RUN_DIR"
 """The run's folder, into which a job on this machine reports metrics and progress."""
 RUN_ID_VARIABLE = "TRAINER_RUN_ID"
 """The run's identifier."""
+ATTEMPT_VARIABLE = "TRAINER_ATTEMPT"
+"""Which attempt of the job this is, from 1; see :mod:`trainer.runtime.attempts`."""
+RESUME_DIR_VARIABLE = "TRAINER_RESUME_DIR"
+"""The folder of what the job continues from, laid out as its outputs were; set by the launcher where there is one."""
 DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 """This machine's folder of decompressed copies of data files; see :mod:`trainer.runtime.datasets.decoded`."""
 THREADS_VARIABLE = "TRAINER_THREADS"
@@ -35,6 +40,8 @@ NO_TELEMETRY_VARIABLE = "HBI_WORKSPACE_JOB"
 data are sensitive, and the SDK reads it once, at import."""
 STREAMED_DIR_VARIABLE = "TRAINER_STREAMED_DIR"
 """The folder of a job on Azure ML whose files are streamed; set by the job itself for its own processes."""
+TRACKING_VARIABLE = "TRAINER_TRACKING"
+"""``mlflow`` for a job on Azure ML that is to report by MLflow's interface, and not by SDK v1."""
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What the common BLAS libraries take their number of threads from, first match first."""
 
@@ -85,6 +92,13 @@ def job_dir() -> Path | None:
     """Return the ``_trainer_job`` folder that this package was started from, or None outside a job."""
     folder = Path(__file__).resolve().parents[2]
     return folder if folder.name == JOB_DIR else None
+
+
+def tell_resume_dir() -> None:
+    """Set ``TRAINER_RESUME_DIR`` for a job that has something to continue from."""
+    folder = job_dir()
+    if folder is not None and (folder / "resume").is_dir():
+        os.environ[RESUME_DIR_VARIABLE] = str(folder / "resume")
 
 
 def travelled_dataset() -> Path | None:

@@ -1,7 +1,8 @@
 """Where reported values go when the run is on this machine: the run's folder, or stdout without one.
 
 ``metrics.jsonl`` has one JSON object per line, ``{"name", "value", "step", "time"}``. A value that JSON can't
-hold as a number is null, and ``"text"`` says what it was (``"nan"``); ``"iteration"`` is there where it is known.
+hold as a number is null, and ``"text"`` says what it was (``"nan"``); ``"iteration"`` is there where it is known, and
+``"attempt"`` where the job was started again.
 A line is one ``write`` to a file opened for appending, so lines of several processes don't mix (POSIX, write:
 O_APPEND).
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.runtime.atomic import write_bytes
+from trainer.runtime.attempts import this_attempt
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import METRICS_FILE, PROGRESS_FILE, RUN_DIR_VARIABLE
 
@@ -52,6 +54,7 @@ class FolderSink:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._owner = os.getpid()
+        self._attempt = this_attempt()
         self._descriptor: int | None = None
         self._pending: dict[str, float | None] | None = None
         self._written = -math.inf
@@ -70,6 +73,8 @@ class FolderSink:
             record.update(value=None, text=str(value)[:LONGEST_TEXT])
         if iteration is not None:
             record["iteration"] = iteration
+        if self._attempt > 1:
+            record["attempt"] = self._attempt
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         path = self._folder / METRICS_FILE
         try:

@@ -93,6 +93,7 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         "what a study's trials are going to import, before they are forked",
     ),
     ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
+    ("backends.azure.v2.client", "importlib.import_module(module)"): (set(), "the Azure ML SDK v2"),
 }
 
 

@@ -59,7 +59,7 @@ class AzureOptions(ClusterOptions, frozen=True, kw_only=True):
     """
 
     kind: Annotated[
-        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="KIND", for_services=True)
+        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="aci/aks", for_services=True)
     ] = "aci"
     aks_cluster: Annotated[
         str | None, option("The attached AKS cluster of --kind aks.", metavar="NAME", for_services=True)

@@ -50,6 +50,8 @@ class JobRequest:
         max_restarts: How many times a run whose process or node is lost is started again; None for the backend's
             default.
         checkpoints: Pattern of the outputs that it then goes on from, for a script of the user's own.
+        nodes: How many nodes it runs on.
+        processes_per_node: How many ranks each node has.
     """
 
     script: Path | None = None
@@ -65,6 +67,8 @@ class JobRequest:
     collect: str | None = None
     max_restarts: int | None = None
     checkpoints: str | None = None
+    nodes: int = 1
+    processes_per_node: int = 1
 
     @classmethod
     def from_config(
@@ -100,6 +104,8 @@ class JobRequest:
             max_restarts=config["max_restarts"],
             # Like the flags of our script: a file or a variable that sets it has another script in mind.
             checkpoints=config["checkpoints"] if config["script"] or config.is_flag("checkpoints") else None,
+            nodes=config["nodes"],
+            processes_per_node=config["processes_per_node"],
         )
 
     def named(self, script: Path) -> JobRequest:
@@ -161,6 +167,9 @@ def check_request(request: JobRequest, script: Path) -> None:
         raise UsageError(
             must_be("--max-restarts", "a whole number of at least 0", request.max_restarts), "Give another."
         )
+    for name, value in (("--nodes", request.nodes), ("--processes-per-node", request.processes_per_node)):
+        if value < 1:
+            raise UsageError(must_be(name, "a whole number of at least 1", value), "Give another.")
     if request.checkpoints is not None:
         _check_checkpoints(request.checkpoints, script)
     if request.collect is not None and not re.search(COLLECT_FORM, request.collect):

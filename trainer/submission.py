@@ -21,6 +21,7 @@ from trainer.handle import Run
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
 from trainer.provision import ensure_chainer
+from trainer.ranks import check_ranks
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
@@ -94,6 +95,8 @@ def prepare(
     snapshot = build_snapshot(
         script, source=request.source, exclude=(home.path,), beside=() if network is None else (network[0],)
     )
+    if request.nodes * request.processes_per_node > 1:
+        check_ranks(request, script, snapshot)
     job = TrainingJob(
         script=name,
         arguments=_arguments(request, script),
@@ -103,11 +106,15 @@ def prepare(
         collect=request.collect,
         max_restarts=request.max_restarts,
         checkpoints=request.checkpoints,
+        nodes=request.nodes,
+        processes_per_node=request.processes_per_node,
         tags=dict(request.tags),
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )
     if backend is not None:
         ensure_chainer(progress.say if progress else lambda _: None)
+        if job.ranks > 1:
+            backend.check_ranks(job)
         backend.check(job)
     data = _dataset(request, script, snapshot, progress, offline=offline)
     if data is None:
@@ -220,6 +227,8 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
+    if prepared.job.ranks > 1:
+        backend.check_ranks(prepared.job)
     backend.check(prepared.job)
     # Locked, so that whoever looks meanwhile doesn't take a run that nobody supervises yet for a dead one.
     with RunFolder.submitting(

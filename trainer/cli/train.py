@@ -138,7 +138,8 @@ def _start(
 ) -> int:
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
-    for text in prepared.warnings:
+    advice = backend.check_ranks(prepared.job) if prepared.job.ranks > 1 else ()
+    for text in (*prepared.warnings, *(() if dry_run else advice)):
         warn(text)
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
@@ -186,6 +187,13 @@ def _add_job(parser: Parser) -> None:
         metavar="PATTERN",
         help="The files below outputs/ that a script of your own then continues from, such as 'checkpoints/*'.",
     )
+    several = parser.add_argument_group("several processes, by MPI")
+    several.add_argument(
+        "--processes-per-node",
+        metavar="P",
+        help="Run the script as P processes per node, ChainerMN's ranks (default: 1).",
+    )
+    several.add_argument("--nodes", metavar="N", help="Run it on N nodes; simulated on this machine (default: 1).")
     record = parser.add_argument_group("what is recorded")
     record.add_argument(
         "--experiment",

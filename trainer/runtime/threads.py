@@ -13,6 +13,7 @@ import importlib
 import os
 from dataclasses import dataclass
 
+from trainer.runtime import ranks
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import BLAS_VARIABLES, THREADS_VARIABLE
 
@@ -65,7 +66,7 @@ def limit(count: int | None = None) -> Threads:
 def _from_environment() -> tuple[int, str]:
     for name in (THREADS_VARIABLE, *BLAS_VARIABLES):
         text = os.environ.get(name, "").strip()
-        if text:
+        if text and text != ranks.chosen_threads:
             # OpenMP allows a list, one number a nesting level; the first counts here.
             first = text.split(",")[0]
             if not first.isdecimal() or int(first) < 1:

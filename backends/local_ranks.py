@@ -37,8 +37,8 @@ from trainer.trees import remove_tree
 _GRACE_SECONDS = 6.0
 _MPIEXEC_LOG = "mpiexec.txt"
 _COPIED_LINES = 60
-# What Hydra, MPICH's mpiexec, says of the first process that a signal ended, and, asked for it, of all that exited: wait
-# statuses by rank.
+# What Hydra, MPICH's mpiexec, says of the first process that a signal ended; and, where it is asked for them, the wait
+# statuses of all by rank.
 _PID = re.compile(r"^=   PID (\d+) RUNNING AT ", re.MULTILINE)
 _SIGNAL = re.compile(r"^YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*\(signal (\d+)\)", re.MULTILINE)
 _STATUSES = re.compile(r"^\[mpiexec@[^]]*\] Exit codes: \[[^]]*\] ([\d,]+)$", re.MULTILINE)

@@ -27,6 +27,7 @@ from backends import local_processes as processes
 from trainer.errors import ConfigError
 from trainer.finish import Outcome
 from trainer.job import DEFAULT_SCRIPT, TrainingJob
+from trainer.ranks import batchsize_of
 from trainer.runfolder import RunFolder
 from trainer.runtime.layout import RANKS_DIR_VARIABLE
 from trainer.runtime.ranks import FAILED, PID
@@ -81,8 +82,7 @@ def describe(job: TrainingJob) -> dict[str, str]:
         ranks += f", in the place of {job.nodes} nodes with {job.processes_per_node} each"
     lines = {"ranks": ranks}
     if job.script == DEFAULT_SCRIPT:
-        words = dict(zip(job.arguments, job.arguments[1:], strict=False))
-        least, more = divmod(int(words["--batchsize"]), job.ranks)
+        least, more = divmod(batchsize_of(job), job.ranks)
         each = f"{least} examples each"
         if more:
             each = f"{least + 1} examples for {more} of the ranks, {least} for each other"

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from trainer.errors import UsageError
-from trainer.request import JobRequest
+from trainer.job import TrainingJob
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import JOB_DIR
-from trainer.snapshot import Snapshot, is_default_script, script_path
+from trainer.snapshot import Snapshot
 
 # What a script that works in ranks, or a module of its own, imports.
 _DISTRIBUTES = ("chainermn", "mpi4py")
-_BATCHSIZE = next(flag.default for flag in TRAINING if flag.name == "batchsize")
+_BATCHSIZE = next(int(str(flag.default)) for flag in TRAINING if flag.name == "batchsize")
 
 
-def check_ranks(request: JobRequest, script: Path, snapshot: Snapshot) -> None:
+def check_ranks(job: TrainingJob, snapshot: Snapshot, *, ours: bool) -> None:
     """Refuse what would be trained as many times as there are ranks, into the same files.
+
+    Args:
+        job: A job of any number of ranks.
+        snapshot: What travels with it.
+        ours: Whether its script is the one that is included.
 
     Raises:
         UsageError: The script works alone, or there are fewer examples in a batch than ranks.
     """
-    ranks = request.nodes * request.processes_per_node
-    if is_default_script(script):
-        batchsize = request.training.get("batchsize", _BATCHSIZE)
-        if batchsize < ranks:
+    if job.ranks == 1:
+        return
+    if ours:
+        batchsize = batchsize_of(job)
+        if batchsize < job.ranks:
             raise UsageError(
-                f"--batchsize {batchsize} leaves some of {ranks} ranks without an example.", "Give a larger one."
+                f"--batchsize {batchsize} leaves some of {job.ranks} ranks without an example.", "Give a larger one."
             )
-    elif not _distributes(snapshot, script_path(script, request.source)):
+    elif not _distributes(snapshot, job.script):
         raise UsageError(
-            f"{script.name} is a script for one process: neither it nor a module that travels with it uses "
-            f"{' or '.join(_DISTRIBUTES)}. Each of {ranks} ranks would train the whole model, into the same files.",
+            f"{job.script} is a script for one process: neither it nor a module that travels with it uses "
+            f"{' or '.join(_DISTRIBUTES)}. Each of {job.ranks} ranks would train the whole model, into the same files.",
             "Leave out --nodes and --processes-per-node, or distribute it: trainer docs distributed",
         )
+
+
+def batchsize_of(job: TrainingJob) -> int:
+    """Return the batch size of a job of the included script; the last of several on its command line counts."""
+    words = dict(zip(job.arguments, job.arguments[1:], strict=False))
+    text = words.get("-b", words.get("--batchsize", ""))
+    return int(text) if text.isdecimal() else _BATCHSIZE  # what is no number, the script itself refuses
 
 
 def _distributes(snapshot: Snapshot, script: str) -> bool:

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +95,6 @@ def prepare(
     snapshot = build_snapshot(
         script, source=request.source, exclude=(home.path,), beside=() if network is None else (network[0],)
     )
-    if request.nodes * request.processes_per_node > 1:
-        check_ranks(request, script, snapshot)
     job = TrainingJob(
         script=name,
         arguments=_arguments(request, script),
@@ -111,6 +109,7 @@ def prepare(
         tags=dict(request.tags),
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )
+    check_ranks(job, snapshot, ours=is_default_script(script))
     if backend is not None:
         ensure_chainer(progress.say if progress else lambda _: None)
         if job.ranks > 1:
@@ -197,6 +196,21 @@ def rerun(run: Run, changes: Sequence[str] = ()) -> Prepared:
         job, arguments=changed_arguments(arguments, changes), resumed_from=None, study=None, trial=None
     )
     return Prepared(job, snapshot.with_resume({}))
+
+
+def with_ranks(prepared: Prepared, nodes: int | None, processes_per_node: int | None) -> Prepared:
+    """Return what is prepared, for another number of ranks; None leaves as it is.
+
+    Raises:
+        UsageError: The script can't be run so.
+    """
+    job = msgspec.structs.replace(
+        prepared.job,
+        nodes=nodes or prepared.job.nodes,
+        processes_per_node=processes_per_node or prepared.job.processes_per_node,
+    )
+    check_ranks(job, prepared.snapshot, ours=_is_ours(prepared.snapshot, job))
+    return replace(prepared, job=job)
 
 
 def changed_arguments(arguments: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         self.share = 1.0
         if batch_size < self._ranks.size:
             raise RuntimeFault(
-                f"a batch of {batch_size} has no example for some of {self._ranks.size} ranks", "use more"
+                f"a batch of {batch_size} has no example for some of {self._ranks.size} ranks", "take more"
             )
         super().__init__(dataset, batch_size, repeat=repeat, order_sampler=sampler, shuffle=None if shuffle else False)
 

@@ -38,7 +38,9 @@ class Ranks:
 
     def part(self, indices: Array) -> Array:
         """Return this rank's part of a batch's indices; the parts differ by one example at most."""
-        return indices if self.size == 1 else np.array_split(indices, self.size)[self.rank]
+        least, more = divmod(len(indices), self.size)
+        start = self.rank * least + min(self.rank, more)
+        return indices[start : start + least + (self.rank < more)]
 
     def sum(self, array: Array) -> Array:
         """Return the sum of an array over all ranks, the same bits on each.

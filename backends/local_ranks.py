@@ -35,7 +35,7 @@ from trainer.runtime.versions import installed_version
 from trainer.trees import remove_tree
 
 # How long a rank that has said that it ends badly may take to end the others.
-_GRACE_SECONDS = 6.0
+_GRACE_SECONDS = 5.0
 _MPIEXEC_LOG = "mpiexec.txt"
 _COPIED_LINES = 60
 # What Hydra, MPICH's mpiexec, says of the first process that a signal ended; and, where it is asked for them, the wait

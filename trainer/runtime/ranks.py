@@ -28,7 +28,7 @@ _RANK = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 _SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _LOCAL_SIZE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
 # What a rank that ends badly may still take: threads of the script that do not end, functions at exit.
-_SECONDS_TO_END = 5.0
+_SECONDS_TO_END = 3.0
 
 _owner: int | None = None
 _status = 0

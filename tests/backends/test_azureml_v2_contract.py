@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from azureml_emulator import Endpoint
+from backends.azure.session import find_workspace
 from backends.azureml import AzureMLBackend
 from backends.azureml_v2 import AzureMLV2Backend
 from backends.local import LocalBackend
@@ -50,3 +51,14 @@ class TestAzureMLV2Backend(BackendContract):
     def test_metrics_have_their_steps(self, trained: Run) -> None:
         steps = [metric.step for metric in trained.metrics() if metric.name == "Accuracy"]
         assert steps == [1.0, 2.0]
+
+    def test_the_service_has_the_metrics_with_their_steps(
+        self, trained: Run, scripted: Run, backend: AzureMLV2Backend
+    ) -> None:
+        for run, name in ((trained, "Accuracy"), (trained, "Loss"), (scripted, "rate")):
+            theirs = backend.open(find_workspace(backend.options, backend.home)).find_run(run.run_id)
+            assert theirs is not None
+            there = [(metric.value, metric.step) for metric in theirs.get_metrics()[name]]
+            ours = [(metric.value, metric.step) for metric in run.metrics() if metric.name == name]
+            assert [value for value, _ in there] == [value for value, _ in ours]
+            assert run is scripted or there == ours

@@ -205,10 +205,8 @@ def install(collect: str | None = None) -> None:
     os.environ[NO_TELEMETRY_VARIABLE] = "true"
     if not on_azure():
         azureml_stand_in.install()
-    else:
+    elif not (tracking.is_wanted() and azureml_stand_in.install_where_missing(_Tracked)):
         azureml_mirror.install(streamed_lines)
-        if tracking.is_wanted():
-            azureml_stand_in.install_where_missing(_Tracked)
     azureml_stand_in.install_open_datasets()
     if _is_main():
         environment.begin(Path.cwd() / OUTPUTS_DIR)

@@ -52,13 +52,27 @@ class TestAzureMLV2Backend(BackendContract):
         steps = [metric.step for metric in trained.metrics() if metric.name == "Accuracy"]
         assert steps == [1.0, 2.0]
 
-    def test_the_service_has_the_metrics_with_their_steps(
-        self, trained: Run, scripted: Run, backend: AzureMLV2Backend
+    def test_the_service_has_the_metrics_with_their_steps(self, trained: Run, backend: AzureMLV2Backend) -> None:
+        for name in ("Accuracy", "Loss"):
+            assert there(backend, trained, name) == here(trained, name) != []
+
+    def test_the_service_has_what_a_script_logs_with_the_run_of_sdk_v1(
+        self, scripted: Run, backend: AzureMLV2Backend
     ) -> None:
-        for run, name in ((trained, "Accuracy"), (trained, "Loss"), (scripted, "rate")):
-            theirs = backend.open(find_workspace(backend.options, backend.home)).find_run(run.run_id)
-            assert theirs is not None
-            there = [(metric.value, metric.step) for metric in theirs.get_metrics()[name]]
-            ours = [(metric.value, metric.step) for metric in run.metrics() if metric.name == name]
-            assert [value for value, _ in there] == [value for value, _ in ours]
-            assert run is scripted or there == ours
+        assert [value for value, _ in there(backend, scripted, "rate")] == [-0.5]
+
+    def test_what_a_script_logs_with_mlflow_is_there_once(self, home: Home, backend: AzureMLV2Backend) -> None:
+        run = self.completed(self.submit_script(home, backend, "logs_with_mlflow.py"))
+        assert there(backend, run, "mine") == here(run, "mine") == [(0.3, 3.0), (0.4, 4.0)]
+
+
+def there(backend: AzureMLV2Backend, run: Run, name: str) -> list[tuple[float | None, float | None]]:
+    """Values and steps that the service has."""
+    found = backend.open(find_workspace(backend.options, backend.home)).find_run(run.run_id)
+    assert found is not None
+    return [(metric.value, metric.step) for metric in found.get_metrics()[name]]
+
+
+def here(run: Run, name: str) -> list[tuple[float | None, float | None]]:
+    """Values and steps in the run's record."""
+    return [(metric.value, metric.step) for metric in run.metrics() if metric.name == name]

@@ -68,16 +68,20 @@ def main(argv: list[str] | None = None) -> None:
     _trim_tracebacks()
     _arrange_path(folder)
 
+    from trainer.runtime import azureml_mirror
     from trainer.runtime.faults import RuntimeFault
     from trainer.runtime.service_values import joined
 
     sys.argv[:] = [target, *joined(arguments)]
     try:
         _install_layers(folder, collect)
-        if as_module:
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        else:
-            _run_script(target)
+        try:
+            if as_module:
+                runpy.run_module(target, run_name="__main__", alter_sys=True)
+            else:
+                _run_script(target)
+        finally:
+            azureml_mirror.flush()
     except RuntimeFault as fault:
         _stop(3, f"error: {fault.message}", *([f"hint: {fault.hint}"] if fault.hint else []))
 

@@ -42,19 +42,8 @@ RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 RUNTIME_GUARDED = {"azureml", "google", "pandas", "threadpoolctl", "mpi4py", "onnx", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
 HEAVY = {
-    *(
-        "chainer",
-        "numpy",
-        "cupy",
-        "azure",
-        "azureml",
-        "mlflow",
-        "matplotlib",
-        "mlxtend",
-        "onnx",
-        "onnxruntime",
-        "safetensors",
-    ),
+    *("chainer", "numpy", "cupy", "azure", "azureml", "mlflow", "matplotlib", "mlxtend"),
+    *("onnx", "onnxruntime", "safetensors"),
 }
 
 # Imported in the serving processes alone.

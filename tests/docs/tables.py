@@ -99,6 +99,7 @@ PYTHON = {
 """Blocks of Python outside those pages, and the program that each stands in."""
 
 OTHER = {
+    ("azureml", "pip install 'chainer-trainer[azureml-v2]'"): INDEX,
     ("artifacts", ".trainer/models/<name>/<version>/model.npz"): "a list of files",
     ("artifacts", "Accuracy"): "what a command prints",
     (

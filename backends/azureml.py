@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azure import sync, vm_sizes
+from backends.azure import restarts, sync, vm_sizes
 from backends.azure.emulator import DOES_NOT_PROVE
 from backends.azure.errors import ServiceUnavailableError
 from backends.azure.image import environment_of
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _SYNC_LOCK = "azureml"
 # azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
 SNAPSHOT_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
+# Key of what this backend keeps in RunInfo.detail; see backends.azure.options.
+_CHECKPOINT_SECONDS = "checkpoint_seconds"
 # A submission whose client was killed before the answer may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
 
@@ -84,6 +86,7 @@ class AzureMLBackend(Backend):
         details = {
             "workspace": self._where(),
             "compute": self.options.compute,
+            "VM priority": self.options.vm_priority or "dedicated, where the cluster has to be created",
             "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
@@ -139,7 +142,9 @@ class AzureMLBackend(Backend):
         choice = cluster.get_or_create(workspace, self.options, self.notify)
         image = environment_of(snapshot, choice.size)
         self.notify(f"Run {folder.run_id}: loading the SDK's Chainer estimator; this takes ten seconds ...")
-        config = submit.make_config(folder, image, self.options.compute, job.max_minutes)
+        seconds = self.options.checkpoint_seconds
+        config = submit.make_config(folder, image, self.options.compute, job.max_minutes, checkpoint_seconds=seconds)
+        restarts_left = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             sync.RUN: folder.run_id,
@@ -148,6 +153,9 @@ class AzureMLBackend(Backend):
             "environment": image.name,
             "image": image.image,
             sync.SENT: time.time(),
+            "vm_priority": cluster.LOW_PRIORITY if choice.low_priority else cluster.DEDICATED,
+            restarts.MAX_RESTARTS: restarts_left if job.max_restarts is None else job.max_restarts,
+            _CHECKPOINT_SECONDS: seconds,
         }
         warnings = image.left_out_notes()
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
@@ -184,7 +192,9 @@ class AzureMLBackend(Backend):
                     return self._refresh_missing(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                found = sync.sync_run(run, folder, lambda: self._store(info))
+                found = sync.sync_run(
+                    run, folder, lambda: self._store(info), lambda lost: self._send_again(lost, folder)
+                )
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
             if not pace.record_failure():
@@ -211,6 +221,31 @@ class AzureMLBackend(Backend):
             with explained(f"cancel run {folder.run_id}"):
                 if retry(run.get_status) not in ("Completed", "Failed", "Canceled"):
                     retry(run.cancel)
+
+    def _send_again(self, run: Run, folder: RunFolder) -> None:
+        """Send a run again that has lost its node; see :mod:`backends.azure.restarts`."""
+        from backends.azure import submit
+
+        info, job = folder.info(), folder.job()
+        workspace = self._open(_workspace_ref(info))
+        seconds = info.detail.get(_CHECKPOINT_SECONDS)
+
+        def send(snapshot: Path, name: str, attempt: int, words: tuple[str, ...]) -> bool:
+            image = environment_of(Snapshot.load(folder.snapshot), vm_sizes.look_up(str(info.detail["vm_size"])))
+            again = submit.Again(snapshot, name, attempt, words)
+            config = submit.make_config(
+                folder,
+                image,
+                str(info.detail["compute"]),
+                job.max_minutes,
+                checkpoint_seconds=seconds if isinstance(seconds, int) else 60,
+                again=again,
+            )
+            return submit.submit_once(workspace, folder, config, again)
+
+        self.notify(f"Run {folder.run_id} has lost its node, and is sent again.")
+        restarts.send_again(run, folder, send, sync.RUN)
+        self._runs.pop(folder.run_id, None)
 
     def study_service(self) -> HyperDrive:
         """See :meth:`trainer.backend.Backend.study_service`."""

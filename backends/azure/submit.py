@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from backends.azure.session import sdk
 from trainer.errors import ConfigError
 from trainer.home import user_home
 from trainer.locks import locked
+from trainer.runtime.azureml_checkpoints import SECONDS
 from trainer.runtime.layout import LAUNCHER
 
 if TYPE_CHECKING:
@@ -36,7 +38,32 @@ _PAUSE_SECONDS = 2.0
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+@")
 
 
-def make_config(folder: RunFolder, environment: Environment, compute: str, max_minutes: int | None) -> Any:  # noqa: ANN401
+@dataclass(frozen=True)
+class Again:
+    """What is different about a run that is sent again.
+
+    Attributes:
+        snapshot: With what it goes on from.
+        name: The id that the service gets for it.
+        attempt: Its number.
+        words: Added to its script's arguments.
+    """
+
+    snapshot: Path
+    name: str
+    attempt: int
+    words: tuple[str, ...]
+
+
+def make_config(
+    folder: RunFolder,
+    environment: Environment,
+    compute: str,
+    max_minutes: int | None,
+    *,
+    checkpoint_seconds: int = 60,
+    again: Again | None = None,
+) -> Any:  # noqa: ANN401
     """Make the Chainer estimator for a run, in the form that ``Experiment.submit`` takes. Thread-safe.
 
     An estimator can't be given a run id: ``Experiment.submit(estimator, run_id=...)`` is refused. So the run
@@ -47,12 +74,21 @@ def make_config(folder: RunFolder, environment: Environment, compute: str, max_m
         environment: What it runs in.
         compute: The cluster's name.
         max_minutes: Its time cap, or None.
+        checkpoint_seconds: Between two uploads of its checkpoint, at least.
+        again: Of a further attempt, what is different.
 
     Returns:
         An ``azureml.core.ScriptRunConfig``.
     """
-    _, _, *arguments = folder.job().command("python")
-    return script_config(folder.snapshot, arguments, environment, compute, max_minutes)
+    job = folder.job()
+    _, _, *arguments = job.command("python")
+    settings = [] if job.checkpoints is None else [f"--checkpoints={job.checkpoints}"]
+    if checkpoint_seconds != SECONDS:
+        settings.append(f"--checkpoint-seconds={checkpoint_seconds}")
+    if again is None:
+        return script_config(folder.snapshot, [*settings, *arguments], environment, compute, max_minutes)
+    arguments = [f"--attempt={again.attempt}", *settings, *arguments, *again.words]
+    return script_config(again.snapshot, arguments, environment, compute, max_minutes)
 
 
 def script_config(
@@ -83,8 +119,8 @@ def _definition(environment: Environment) -> Any:  # noqa: ANN401
     return definition
 
 
-def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  # noqa: ANN401
-    """Submit a run under the id of its folder. Thread-safe.
+def submit_once(workspace: Workspace, folder: RunFolder, config: Any, again: Again | None = None) -> bool:  # noqa: ANN401
+    """Submit a run under the id of its folder, or of a further attempt. Thread-safe.
 
     The id makes a lost answer harmless: whether the service took the run can be looked up.
 
@@ -95,12 +131,13 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
         TrainerError: It does not have it, and won't.
     """
     core = sdk("azureml.core")
+    run_id, snapshot = (folder.run_id, folder.snapshot) if again is None else (again.name, again.snapshot)
 
     def send() -> None:
         experiment = core.Experiment(workspace, folder.job().experiment)
-        experiment.submit(config, run_id=folder.run_id)
+        experiment.submit(config, run_id=run_id)
 
-    return send_once(workspace, folder.run_id, folder.snapshot, send)
+    return send_once(workspace, run_id, snapshot, send)
 
 
 def send_once(workspace: Workspace, run_id: str, snapshot: Path, send: Callable[[], None]) -> bool:

@@ -37,6 +37,8 @@ DEFAULT_LOW_PRIORITY = 3
 _REQUEUED = "requeued"
 # Azure/MachineLearningNotebooks#1242; and what the emulator says of a dedicated node.
 _LOSS = re.compile(r"PreemptionError|pre-?empted|NodeLost|node [\w ]*was lost", re.IGNORECASE)
+# The service quotes what a script raised.
+_OF_THE_SCRIPT = re.compile(r"User program failed|exit(ed with)? code", re.IGNORECASE)
 _METRIC = msgspec.json.Decoder(Metric)
 
 
@@ -45,7 +47,7 @@ def lost_its_node(details: Mapping[str, Any]) -> bool:
     error = details.get("error")
     inner = error.get("error", error) if isinstance(error, dict) else {}
     said = f"{inner.get('code')} {inner.get('message')}" if isinstance(inner, dict) else ""
-    return bool(_LOSS.search(said))
+    return bool(_LOSS.search(said)) and not _OF_THE_SCRIPT.search(said)
 
 
 def may_restart(info: RunInfo) -> bool:

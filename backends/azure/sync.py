@@ -130,14 +130,16 @@ class Pace:
         return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
 
 
-def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore], again: Callable[[Run], None]) -> RunInfo:
+def sync_run(
+    run: Run, folder: RunFolder, store: Callable[[], ArtifactStore], again: Callable[[Run], None] | None = None
+) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
     Args:
         run: The run.
         folder: Its folder.
         store: Gives the model registry.
-        again: Sends the run again, which has lost its node and may be.
+        again: Sends the run again if it has lost its node and may be; None where it is not to be.
 
     The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
 
@@ -153,7 +155,8 @@ def sync_run(run: Run, folder: RunFolder, store: Callable[[], ArtifactStore], ag
     started = seconds(details.get("startTimeUtc"))
     if not status.terminal:
         return folder.update(status=status, started=started)
-    if status is RunStatus.FAILED and restarts.lost_its_node(details) and restarts.may_restart(folder.info()):
+    lost = status is RunStatus.FAILED and restarts.lost_its_node(details)
+    if lost and again is not None and restarts.may_restart(folder.info()):
         again(run)
         return folder.info()
     folder.update(status=RunStatus.FINALIZING, started=started)
@@ -193,20 +196,22 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     found = failure(None, folder.log_tail(LINES))
     if restarts.lost_its_node(details):
         # Whatever the script's log ends with is not why.
-        message = f"{restarts.LOST[0].upper()}{restarts.LOST[1:]}: {_said(details)}"
+        message = (
+            f"{restarts.LOST[0].upper()}{restarts.LOST[1:]}: {' '.join(_said(details).split())[:_LONGEST_SENTENCE]}"
+        )
         return msgspec.structs.replace(found, message=message, lost=True)
     said = _said(details)
     if said and found.message == failure(None, ()).message:
-        return msgspec.structs.replace(found, message=said)
+        return msgspec.structs.replace(found, message=first_line(Exception(said)))
     return found
 
 
 def _said(details: Mapping[str, Any]) -> str:
-    """Return what the service says of a run's failure, in one line."""
+    """Return what the service says of a run's failure, or an empty text."""
     error = details.get("error")
     inner = error.get("error", error) if isinstance(error, dict) else {}
     said = inner.get("message") if isinstance(inner, dict) else None
-    return first_line(Exception(str(said))) if said else ""
+    return str(said) if said else ""
 
 
 def _download_log(folder: RunFolder, logs: Mapping[str, str]) -> None:

@@ -3,4 +3,5 @@
 BACKENDS = {
     "local": "backends.local:LocalBackend",
     "azureml": "backends.azureml:AzureMLBackend",
+    "azureml-v2": "backends.azureml_v2:AzureMLV2Backend",
 }

@@ -17,6 +17,7 @@ folder has gone ends.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sys
@@ -45,6 +46,9 @@ SERVICE_DIR_VARIABLE = "TRAINER_SERVICE_DIR"
 """The service's folder, in the environment of each of its processes."""
 _RUNNING_FILE = "running.json"
 _LOG_MAX = 16 << 20
+# Below what Linux gives to connections by itself (net.ipv4.ip_local_port_range), and above what services are known by.
+_PORTS = range(20_000, 30_000)
+_TRIED = 20
 _STOPPED = "It was stopped by a signal."
 
 
@@ -161,11 +165,13 @@ class _Service:
         from trainer.serving.supervisor import Supervisor
 
         assert model.settings is not None
-        try:
-            return Supervisor(model.settings, model, self._newest, scratch, self._say, self._switched)
-        except RefusedError:  # another has the port that this service had before
-            settings = msgspec.structs.replace(model.settings, port=0)
-            return Supervisor(settings, model, self._newest, scratch, self._say, self._switched)
+        for port in _ports(self._said.port):
+            settings = msgspec.structs.replace(model.settings, port=port)
+            try:
+                return Supervisor(settings, model, self._newest, scratch, self._say, self._switched)
+            except RefusedError:  # another has it
+                continue
+        raise RefusedError("No port of 127.0.0.1 is free.", "End what is not needed.")
 
     def _model(self, wanted: Wanted) -> Model:
         from trainer.serving.models import model_of_copy
@@ -222,6 +228,15 @@ class _Service:
             if log.stat().st_size > _LOG_MAX:
                 shutil.copyfile(log, self._folder / OLD_LOG_FILE)
                 os.truncate(log, 0)
+
+
+def _ports(before: int) -> list[int]:
+    """The ports to be tried: the one that the service had, and some that no outgoing connection is given.
+
+    One of those that are could be taken by any connection while the service is down.
+    """
+    some = random.sample(_PORTS, _TRIED)  # no secret
+    return [*([before] if before else []), *some, 0]
 
 
 def main(path: str) -> int:

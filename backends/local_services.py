@@ -121,9 +121,10 @@ class LocalServices(Services):
             service = self._stage(folder, known, deployment, version)
             log = folder / LOG_FILE
             begin = log.stat().st_size if log.exists() else 0
-            if is_locked(folder / PROCESS_LOCK):
+            if _answers(folder):
                 tell(f"Loading {version.reference} beside what {name} answers with now.")
             else:
+                # What is left of one that was killed, or one that is loading its first model, perhaps for ever.
                 processes.stop(processes.find_processes(folder, SERVICE_DIR_VARIABLE))
                 tell(f"Starting {name} with {version.reference}.")
                 _start(folder)
@@ -347,18 +348,25 @@ def _start(folder: Path) -> None:
 
 def _end(folder: Path, tell: Tell) -> None:
     """End every process of a service: its supervisor lets requests under way finish; what stays is killed."""
-    found = processes.find_processes(folder, SERVICE_DIR_VARIABLE)
     running: Running | None = read_running(folder)
-    if running is not None:
+    if running is not None and _answers(folder):
+        found = processes.find_processes(folder, SERVICE_DIR_VARIABLE)
         processes.signal_all([each for each in found if each.pid == running.pid], signal.SIGTERM)
-    begun = time.monotonic()
-    told = False
-    while is_locked(folder / PROCESS_LOCK) and time.monotonic() - begun < _DRAIN_SECONDS:
-        if not told and time.monotonic() - begun > _PROBE_SECONDS:
-            tell("Waiting for requests under way.")
-            told = True
-        time.sleep(_LOOK_SECONDS)
+        begun = time.monotonic()
+        told = False
+        while is_locked(folder / PROCESS_LOCK) and time.monotonic() - begun < _DRAIN_SECONDS:
+            if not told and time.monotonic() - begun > _PROBE_SECONDS:
+                tell("Waiting for requests under way.")
+                told = True
+            time.sleep(_LOOK_SECONDS)
     processes.stop(processes.find_processes(folder, SERVICE_DIR_VARIABLE))
+
+
+def _answers(folder: Path) -> bool:
+    """Whether a service's process lives and has had a model loaded."""
+    alive = is_locked(folder / PROCESS_LOCK)
+    running = read_running(folder)
+    return alive and running is not None and running.revision > 0
 
 
 def _is_ready(port: int) -> bool:

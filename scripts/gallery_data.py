@@ -217,7 +217,7 @@ def caffe(example: Path) -> None:
     pool.pooling_param.pool, pool.pooling_param.kernel_size, pool.pooling_param.stride = 1, 32, 32
     out = net.layer.add(name="fc8", type="InnerProduct", bottom=["pool"], top=["fc8"])
     out.inner_product_param.num_output = 10
-    inputs = 3 * math.ceil((227 - 32) / 32 + 1) ** 2
+    inputs = 3 * ((227 - 32) // 32 + 1) ** 2
     for shape in ((10, inputs), (10,)):
         blob = out.blobs.add(data=(random.standard_normal(math.prod(shape)) * 0.01).tolist())
         blob.shape.dim.extend(shape)

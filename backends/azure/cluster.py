@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from backends.azure import vm_sizes
 from backends.azure.errors import explained, first_line, retry
-from backends.azure.session import sdk
 from trainer.errors import RefusedError
 
 if TYPE_CHECKING:
-    from backends.azure.options import AzureOptions
-    from backends.azure.sdk import Cluster, Workspace
+    from backends.azure.options import ClusterOptions
+    from backends.azure.sdk import Cluster
     from backends.azure.vm_sizes import Choice
 
 DEDICATED, LOW_PRIORITY = "dedicated", "lowpriority"
@@ -24,26 +23,43 @@ _POLL_SECONDS = 2.0
 _TIMEOUT_SECONDS = 15 * 60.0
 
 
-def check(workspace: Workspace, options: AzureOptions) -> None:
+class Computes(Protocol):
+    """The compute targets of a workspace, through one of the SDKs."""
+
+    def find(self, name: str) -> Cluster | None:
+        """Look up a cluster; None if there is no compute of the name.
+
+        Raises:
+            RefusedError: There is one that is no cluster.
+        """
+
+    def sizes(self) -> Sequence[tuple[str, int]]:
+        """Return the VM sizes that the workspace offers, each with its number of GPUs."""
+
+    def create(self, options: ClusterOptions, size: str) -> Cluster:
+        """Ask for the cluster of the options, without waiting for it."""
+
+
+def check(computes: Computes, options: ClusterOptions) -> None:
     """Check that the cluster could be reused or made; change nothing.
 
     Raises:
         RefusedError: It could not: VM size, a wrong kind of compute.
     """
-    found = _find(workspace, options.compute)
+    found = computes.find(options.compute)
     if found is None:
-        _chosen(workspace, options)
+        _chosen(computes, options)
     else:
         _reused(found, options)
 
 
 def get_or_create(
-    workspace: Workspace, options: AzureOptions, notify: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
+    computes: Computes, options: ClusterOptions, notify: Callable[[str], None], poll_seconds: float = _POLL_SECONDS
 ) -> Choice:
     """Reuse the cluster, or create it and wait until it can take jobs.
 
     Args:
-        workspace: Where it is.
+        computes: Where it is.
         options: Its name, and what a new one is made of.
         notify: Called with a line at every step.
         poll_seconds: Between looks while it is being created.
@@ -54,45 +70,28 @@ def get_or_create(
     Raises:
         RefusedError: It can't be used or made: VM size, quota, a wrong kind of compute.
     """
-    found = _find(workspace, options.compute)
+    found = computes.find(options.compute)
     if found is not None:
         choice = _reused(found, options)
         notify(f"Using the cluster {found.name}: {choice.size}.")
         _wait_until_ready(found, notify, poll_seconds)
         return choice
-    choice = _chosen(workspace, options)
+    choice = _chosen(computes, options)
     if choice.note:
         notify(choice.note)
     notify(f"Creating {options.compute}: {choice.size}, 0 to {options.max_nodes} nodes.")
-    _wait_until_ready(_create(workspace, options, choice.size.name), notify, poll_seconds)
+    _wait_until_ready(_create(computes, options, choice.size.name), notify, poll_seconds)
     return replace(choice, low_priority=options.vm_priority == LOW_PRIORITY)
 
 
-def _find(workspace: Workspace, name: str) -> Cluster | None:
-    compute = sdk("azureml.core.compute")
-    with explained(f"look up the compute {name}"):
-        try:
-            found = retry(lambda: compute.ComputeTarget(workspace, name))
-        except Exception as error:
-            if "ComputeTargetNotFound" in str(error):
-                return None
-            raise
-    if not isinstance(found, compute.AmlCompute):
-        raise RefusedError(
-            f"The compute {name} is a {type(found).__name__}, not an AmlCompute cluster.", "Choose another --compute."
-        )
-    cluster: Cluster = found
-    return cluster
-
-
-def _reused(cluster: Cluster, options: AzureOptions) -> Choice:
+def _reused(cluster: Cluster, options: ClusterOptions) -> Choice:
     size = vm_sizes.look_up(cluster.vm_size or vm_sizes.DEFAULT_VM_SIZE)
     if options.vm_size is not None and options.vm_size.lower() != size.name.lower():
         raise RefusedError(
             f"The cluster {cluster.name} has the VM size {size.name}, not {options.vm_size}, and can't change it.",
             f"Leave out --vm-size, or have another made: --compute {cluster.name[:18]}-2 --vm-size {options.vm_size}",
         )
-    priority = str(cluster.vm_priority or DEDICATED).lower()
+    priority = "".join(filter(str.isalpha, str(cluster.vm_priority or DEDICATED).lower()))
     if options.vm_priority not in (None, priority):
         raise RefusedError(
             f"The cluster {cluster.name} has {_KINDS.get(priority, priority)} nodes, which can't be changed.",
@@ -102,34 +101,23 @@ def _reused(cluster: Cluster, options: AzureOptions) -> Choice:
     return vm_sizes.Choice(size, low_priority=priority == LOW_PRIORITY)
 
 
-def _chosen(workspace: Workspace, options: AzureOptions) -> Choice:
-    aml = sdk("azureml.core.compute").AmlCompute
+def _chosen(computes: Computes, options: ClusterOptions) -> Choice:
     with explained("list the VM sizes that this workspace offers"):
-        offered = retry(lambda: aml.supported_vmsizes(workspace))
-    return vm_sizes.choose(options.vm_size, [(size["name"], int(size["gpus"])) for size in offered])
+        offered = retry(computes.sizes)
+    return vm_sizes.choose(options.vm_size, list(offered))
 
 
-def _create(workspace: Workspace, options: AzureOptions, size: str) -> Cluster:
-    compute = sdk("azureml.core.compute")
-    wanted = compute.AmlCompute.provisioning_configuration(
-        vm_size=size,
-        vm_priority=options.vm_priority or DEDICATED,
-        min_nodes=0,
-        max_nodes=options.max_nodes,
-        idle_seconds_before_scaledown=options.idle_minutes * 60,
-        description="Made by trainer.",
-    )
+def _create(computes: Computes, options: ClusterOptions, size: str) -> Cluster:
     with explained(f"create the cluster {options.compute}"):
         try:
             # Not retried by us: the SDK does, and what it then meets is its own cluster.
-            cluster: Cluster = compute.ComputeTarget.create(workspace, options.compute, wanted)
+            return computes.create(options, size)
         except Exception:
             # Another client may have been first, or the answer was lost on its way.
-            existing = _find(workspace, options.compute)
+            existing = computes.find(options.compute)
             if existing is None:
                 raise
             return existing
-    return cluster
 
 
 def _wait_until_ready(cluster: Cluster, notify: Callable[[str], None], poll_seconds: float) -> None:

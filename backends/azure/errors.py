@@ -113,6 +113,8 @@ def retry(call: Callable[[], _T], *, attempts: int = 2, pause: float = 1.0) -> _
 def is_transient(error: BaseException) -> bool:
     """Return whether the same call may work a little later."""
     status = status_of(error)
+    if status == 409 and "BlobAlreadyExists" in str(error):
+        return True  # an upload whose first answer was lost; the next one goes to another place
     if status is not None:
         return status in _TRANSIENT_STATUSES
     return bool(_names(error) & _CONNECTION_ERRORS) or isinstance(error, ServiceUnavailableError)

@@ -14,10 +14,11 @@ import shlex
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from backends.azure.vm_sizes import Cuda, VMSize
     from trainer.snapshot import Snapshot
 
-# The node's side of Run.get_context() is in azureml-core; NumPy and Chainer are every job's.
-_ALWAYS = ("numpy", "chainer", "azureml-core")
+_ALWAYS = ("numpy", "chainer")
 # Chainer uses these where they are installed (PlotReport, image data sets, HDF5 snapshots, ChainerMN) and does
 # less, in silence, where they are not: a run on Azure must not differ from one here in that. The last is
 # a module that azureml-core imports and Python 3.13 left out.
@@ -103,22 +103,50 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
         return [f"{name}=={version}" for name, version in self.packages.items()]
 
 
-def find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda | None) -> Pins:
+def find_pins(
+    sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda | None, side: NodeSide | None = None
+) -> Pins:
     """Pin what a job needs.
 
     Args:
         sources: The ``.py`` files that travel.
         local_modules: Names that those files' own directory provides.
         cuda: The CUDA major version of the node's GPU, or None.
+        side: What of the SDK the node needs; None for that of v1.
 
     Thread-safe.
 
     Raises:
-        MissingExtraError: azureml-core is not installed here.
+        MissingExtraError: What the node needs of the SDK is not installed here.
         ConfigError: NumPy or Chainer is not installed, or a requirement of theirs is missing.
     """
     with PARSING:
-        return _find_pins(sources, local_modules, cuda)
+        return _find_pins(list(sources), local_modules, cuda, side or V1)
+
+
+class NodeSide(NamedTuple):
+    """What of an SDK a node needs.
+
+    Attributes:
+        extra: The extra of this project that brings the SDK.
+        always: Distributions for every job.
+        where_imported: Module to distributions, for scripts that import it.
+    """
+
+    extra: str
+    always: tuple[str, ...]
+    where_imported: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+# The node's side of Run.get_context() is in azureml-core.
+V1 = NodeSide("azureml", ("azureml-core",))
+# Our reporting needs nothing there. A script that logs with MLflow needs the plug-in for Azure's address, and one that
+# uses Run of SDK v1 has that where it is installed here; where it isn't, our own takes its place.
+V2 = NodeSide(
+    "azureml-v2",
+    (),
+    MappingProxyType({"mlflow": ("azureml-mlflow", "mlflow-skinny"), "azureml": ("azureml-core",)}),
+)
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,12 +171,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def environment_of(snapshot: Snapshot, size: VMSize) -> Environment:
+def environment_of(snapshot: Snapshot, size: VMSize, side: NodeSide | None = None) -> Environment:
     """Make the image for a snapshot's imports and a VM size's GPU; errors as :func:`find_pins`."""
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
-    return make_environment(find_pins([file.source for file in modules], beside, size.cuda), size.cuda)
+    return make_environment(find_pins([file.source for file in modules], beside, size.cuda, side), size.cuda)
 
 
 def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Environment:
@@ -172,17 +200,20 @@ def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Enviro
     return Environment(name=f"trainer-{kind}-{digest[:12]}", image=image, dockerfile=dockerfile, pins=pins)
 
 
-def _find_pins(sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda | None) -> Pins:
+def _find_pins(sources: Sequence[Path], local_modules: Iterable[str], cuda: Cuda | None, side: NodeSide) -> Pins:
     roots = imported_distributions(sources, local_modules)
-    roots |= {name for name in _WHERE_INSTALLED if installed_version(name) is not None}
-    for name in _ALWAYS:
+    imported = imported_modules(sources) if side.where_imported else set()
+    wanted = (*_WHERE_INSTALLED, *(name for module in imported for name in side.where_imported.get(module, ())))
+    roots |= {name for name in wanted if installed_version(name) is not None}
+    always = (*_ALWAYS, *side.always)
+    for name in always:
         if installed_version(name) is None:
-            if name == "azureml-core":
-                raise MissingExtraError("The azureml backend", "azureml")
+            if name in side.always:
+                raise MissingExtraError(f"The {side.extra} backend", side.extra)
             raise ConfigError(
                 f"{name} is not installed here.", BY_HAND if name == "chainer" else "Install trainer again."
             )
-    packages, left_out = pinned_closure({*roots, *_ALWAYS})
+    packages, left_out = pinned_closure({*roots, *always})
     if cuda is not None:
         packages |= _cupy(cuda, packages["numpy"])
     ordered = {name: packages[name] for name in sorted(packages)}

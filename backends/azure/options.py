@@ -13,22 +13,17 @@ from trainer.options import Options, option
 _COMPUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,22}[A-Za-z0-9]")
 
 
-class AzureOptions(Options, frozen=True, kw_only=True):
-    """The options of the Azure ML backends.
+class ClusterOptions(Options, frozen=True, kw_only=True):
+    """What the Azure ML backends have in common.
 
     Attributes:
         compute: Name of the AmlCompute cluster.
         vm_size: Its VM size where it has to be created; None lets us choose.
         max_nodes: The most nodes that a new cluster may grow to. A job uses one.
         vm_priority: What a new cluster is made of; None for dedicated nodes. One that exists must be of that kind.
-        checkpoint_seconds: Seconds between two uploads of a job's checkpoint, at least.
         idle_minutes: A new cluster gives a node back after it was idle this long. The SDK's default is 30.
         workspace_config: A workspace's ``config.json``, or a directory to look for one from, as the SDK does.
         emulator: Use the loopback emulator of this project, and start it if it doesn't run.
-        kind: What a deployed service runs on: Azure Container Instances or a Kubernetes cluster.
-        aks_cluster: Name of the cluster, as it is attached to the workspace.
-        cpu_cores: Of a service.
-        memory_gb: Of a service.
 
     Raises:
         UsageError: One is unusable.
@@ -44,20 +39,9 @@ class AzureOptions(Options, frozen=True, kw_only=True):
         Literal["dedicated", "lowpriority"] | None,
         option("Cheap nodes that Azure may take away, or dedicated ones.", metavar="KIND", default_text="dedicated"),
     ] = None
-    checkpoint_seconds: Annotated[
-        int, option("Seconds between two uploads of a job's checkpoint, at least.", ge=1, le=86_400)
-    ] = 60
     idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5
     workspace_config: Annotated[Path | None, option("The workspace's config.json.", for_registry=True)] = None
     emulator: Annotated[bool, option("Use the loopback service, starting it if need be.", for_registry=True)] = False
-    kind: Annotated[
-        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="KIND", for_services=True)
-    ] = "aci"
-    aks_cluster: Annotated[
-        str | None, option("The attached AKS cluster of --kind aks.", metavar="NAME", for_services=True)
-    ] = None
-    cpu_cores: Annotated[float, option("Processor cores of a service.", gt=0, le=64, for_services=True)] = 1.0
-    memory_gb: Annotated[float, option("Memory of a service, in GB.", gt=0, le=512, for_services=True)] = 1.0
 
     def __post_init__(self) -> None:
         if not _COMPUTE_NAME.fullmatch(self.compute):
@@ -67,3 +51,27 @@ class AzureOptions(Options, frozen=True, kw_only=True):
             )
         if self.vm_size is not None and not re.fullmatch(r"[A-Za-z0-9_-]{3,64}", self.vm_size):
             raise UsageError(f"{self.vm_size[:40]!r} is not a VM size.", "Write it as --vm-size Standard_NC4as_T4_v3.")
+
+
+class AzureOptions(ClusterOptions, frozen=True, kw_only=True):
+    """The options of the backend of SDK v1.
+
+    Attributes:
+        checkpoint_seconds: Seconds between two uploads of a job's checkpoint, at least.
+        kind: What a deployed service runs on: Azure Container Instances or a Kubernetes cluster.
+        aks_cluster: Name of the cluster, as it is attached to the workspace.
+        cpu_cores: Of a service.
+        memory_gb: Of a service.
+    """
+
+    checkpoint_seconds: Annotated[
+        int, option("Seconds between two uploads of a job's checkpoint, at least.", ge=1, le=86_400)
+    ] = 60
+    kind: Annotated[
+        Literal["aci", "aks"], option("What a deployed service runs on.", metavar="aci/aks", for_services=True)
+    ] = "aci"
+    aks_cluster: Annotated[
+        str | None, option("The attached AKS cluster of --kind aks.", metavar="NAME", for_services=True)
+    ] = None
+    cpu_cores: Annotated[float, option("Processor cores of a service.", gt=0, le=64, for_services=True)] = 1.0
+    memory_gb: Annotated[float, option("Memory of a service, in GB.", gt=0, le=512, for_services=True)] = 1.0

@@ -16,7 +16,7 @@ from backends.azure.errors import first_line, is_transient, retry, status_of
 from trainer.runtime.layout import ENVIRONMENT_FILE, MODEL_FILE, OUTPUTS_DIR, RENAMED_OUTPUTS
 
 if TYPE_CHECKING:
-    from backends.azure.sdk import Run
+    from backends.azure.sdk import FollowedRun
     from trainer.runfolder import RunFolder
 
 _OUTPUTS = f"{OUTPUTS_DIR}/"
@@ -31,7 +31,7 @@ class _UnusableError(Exception):
     """One output can't be brought here; its text says why."""
 
 
-def download_outputs(run: Run, folder: RunFolder) -> list[str]:
+def download_outputs(run: FollowedRun, folder: RunFolder) -> list[str]:
     """Download ``outputs/``; the folder's is either the empty one it began with or complete.
 
     Returns:
@@ -60,7 +60,7 @@ def download_outputs(run: Run, folder: RunFolder) -> list[str]:
     return warnings
 
 
-def _download(run: Run, name: str, root: Path) -> None:
+def _download(run: FollowedRun, name: str, root: Path) -> None:
     """Download one output into its place below ``root``.
 
     Raises:

@@ -27,7 +27,7 @@ from trainer.runtime.azureml_checkpoints import ATTEMPT
 from trainer.runtime.layout import EARLIER_METRICS, RESUME_DIR
 
 if TYPE_CHECKING:
-    from backends.azure.sdk import Run
+    from backends.azure.sdk import FollowedRun
     from trainer.runfolder import RunFolder
 
 MAX_RESTARTS = "max_restarts"
@@ -90,7 +90,7 @@ def put_log_aside(folder: RunFolder) -> None:
         folder.log_path.replace(folder.log_path.with_stem(f"{folder.log_path.stem}.attempt-{number}"))
 
 
-def rescue(run: Run, folder: RunFolder) -> None:
+def rescue(run: FollowedRun, folder: RunFolder) -> None:
     """Bring the last checkpoint of a run that has not completed to its outputs, for ``trainer resume``."""
     with tempfile.TemporaryDirectory(prefix=".rescue.", dir=folder.path) as temporary:
         found, _ = _restore(run, folder, Path(temporary))
@@ -101,7 +101,9 @@ def rescue(run: Run, folder: RunFolder) -> None:
                 path.replace(target)
 
 
-def send_again(run: Run, folder: RunFolder, send: Callable[[Path, str, int, tuple[str, ...]], bool], key: str) -> None:
+def send_again(
+    run: FollowedRun, folder: RunFolder, send: Callable[[Path, str, int, tuple[str, ...]], bool], key: str
+) -> None:
     """Send a run that has failed for want of its node again, from its last checkpoint.
 
     Safe to do twice: the name is the same each time, and the service takes it once.
@@ -129,7 +131,7 @@ def send_again(run: Run, folder: RunFolder, send: Callable[[Path, str, int, tupl
     _add(folder, restart, status=RunStatus.PREPARING, **{key: name})
 
 
-def _restore(run: Run, folder: RunFolder, directory: Path) -> tuple[attempts.Checkpoint, bytes]:
+def _restore(run: FollowedRun, folder: RunFolder, directory: Path) -> tuple[attempts.Checkpoint, bytes]:
     place = directory / "checkpoint"
     place.mkdir()
     with explained(f"look for the last checkpoint of run {folder.run_id}"):

@@ -76,10 +76,8 @@ class Webservice(Protocol):
     def delete(self) -> None: ...
 
 
-class Run(Protocol):
-    """``azureml.core.Run``."""
-
-    id: str
+class FollowedRun(Protocol):
+    """What of ``azureml.core.Run`` it takes to follow a run."""
 
     def get_details(self) -> dict[str, Any]: ...
     def get_status(self) -> str: ...
@@ -87,6 +85,13 @@ class Run(Protocol):
     def get_file_names(self) -> Iterable[str]: ...
     def download_file(self, name: str, output_file_path: str) -> None: ...
     def cancel(self) -> None: ...
+
+
+class Run(FollowedRun, Protocol):
+    """``azureml.core.Run``."""
+
+    id: str
+
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
     def register_model(
         self, model_name: str, model_path: str, tags: Mapping[str, str], properties: Mapping[str, str]

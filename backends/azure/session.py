@@ -30,7 +30,7 @@ from trainer.redaction import redact
 from trainer.runtime.layout import NO_TELEMETRY_VARIABLE
 
 if TYPE_CHECKING:
-    from backends.azure.options import AzureOptions
+    from backends.azure.options import ClusterOptions
     from backends.azure.sdk import Auth, Workspace
     from trainer.home import Home
 
@@ -86,7 +86,7 @@ class WorkspaceRef(msgspec.Struct, frozen=True, kw_only=True):
         return self.emulator is not None
 
 
-def find_workspace(options: AzureOptions, home: Home) -> WorkspaceRef:
+def find_workspace(options: ClusterOptions, home: Home) -> WorkspaceRef:
     """Find the workspace that new runs go to. Read a file; start the emulator if it is asked for and doesn't run.
 
     Raises:
@@ -200,7 +200,7 @@ def sdk(module: str) -> ModuleType:
     Raises:
         MissingExtraError: The SDK is not installed.
     """
-    _quieten_logging()
+    quieten_logging()
     os.environ[NO_TELEMETRY_VARIABLE] = "true"
     for name, value in _SDK_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -216,14 +216,23 @@ def sdk(module: str) -> ModuleType:
 
 def _auth(ref: WorkspaceRef) -> Callable[[Deadline], Auth]:
     if ref.emulator is None:
-        _use_service("Azure", {})
+        use_service("Azure", {})
         return signin.sign_in
     endpoint = running_emulator(Path(ref.emulator))
-    _use_service(f"the emulator in {ref.emulator}", endpoint.environment)
+    use_service(f"the emulator in {ref.emulator}", endpoint.environment)
     return lambda _: signin.token_authentication(endpoint.token)
 
 
-def _use_service(service: str, environment: Mapping[str, str]) -> None:
+def use_service(service: str, environment: Mapping[str, str]) -> None:
+    """Set this process to a service.
+
+    Args:
+        service: What it is called in the error.
+        environment: The variables by which the SDKs find it.
+
+    Raises:
+        ConfigError: The process works with another one already.
+    """
     if _service_in_use and _service_in_use != [service]:
         raise ConfigError(
             f"This command already works with {_service_in_use[0]} and can't turn to {service} as well.",
@@ -234,7 +243,8 @@ def _use_service(service: str, environment: Mapping[str, str]) -> None:
         _service_in_use.append(service)
 
 
-def _quieten_logging() -> None:
+def quieten_logging() -> None:
+    """Show what the SDKs log as one line each, and what every use gives not at all."""
     root = logging.getLogger()
     if not any(isinstance(one, _NoiseFilter) for one in root.filters):
         root.addFilter(_NoiseFilter())  # for the SDK's logging.warning(), which goes to the root logger itself

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from backends.azure.sdk import Auth
 
 # The SDK's own variables, then the ones that every newer Azure tool reads.
-_PRINCIPAL = (
+PRINCIPAL = (
     ("AZUREML_SERVICE_PRINCIPAL_TENANT_ID", "AZUREML_SERVICE_PRINCIPAL_ID", "AZUREML_SERVICE_PRINCIPAL_PASSWORD"),
     ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"),
 )
-_IDENTITY = ("MSI_ENDPOINT", "IDENTITY_ENDPOINT")
+IDENTITY = ("MSI_ENDPOINT", "IDENTITY_ENDPOINT")
 # The chassis asset tag of every Azure VM; cloud-init recognises Azure by it too.
 _AZURE_VM = "7783-7084-3265-9085-8269-3286-77"
 _CHASSIS = Path("/sys/class/dmi/id/chassis_asset_tag")
@@ -53,56 +53,73 @@ def sign_in(deadline: Deadline | None = None) -> Auth:
         NoAnswerError: Who was asked doesn't answer.
     """
     deadline = deadline or Deadline(ANSWER_SECONDS)
-    principal = deadline.wait(_service_principal, "sign in as the service principal of the environment")
-    if principal is not None:
-        return principal
-    named = any(os.environ.get(name) for name in _IDENTITY)
-    if named or _on_azure_vm():
+    signed_in = deadline.wait(_service_principal, "sign in as the service principal of the environment")
+    if signed_in is not None:
+        return signed_in
+    named = any(os.environ.get(name) for name in IDENTITY)
+    if named or on_azure_vm():
         identity = deadline.wait(lambda: _managed_identity(required=named), "sign in with the managed identity")
         if identity is not None:
             return identity
     cli = deadline.wait(_azure_cli, "sign in through the Azure CLI")
     if cli is not None:
         return cli
-    if not _is_interactive():
+    if not is_interactive():
         raise SignInError(
             "There is nothing to sign in to Azure with, and no terminal to ask on.",
-            f"Run az login, or set {', '.join(_PRINCIPAL[0])}.",
+            f"Run az login, or set {', '.join(PRINCIPAL[0])}.",
         )
     from azureml.core.authentication import InteractiveLoginAuthentication
 
     # The SDK waits without limit, for the network as for the person: so the network is tried first.
-    deadline.wait(_reach_login, "reach Azure's login page")
+    deadline.wait(reach_login, "reach Azure's login page")
     found = cast("Auth", InteractiveLoginAuthentication())
     deadline.restart()
     return found
 
 
-def _reach_login() -> None:
+def reach_login() -> None:
+    """Find out whether a person could log in.
+
+    Raises:
+        ServiceUnavailableError: The login page can't be reached.
+    """
     import requests
 
     with explained("reach Azure's login page"):
         requests.head(_LOGIN, timeout=_PROBE_SECONDS)
 
 
-def _service_principal() -> Auth | None:
-    from azureml.core.authentication import ServicePrincipalAuthentication
+def principal() -> tuple[str, str, str] | None:
+    """Return the service principal of the environment: its tenant, id and password.
 
-    for names in _PRINCIPAL:
-        values = [os.environ.get(name) for name in names]
-        if all(values):
-            tenant, principal, password = values
-            found: Auth = ServicePrincipalAuthentication(
-                tenant_id=tenant, service_principal_id=principal, service_principal_password=password
-            )
-            return found
-    missing = [name for name in _PRINCIPAL[0] if not os.environ.get(name)]
-    if len(missing) < len(_PRINCIPAL[0]):
+    Raises:
+        SignInError: The environment has a part of one.
+    """
+    for names in PRINCIPAL:
+        tenant, name, password = (os.environ.get(variable) for variable in names)
+        if tenant and name and password:
+            return tenant, name, password
+    missing = [name for name in PRINCIPAL[0] if not os.environ.get(name)]
+    if len(missing) < len(PRINCIPAL[0]):
         raise SignInError(
             f"The service principal in the environment lacks {', '.join(missing)}.",
             "Set all three variables, or none to sign in another way.",
         )
     return None
+
+
+def _service_principal() -> Auth | None:
+    from azureml.core.authentication import ServicePrincipalAuthentication
+
+    values = principal()
+    if values is None:
+        return None
+    tenant, name, password = values
+    found: Auth = ServicePrincipalAuthentication(
+        tenant_id=tenant, service_principal_id=name, service_principal_password=password
+    )
+    return found
 
 
 def _managed_identity(*, required: bool) -> Auth | None:
@@ -118,12 +135,13 @@ def _managed_identity(*, required: bool) -> Auth | None:
             return None
         raise SignInError(
             f"The managed identity gives no token: {first_line(error).rstrip('.')}.",
-            f"Check the identity, or unset {' and '.join(name for name in _IDENTITY if os.environ.get(name))}.",
+            f"Check the identity, or unset {' and '.join(name for name in IDENTITY if os.environ.get(name))}.",
         ) from error
     return auth
 
 
-def _on_azure_vm() -> bool:
+def on_azure_vm() -> bool:
+    """Return whether this machine is an Azure VM."""
     try:
         return _CHASSIS.read_text().strip() == _AZURE_VM
     except OSError:
@@ -185,6 +203,7 @@ class _CliTokens:
         return token, float(found.get("expires_on") or time.time() + _SPARE_SECONDS + 60)
 
 
-def _is_interactive() -> bool:
+def is_interactive() -> bool:
+    """Return whether there is a terminal to ask a person on."""
     # The SDK prints a code or opens a browser and then waits; in a script or a CI job it would wait for ever.
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

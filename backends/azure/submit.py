@@ -11,13 +11,14 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.azure.errors import explained, is_transient, status_of, translate
+from backends.azure import sending
+from backends.azure.computes import SdkComputes
+from backends.azure.errors import explained, status_of
 from backends.azure.image import PARSING
 from backends.azure.session import sdk
 from trainer.errors import ConfigError
@@ -33,9 +34,48 @@ if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
 _one_thread = threading.Lock()
-_ATTEMPTS = 3
-_PAUSE_SECONDS = 2.0
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+@")
+
+
+class SdkClient:
+    """See :class:`backends.azure.base.Client`.
+
+    Args:
+        workspace: Where it works.
+        checkpoint_seconds: Between two uploads of a job's checkpoint, at least.
+    """
+
+    def __init__(self, workspace: Workspace, checkpoint_seconds: int = 60) -> None:
+        self._workspace = workspace
+        self._seconds = checkpoint_seconds
+
+    def computes(self) -> SdkComputes:
+        """See :meth:`backends.azure.base.Client.computes`."""
+        sdk("azureml.core.compute")  # importing it waits for nobody
+        return SdkComputes(self._workspace)
+
+    def find_run(self, name: str) -> Run | None:
+        """See :meth:`backends.azure.base.Client.find_run`."""
+        return find_run(self._workspace, name)
+
+    def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
+        """See :meth:`backends.azure.base.Client.prepare`."""
+        job = folder.job()
+        config = make_config(folder, image, compute, job.max_minutes, checkpoint_seconds=self._seconds)
+
+        def send() -> bool:
+            sent = submit_once(self._workspace, folder, config)
+            if sent:
+                set_tags(self._workspace, folder, job)
+            return sent
+
+        return send
+
+    def send_again(self, folder: RunFolder, image: Environment, compute: str, again: Again) -> bool:
+        """Send a further attempt at a run; return whether the service is known to have it."""
+        minutes = folder.job().max_minutes
+        config = make_config(folder, image, compute, minutes, checkpoint_seconds=self._seconds, again=again)
+        return submit_once(self._workspace, folder, config, again)
 
 
 @dataclass(frozen=True)
@@ -149,24 +189,12 @@ def send_once(workspace: Workspace, run_id: str, snapshot: Path, send: Callable[
         snapshot: What travels.
         send: Sends it, once.
     """
-    doing = f"submit run {run_id}"
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            with exclusive_upload(), _without_credentials(snapshot):
-                send()
-            return True
-        except Exception as error:
-            try:
-                if find_run(workspace, run_id) is not None:
-                    return True
-            except Exception:
-                if not is_transient(error):
-                    raise translate(error, doing) from error
-                return False  # it may be running: whoever looks next will see
-            if attempt == _ATTEMPTS or not is_transient(error):
-                raise translate(error, doing) from error
-        time.sleep(_PAUSE_SECONDS * attempt)
-    raise AssertionError("unreachable")
+
+    def exclusively() -> None:
+        with exclusive_upload(), _without_credentials(snapshot):
+            send()
+
+    return sending.send_once(lambda: find_run(workspace, run_id), run_id, exclusively)
 
 
 def find_run(workspace: Workspace, run_id: str) -> Run | None:

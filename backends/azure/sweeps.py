@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from backends.azure import cluster, hyperdrive, submit, sync
+from backends.azure.computes import SdkComputes
 from backends.azure.errors import ServiceUnavailableError, explained, retry
 from backends.azure.image import environment_of
 from backends.azure.session import WorkspaceRef, find_workspace, forget_workspaces, open_workspace, sdk
@@ -78,7 +79,7 @@ class HyperDrive:
             return
         if record is not None and abs(time.time() - record.sent) < _IN_FLIGHT_SECONDS:
             return  # it may be on its way; the next look sees
-        choice = cluster.get_or_create(workspace, options, self._notify)
+        choice = cluster.get_or_create(SdkComputes(workspace), options, self._notify)
         snapshot = Snapshot.load(study.snapshot)
         image = environment_of(snapshot, choice.size)
         for text in image.left_out_notes():

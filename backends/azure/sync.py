@@ -35,7 +35,7 @@ from trainer.runtime.layout import ENVIRONMENT_FILE, LOGS_DIR, METRICS_FILE, NOT
 from trainer.snapshot import DEFAULT_SCRIPT
 
 if TYPE_CHECKING:
-    from backends.azure.sdk import Run
+    from backends.azure.sdk import FollowedRun
     from trainer.artifacts import ArtifactStore
     from trainer.runfolder import RunFolder
 
@@ -131,7 +131,10 @@ class Pace:
 
 
 def sync_run(
-    run: Run, folder: RunFolder, store: Callable[[], ArtifactStore], again: Callable[[Run], None] | None = None
+    run: FollowedRun,
+    folder: RunFolder,
+    store: Callable[[], ArtifactStore],
+    again: Callable[[FollowedRun], None] | None = None,
 ) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
@@ -281,7 +284,7 @@ def _skip_bytes(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
         skip = max(0, skip - len(chunk))
 
 
-def _download_metrics(run: Run, folder: RunFolder, status: RunStatus) -> None:
+def _download_metrics(run: FollowedRun, folder: RunFolder, status: RunStatus) -> None:
     target = folder.path / METRICS_FILE
     lines = restarts.notice(folder, status, _streamed_metrics(run))
     if not lines and (status.terminal or folder.job().script != DEFAULT_SCRIPT):
@@ -291,7 +294,7 @@ def _download_metrics(run: Run, folder: RunFolder, status: RunStatus) -> None:
         write_bytes(target, lines)
 
 
-def _streamed_metrics(run: Run) -> bytes:
+def _streamed_metrics(run: FollowedRun) -> bytes:
     with tempfile.TemporaryDirectory(prefix="trainer-metrics-") as directory:
         path = Path(directory, METRICS_FILE)
         try:
@@ -324,7 +327,9 @@ def _plain_metrics(values: Mapping[str, Any]) -> bytes:
     lines = []
     for index in range(longest):
         for name, (logged, is_column) in series.items():
-            if index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
+            if index < len(logged) and isinstance(logged[index], Metric):  # with the step that SDK v1 leaves out
+                lines.append(msgspec.json.encode(logged[index]) + b"\n")
+            elif index < len(logged) and isinstance(logged[index], int | float) and not isinstance(logged[index], bool):
                 number = float(logged[index])
                 finite = number == number and abs(number) != float("inf")
                 step = float(index) if is_column else None

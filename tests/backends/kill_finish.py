@@ -29,12 +29,14 @@ _LARGE = np.random.default_rng(0).bytes(3 << 20)
 
 
 def plain(work: Path) -> list[str]:
-    """A model, and a folder with a file."""
+    """A model, a folder with a file, and a file beside the outputs."""
     made = work / "outputs"
     np.savez(made / "model.npz", w=np.arange(3))
     (made / "more").mkdir()
     (made / "more" / "x").write_bytes(_LARGE)
-    return ["model.npz", "more/x"]
+    (work / "result").mkdir()
+    (work / "result" / "log").write_text("epoch 1")
+    return ["model.npz", "more/x", "result/log"]
 
 
 def links(work: Path) -> list[str]:
@@ -71,7 +73,9 @@ def started(home: Home) -> RunFolder:
 
 
 def digests(top: Path, names: list[str]) -> dict[str, str]:
-    return {name: hashlib.sha256((top / name).read_bytes()).hexdigest() for name in names}
+    """What files hold that are in the outputs, or lie beside them as long as the job works."""
+    places = {name: top / name if (top / name).exists() else top.parent / name for name in names}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in places.items()}
 
 
 def check(home: Home, folder: RunFolder, outcome: Outcome, files: dict[str, str]) -> None:
@@ -85,6 +89,8 @@ def check(home: Home, folder: RunFolder, outcome: Outcome, files: dict[str, str]
     assert len(backend.store().versions()) == (1 if info.model else 0), info
     assert not folder.outputs.is_symlink()
     assert digests(folder.outputs, list(files)) == files
+    assert all((folder.outputs / name).exists() for name in files)
+    assert list(folder.outputs.rglob("*~*")) == []
     assert not working_directory(folder).exists()
     assert sorted(path.name for path in folder.path.glob(".*") if path.suffix not in (".lock", ".tmp")) == []
     assert backend.refresh(folder) == info

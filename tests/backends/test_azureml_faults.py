@@ -16,6 +16,7 @@ import pytest
 from azureml_emulator import Endpoint, FaultAction, FaultRule
 from backends.azure import cluster, session, sync
 from backends.azure import submit as azure_submit
+from backends.azure.computes import SdkComputes
 from backends.azure.errors import ServiceUnavailableError
 from backends.azure.options import AzureOptions
 from backends.azure.vm_sizes import Choice
@@ -173,7 +174,9 @@ class TestClusters:
     def get_or_create(self, azure: AzureMLBackend, home: Home, **options: Any) -> Choice:
         workspace = session.open_workspace(session.find_workspace(azure.options, home))
         self.notices: list[str] = []
-        return cluster.get_or_create(workspace, AzureOptions(**options), self.notices.append, poll_seconds=0.05)
+        return cluster.get_or_create(
+            SdkComputes(workspace), AzureOptions(**options), self.notices.append, poll_seconds=0.05
+        )
 
     def test_the_successor_of_the_default_is_said(self, azure: AzureMLBackend, azure_home: Home) -> None:
         choice = self.get_or_create(azure, azure_home, compute="fresh-one")

@@ -267,7 +267,7 @@ with_sdk = pytest.mark.usefixtures("emulated")
 class TestSignIn:
     @pytest.fixture(autouse=True)
     def _nobody(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        for name in [*signin._PRINCIPAL[0], *signin._PRINCIPAL[1], *signin._IDENTITY]:
+        for name in [*signin.PRINCIPAL[0], *signin.PRINCIPAL[1], *signin.IDENTITY]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         monkeypatch.setattr(signin, "_CHASSIS", tmp_path / "no-such-file")
@@ -279,7 +279,7 @@ class TestSignIn:
         assert caught.value.exit_code == 3
         assert "az login" in caught.value.hint
 
-    @pytest.mark.parametrize("names", signin._PRINCIPAL)
+    @pytest.mark.parametrize("names", signin.PRINCIPAL)
     def test_a_service_principal_comes_first(self, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         for name in names:
             monkeypatch.setenv(name, f"value of {name}")

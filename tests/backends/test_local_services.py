@@ -126,6 +126,17 @@ def test_a_client_that_is_interrupted_leaves_the_service_to_start(
     assert asked.stdout == '"late"\n', asked.stderr
 
 
+def test_one_that_loads_for_ever_can_be_replaced(project: Project, place: Place, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    script = place.write("slow.py", SLOW.format(begun=str(begun), go=str(tmp_path / "never")))
+    client = project.start("deploy", NAME, "--script", script)
+    until(begun.exists)
+    client.kill()
+    client.communicate()
+    assert place.deploy(NAME, "--overwrite", "--json").json["state"] == "Healthy"
+    assert len({os.getsid(each.pid) for each in processes(place.home)}) == 1
+
+
 def test_of_two_who_deploy_at_once_one_is_refused(project: Project, place: Place) -> None:
     clients = [project.start("deploy", NAME) for _ in range(2)]
     ends = [client.communicate(timeout=120) for client in clients]

@@ -275,6 +275,10 @@ class BackendContract:
     def test_a_directory_tree_of_outputs_is_collected(self, scripted: Run) -> None:
         assert scripted.file("deep/er/file.txt").read_text() == "kept"
 
+    def test_what_is_written_outside_the_outputs_is_collected_too(self, scripted: Run) -> None:
+        assert scripted.file("result/log").read_text() == "written elsewhere"
+        assert sorted(scripted.files()) == ["deep/er/file.txt", "environment.json", "result/log", "seen.json"]
+
     def test_a_script_without_a_model_registers_none(self, scripted: Run) -> None:
         info = scripted.info()
         assert info.model is None

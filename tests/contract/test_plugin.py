@@ -221,3 +221,7 @@ def test_without_a_registry_the_model_stays_in_the_run(project: Project, environ
     listed = project.trainer("models", "--backend", "bare")
     assert listed.returncode == 4
     assert listed.stderr.startswith("error: The bare backend has no model registry.")
+    for words in (["deploy", "chainer-dnn-mnist"], ["services"]):
+        refused = project.trainer(*words, "--backend", "bare")
+        assert refused.returncode == 4
+        assert refused.stderr.startswith("error: The bare backend deploys no models.")

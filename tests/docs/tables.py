@@ -50,6 +50,10 @@ NOT_RUN = {
     "trainer serve chainer-dnn-mnist": f"{SERVES}: tests/serving",
     "trainer serve chainer-dnn-mnist --script score.py": f"{SERVES}: tests/serving",
     "trainer serve ./outputs/model.npz --model-file net.py:make --input-shape 1,28,28": f"{SERVES}: tests/serving",
+    "trainer deploy chainer-dnn-mnist": f"{SERVES}: tests/backends/test_local_services.py",
+    "trainer deploy chainer-dnn-mnist --backend azureml": ACCOUNT,
+    "trainer deploy chainer-dnn-mnist --backend azureml --emulator": f"{SERVES}: tests/backends/test_local_services.py",
+    "trainer score chainer-dnn-mnist digit.png": "needs such a service: tests/backends/test_local_services.py",
     "trainer serve fruit": f"{SERVES}: tests/serving",
     "trainer export ./outputs/model.npz --format onnx --model-file net.py:make --input-shape 1,28,28": "tests/export",
     "trainer attach STUDY": "follows a study that is under way: tests/tune",
@@ -111,6 +115,11 @@ OTHER = {
     ): "names",
     ("emulator", '$ eval "$(azureml-emulator --state ./emulator --print-env)"'): "tests/emulator/test_command.py",
     ("emulator", "def test_training(azureml_emulator, tmp_path):"): "tests/emulator/test_command.py",
+    (
+        "deploying",
+        "url=$(trainer services chainer-dnn-mnist --json | "
+        """python -c 'import json, sys; print(json.load(sys.stdin)["url"])')""",
+    ): "tests/backends/test_local_services.py",
     ("emulator", 'env = Environment.from_conda_specification("scoring", "conda.yml")'): "tests/emulator",
     ("gpu", "pytest tests/runtime/test_compat_gpu.py"): CARD,
     ("performance", "python -m bench --data DIR            # DIR: MNIST's four gzipped files"): MINUTES,

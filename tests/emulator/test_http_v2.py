@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from azureml_emulator import Emulator, Endpoint, Settings, start_in_background
+from azureml_emulator import Emulator, Endpoint, FaultAction, FaultRule, Settings, start_in_background
 from tests.emulator.clients import Http
 
 SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0)
@@ -170,6 +170,19 @@ def test_a_file_of_a_run_has_a_signature_of_its_own(client: Client) -> None:
     ]
 
 
+def test_the_answer_to_an_upload_is_lost(client: Client) -> None:
+    url = client.new_container()
+    # As of an upload of code, and of none of ARM's routes.
+    client.endpoint.set_faults(rules=[FaultRule(route="PUT /????????-*/*", action=FaultAction.DROP_ANSWER, times=1)])
+    once = BLOCK | {"If-None-Match": "*"}
+    with pytest.raises(requests.ConnectionError):
+        client.blob("PUT", url, "/f/a", headers=once, data=b"x")
+    # What azure-storage-blob does next, and what it then takes for somebody else's blob.
+    assert client.blob("PUT", url, "/f/a", headers=once, data=b"x").status_code == 409
+    assert client.blob("GET", url, "/f/a").content == b"x"
+    client.endpoint.clear_faults()
+
+
 # ARM
 
 
@@ -292,6 +305,11 @@ def test_metrics_that_are_sent_twice_count_once(client: Client) -> None:
     for value, status in (("1", 200), ("1", 200), ("2", 400)):
         parameter = {"run_id": "metrics", "key": "p", "value": value}
         assert client("POST", f"{base}/runs/log-parameter", json=parameter).status_code == status
+    experiment = client("GET", f"{base}/experiments/get-by-name?experiment_name=Default").json()["experiment"]
+    search = {"experiment_ids": [experiment["experiment_id"]], "max_results": 1}
+    found = client("POST", f"{base}/runs/search", json=search).json()["runs"]
+    assert [run["info"]["run_id"] for run in found] == ["metrics"]
+    assert client("POST", f"{base}/runs/search", json=search | {"filter": "metrics.M > 0"}).status_code == 400
     missing = client("GET", f"{base}/experiments/get-by-name?experiment_name=none")
     assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
     assert client("POST", f"{base}/runs/log-metric", json=point | {"more": 1}).status_code == 400

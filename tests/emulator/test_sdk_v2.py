@@ -4,37 +4,59 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from azureml_emulator import Endpoint
+from azureml_emulator import Emulator, Endpoint, Settings
 from tests.emulator.clients import PROGRAMS, client_environment
 from tests.emulator.test_tutorial import ONLY_LOOPBACK
 
 V2 = PROGRAMS / "v2"
+Run = Callable[[str], str]
 
 
-def run_program(emulator: Endpoint, directory: Path, name: str) -> str:
+@pytest.fixture(scope="module")
+def hooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ends every Python that looks further than loopback: the programs' and their jobs'."""
+    directory = tmp_path_factory.mktemp("hooks")
+    (directory / "sitecustomize.py").write_text(ONLY_LOOPBACK)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def emulator(hooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """An emulator whose jobs are watched."""
+    settings = Settings(phase_duration=0.0, job_site=hooks)
+    with Emulator(tmp_path_factory.mktemp("state"), settings=settings) as endpoint:
+        yield endpoint
+        assert endpoint.unknown_requests() == []
+
+
+@pytest.fixture
+def run_program(emulator: Endpoint, hooks: Path, tmp_path: Path) -> Run:
     """Run a program with what a user has: the emulator's variables and its config.json."""
-    emulator.write_config(directory)
-    (directory / "hooks").mkdir()
-    (directory / "hooks" / "sitecustomize.py").write_text(ONLY_LOOPBACK)
-    ran = subprocess.run(
-        [sys.executable, str(V2 / name)],
-        cwd=directory,
-        env=client_environment(emulator) | {"PYTHONPATH": str(directory / "hooks")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+
+    def run(name: str) -> str:
+        emulator.write_config(tmp_path)
+        ran = subprocess.run(
+            [sys.executable, str(V2 / name)],
+            cwd=tmp_path,
+            env=client_environment(emulator) | {"PYTHONPATH": str(hooks)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_command_job(emulator: Endpoint, tmp_path: Path) -> None:
-    output = run_program(emulator, tmp_path, "command_job.py")
+def test_a_command_job(run_program: Run) -> None:
+    output = run_program("command_job.py")
     for line in (
         "Workspace name: emulator-ws",
         "Creating a new cpu compute target...",
@@ -55,8 +77,8 @@ def test_a_command_job(emulator: Endpoint, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep(emulator: Endpoint, tmp_path: Path) -> None:
-    output = run_program(emulator, tmp_path, "sweep_job.py")
+def test_a_sweep(run_program: Run) -> None:
+    output = run_program("sweep_job.py")
     for line in (
         "submitted JobStatus.RUNNING sweep",
         "Streaming azureml-logs/hyperdrive.txt",

@@ -32,7 +32,7 @@ def add_deploy(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="Show what would be deployed, and do nothing.")
     add_backend(parser, "Where to deploy", registry=True, services=True)
     add_json(parser)
-    parser.epilog = "docs/deploying.md describes services, their keys and updates."
+    parser.epilog = "trainer docs deploying describes services, their keys and updates."
 
 
 def deploy_command(

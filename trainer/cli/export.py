@@ -47,7 +47,7 @@ def add_export(parser: Parser) -> None:
     )
     add_backend(parser, "Whose registry", registry=True)
     add_json(parser)
-    parser.epilog = "docs/export.md describes the files and how they are checked."
+    parser.epilog = "trainer docs export describes the files and how they are checked."
 
 
 def export_command(

@@ -24,7 +24,7 @@ def add_score(parser: Parser) -> None:
     )
     add_backend(parser, "Whose service", "the one that it is on", registry=True)
     add_json(parser, "Print the service's answer, or a list of answers to many pictures, as JSON.")
-    parser.epilog = "docs/serving.md describes the JSON that services without a score script of their own take."
+    parser.epilog = "trainer docs serving describes the JSON that services without a score script of their own take."
 
 
 def score_command(*, name: str, images: list[Path], data: str | None, as_json: bool, **flags: Any) -> None:

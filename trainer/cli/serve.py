@@ -51,7 +51,7 @@ def add_serve(parser: Parser) -> None:
     )
     parser.add_argument("--no-log", action="store_true", help="Don't print a line per request.")
     add_backend(parser, "Whose registry", registry=True)
-    parser.epilog = "docs/serving.md describes bodies, answers and keys."
+    parser.epilog = "trainer docs serving describes bodies, answers and keys."
 
 
 def serve_command(

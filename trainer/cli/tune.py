@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SPACE = (
     "Values of a flag of the script; can be repeated. A,B,C is a choice; log:LOW..HIGH, uniform:LOW..HIGH and "
-    "int:LOW..HIGH[:STEP] are ranges; docs/tuning.md has the other kinds."
+    "int:LOW..HIGH[:STEP] are ranges; trainer docs tuning has the other kinds."
 )
 
 

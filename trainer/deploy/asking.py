@@ -170,7 +170,9 @@ def _refusal(status: int, said: bytes) -> Exception:
     if status == 404:
         return NotFoundError(f"There is no service at this address ({shown}).", "See: trainer services SERVICE")
     if 400 <= status < 500:
-        return UsageError(f"The service can't use this ({shown})", "docs/serving.md says what our score script takes.")
+        return UsageError(
+            f"The service can't use this ({shown})", "See what our score script takes: trainer docs serving"
+        )
     if status >= 500:
         return RunFailedError(f"The service failed ({shown})", "See what it printed: trainer services SERVICE --log 50")
     return ConfigError(f"The service answered with status {shown}.", "See: trainer services SERVICE")

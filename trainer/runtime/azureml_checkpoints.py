@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.runtime import attempts
+from trainer.runtime import attempts, tracking
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.attempts import Checkpoint
 from trainer.runtime.layout import (
@@ -227,7 +227,8 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
     metrics = earlier.read_bytes() if earlier.is_file() else b""
     words: tuple[str, ...] = ()
     chosen = attempts.pattern_for(script, pattern)
-    if chosen is not None:
+    # A node of SDK v2 has no SDK to upload with.
+    if chosen is not None and not tracking.is_wanted():
         try:
             from azureml.core.run import Run
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar
@@ -18,6 +18,9 @@ from typing import IO, Any, ClassVar
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE, OUTPUTS_DIR, RUN_DIR_VARIABLE
 from trainer.runtime.sinks import Sink, clean_name, local_sink, mark_script_reports, number
+
+make_sink: Callable[[], Sink] = local_sink
+"""Makes where the run reports to."""
 
 
 class Run:
@@ -32,7 +35,7 @@ class Run:
     def __init__(self, *arguments: object, **named: object) -> None:
         if arguments or named:
             raise RuntimeError("other runs than this one can only be reached on Azure ML; use Run.get_context()")
-        self._sink: Sink = local_sink()
+        self._sink: Sink = make_sink()
         self._steps: dict[str, int] = {}
         # For get_metrics(): every value of a metric, or of each column of one.
         self._values: dict[str, list[object] | dict[str, list[object]]] = {}

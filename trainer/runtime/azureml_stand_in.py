@@ -14,13 +14,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from trainer.runtime import azureml_run
 from trainer.runtime.azureml_run import Run
+from trainer.runtime.sinks import Sink
 
 _STAND_INS = ("azureml", "azureml.core", "azureml.core.run")
 _OPEN_DATASETS = "azureml.opendatasets"
@@ -37,6 +39,22 @@ def install() -> None:
     else:
         # Behind all others: what there is of azureml on this machine comes first.
         sys.meta_path.append(finder)
+
+
+def install_where_missing(make_sink: Callable[[], Sink]) -> bool:
+    """Let imports of ``azureml.core`` find the stand-in on Azure ML, where the SDK is not installed.
+
+    Args:
+        make_sink: Makes where its ``Run`` reports to.
+
+    Returns:
+        Whether it is not.
+    """
+    if _is_installed() or "azureml.core" in sys.modules:
+        return False
+    azureml_run.make_sink = make_sink
+    sys.meta_path.append(_Finder(installed=False))
+    return True
 
 
 def install_open_datasets() -> None:

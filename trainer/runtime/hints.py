@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_HOW = "pip install 'numpy<2', on Python 3.11 or 3.12; docs/compat.md says more"
+_HOW = "pip install 'numpy<2', on Python 3.11 or 3.12; trainer docs compat says more"
 _HINTS = (
     (
         # The message of NumPy 2.4, and those of the years before.

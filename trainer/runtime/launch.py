@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     _trim_tracebacks()
     _arrange_path(folder)
 
+    from trainer.runtime import azureml_mirror
     from trainer.runtime.faults import RuntimeFault
     from trainer.runtime.service_values import joined
 
@@ -78,10 +79,13 @@ def main(argv: list[str] | None = None) -> None:
         _install_layers(folder, settings.get("collect"))
         if not as_module:
             sys.argv += _checkpoints(Path(target), settings)
-        if as_module:
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        else:
-            _run_script(target)
+        try:
+            if as_module:
+                runpy.run_module(target, run_name="__main__", alter_sys=True)
+            else:
+                _run_script(target)
+        finally:
+            azureml_mirror.flush()
     except RuntimeFault as fault:
         _stop(3, f"error: {fault.message}", *([f"hint: {fault.hint}"] if fault.hint else []))
 

@@ -40,6 +40,8 @@ NO_TELEMETRY_VARIABLE = "HBI_WORKSPACE_JOB"
 data are sensitive, and the SDK reads it once, at import."""
 STREAMED_DIR_VARIABLE = "TRAINER_STREAMED_DIR"
 """The folder of a job on Azure ML whose files are streamed; set by the job itself for its own processes."""
+TRACKING_VARIABLE = "TRAINER_TRACKING"
+"""``mlflow`` for a job on Azure ML that is to report by MLflow's interface, and not by SDK v1."""
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """What the common BLAS libraries take their number of threads from, first match first."""
 

@@ -57,7 +57,7 @@ def install() -> None:
 
 class _Record:
     def __init__(self) -> None:
-        self._thinned: Thinned | None = None
+        self._thinned: dict[bool, Thinned] = {}
         self._owner = os.getpid()
 
     def patch_mlflow(self, module: ModuleType) -> None:
@@ -89,15 +89,17 @@ class _Record:
     ) -> None:
         if self._owner != os.getpid() or sinks.is_worker():
             return
+        # On Azure ML, what MLflow logs is the service's already. (MLFLOW_RUN_ID is not asked for: MLflow removes it.)
+        sent = function.startswith("log_") and reporting.on_azure() and bool(os.environ.get("MLFLOW_TRACKING_TOKEN"))
         for name, value, step in values(function, *arguments, **named):
             with contextlib.suppress(TypeError, ValueError):
                 found = sinks.number(value)
                 if isinstance(found, str):
                     continue
-                if self._thinned is None:
-                    self._thinned = Thinned(reporting.start(automatic=True))
-                    atexit.register(self._thinned.close)
-                self._thinned.log(name, found, None if step is None else float(sinks.number(step)))
+                if sent not in self._thinned:
+                    self._thinned[sent] = Thinned(reporting.start(automatic=True, sent_already=sent))
+                    atexit.register(self._thinned[sent].close)
+                self._thinned[sent].log(name, found, None if step is None else float(sinks.number(step)))
 
 
 def _of_mlflow(

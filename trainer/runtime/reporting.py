@@ -25,7 +25,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import azureml_checkpoints, azureml_mirror, azureml_stand_in, collecting, environment, output_names
+from trainer.runtime import (
+    azureml_checkpoints,
+    azureml_mirror,
+    azureml_stand_in,
+    collecting,
+    environment,
+    output_names,
+    tracking,
+)
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import (
     AZURE_RUN_ID_VARIABLE,
@@ -104,10 +112,12 @@ class Report:
             sink.close()
 
 
-def start(*, automatic: bool = False) -> Report:
+def start(*, automatic: bool = False, sent_already: bool = False) -> Report:
     """Make the report of this process.
 
     Args:
+        sent_already: What is reported is on its way to the service by other means: on Azure ML, the lines that are
+            streamed are all that is wanted then.
         automatic: It is not the script that reports, but we for it. On Azure ML, where the SDK can't reach the run, the
             lines that are streamed are enough then.
 
@@ -115,7 +125,9 @@ def start(*, automatic: bool = False) -> Report:
         RuntimeFault: The run's folder is missing, or this is an Azure ML run and the SDK can't reach it.
     """
     sinks: list[Sink] = []
-    if on_azure():
+    if on_azure() and (sent_already or tracking.is_wanted()):
+        sinks += _lines_and(None if sent_already else tracking.MlflowSink())
+    elif on_azure():
         try:
             sinks.append(_AzureSink())
         except RuntimeFault:
@@ -201,7 +213,7 @@ def install(collect: str | None = None) -> None:
     os.environ[NO_TELEMETRY_VARIABLE] = "true"
     if not on_azure():
         azureml_stand_in.install()
-    else:
+    elif not (tracking.is_wanted() and azureml_stand_in.install_where_missing(_Tracked)):
         azureml_mirror.install(streamed_lines)
     azureml_stand_in.install_open_datasets()
     if _is_main():
@@ -324,6 +336,32 @@ class _AzureSink:
 
     def close(self) -> None:
         """Send nothing: the service's own launcher waits for what is on its way."""
+
+
+class _Tracked:
+    """What ``Run`` of SDK v1 logs, where that is not installed: through MLflow, and as lines."""
+
+    def __init__(self) -> None:
+        self._sinks = _lines_and(tracking.MlflowSink())
+        atexit.register(self.close)
+
+    def log(self, name: str, value: float | str, step: float | None = None, iteration: int | None = None) -> None:
+        """Log one value."""
+        for sink in self._sinks:
+            sink.log(name, value, step, iteration)
+
+    def progress(self, state: dict[str, float | None]) -> None:
+        """Send nothing: the log and the metrics say it."""
+
+    def close(self) -> None:
+        """Send what is on its way."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def _lines_and(other: Sink | None) -> list[Sink]:
+    found: list[Sink | None] = [streamed_lines(), other]
+    return [sink for sink in found if sink is not None]
 
 
 def streamed_lines() -> FolderSink | None:

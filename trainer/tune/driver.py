@@ -244,7 +244,7 @@ class Driver:
         if own and self.definition.best == "any" and best.step != len(self.curves.get(best.number, ())):
             self._view.note(
                 f"warning: trial {best.number} was best at step {best.step}, and the model.npz that its script left is "
-                "registered; it is of that step if the script uses trainer.runtime.Metrics. See docs/tuning.md."
+                "registered; it is of that step if the script uses trainer.runtime.Metrics. See: trainer docs tuning"
             )
         try:
             return register(RunFolder(self.home.runs / best.run_id), self.backend, name)

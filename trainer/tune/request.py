@@ -195,10 +195,7 @@ def plan(
     prepared = prepare(request, home, progress, backend=None if offline else backend, offline=offline)
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
-    definition = msgspec.structs.replace(definition, job=prepared.job, snapshot=prepared.snapshot.digest)
-    if service is not None:
-        service.check(definition)  # of the arguments, too
-    return definition, prepared
+    return msgspec.structs.replace(definition, job=prepared.job, snapshot=prepared.snapshot.digest), prepared
 
 
 def create(definition: StudyDefinition, prepared: Prepared, home: Home) -> StudyFolder:
@@ -315,7 +312,7 @@ def _tried(text: str, space: Space) -> dict[str, Value]:
 def _job(request: JobRequest) -> Any:  # noqa: ANN401  # until the job is prepared
     from trainer.job import TrainingJob
 
-    return TrainingJob(script=Path(request.script or DEFAULT_SCRIPT).name)
+    return TrainingJob(script=Path(request.script or DEFAULT_SCRIPT).name, arguments=request.script_args)
 
 
 def _kept_options(config: Config) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.private import write_atomically
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import CLOUD_NAME, METADATA_PATH, StateDir
+from azureml_emulator.state import CLOUD_NAME, METADATA_PATH, StateDir, storage_suffix
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 ADMIN_TOKEN_LIFETIME = 300.0
@@ -157,6 +157,8 @@ class Endpoint:
             "APPSETTING_WEBSITE_SITE_NAME": "azureml-emulator",
             # The SDK's own switch against telemetry; another is a file that any program may change.
             "HBI_WORKSPACE_JOB": "true",
+            # MLflow's: it reports from version 3 on.
+            "MLFLOW_DISABLE_TELEMETRY": "true",
             "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
             "CURL_CA_BUNDLE": str(self.ca_bundle),
             # SDK v1 reads the cloud's description by urllib, which knows no other.
@@ -167,6 +169,18 @@ class Endpoint:
         if isolate_home:
             variables["HOME"] = str(self._state.client_home)
         return variables
+
+    @property
+    def cloud_metadata(self) -> dict[str, str]:
+        """What ``MLClient(cloud=NAME, cloud_metadata=...)`` takes, for a program that sets no variables.
+
+        SDK v2 reads it once per process and name: each port needs a name of its own.
+        """
+        names = ("azure_portal", "resource_manager", "active_directory", "aml_resource_id")
+        return {
+            **dict.fromkeys((*names, "registry_discovery_endpoint"), f"{self.url}/"),
+            "storage_endpoint": storage_suffix(self.url),
+        }
 
     def config_json(self) -> str:
         """Return the content of ``config.json`` for ``Workspace.from_config``."""

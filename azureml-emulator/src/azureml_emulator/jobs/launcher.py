@@ -17,6 +17,7 @@ Imports nothing of the package: it is started by its path, by the job's interpre
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import socket
@@ -24,6 +25,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,7 +90,8 @@ def run_script(directories: str, script: str, arguments: list[str]) -> None:
     watched = [name for name in directories.split(",") if name]
     for name in watched:
         Path(name).mkdir(parents=True, exist_ok=True)
-    context = get_history_context_manager(only_in_process_features=True, DirectoriesToWatch=watched)
+    with mlflow_left_alone():
+        context = get_history_context_manager(only_in_process_features=True, DirectoriesToWatch=watched)
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
     with context:
@@ -98,6 +101,22 @@ def run_script(directories: str, script: str, arguments: list[str]) -> None:
             # The SDK's own limits on flushing count from here.
             wait_for_service()
             limit_upload(UPLOAD_GRACE)
+
+
+@contextlib.contextmanager
+def mlflow_left_alone() -> Iterator[None]:
+    """Keep the SDK from importing MLflow, where it is installed, for a script that may not use it.
+
+    That takes seconds. What the SDK would set up, the address and the names of the run, is in the environment already.
+    """
+    if "mlflow" in sys.modules:
+        yield
+        return
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["mlflow"]
 
 
 def limit_upload(seconds: float) -> None:

@@ -220,6 +220,8 @@ def job_environment(
         "PYTHONUNBUFFERED": "1",
         # The SDK's own switch against telemetry; another is a file that any program may change.
         "HBI_WORKSPACE_JOB": "true",
+        # MLflow's: it reports from version 3 on.
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         **requested,
         "REQUESTS_CA_BUNDLE": str(ca_bundle),
         "AZUREML_ARM_SUBSCRIPTION": settings.subscription_id,

@@ -32,7 +32,7 @@ LOOK_INTERVAL = 1.0
 """Seconds between two looks whether the processes of healthy services are there."""
 CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
-RETIRE_SECONDS = 40.0
+RETIRE_SECONDS = 45.0
 """Seconds that a start has to finish what it was doing."""
 LEAVE_SECONDS = 10.0
 """Seconds in which one should have stopped listening."""

@@ -29,7 +29,7 @@ from azureml_emulator.settings import Settings
 from azureml_emulator.store.artifacts import StoredArtifact, normalise
 from azureml_emulator.store.webservices import Deployment, Webservice
 
-FRONT = Path(__file__).with_name("front.py")
+FRONT = "azureml_emulator.webservices.front"
 PYTHON_VARIABLE = "AZUREML_EMULATOR_SCORING_PYTHON"
 MODELS_DIR = "azureml-models"
 MAX_BYTES = 1 << 30
@@ -261,7 +261,8 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
         "asked": str(start.asked),
         "status": str(start.status),
         "port": record.port,
-        "takes_over": deployment.takes_over,
+        "handover": f"../{start.directory.name}/handover",
+        "predecessor": _predecessor(service, record, deployment, start),
         "idle": service.settings.service_idle,
         "delay": faults.slow_services,
         "never": bool(faults.unhealthy_services),
@@ -269,13 +270,20 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
     spec = start.directory / "front_spec.json"
     write_atomically(spec, json.dumps(front))
     start.prepare(
-        [[sys.executable, "-I", str(FRONT), str(spec)]],
+        [[sys.executable, "-I", "-m", FRONT, str(spec)]],
         service_environment(service, record, deployment, start),
         log=start.log,
         deadline=None,
         grace=service.settings.cancel_grace,
     )
     return start
+
+
+def _predecessor(service: Service, record: Webservice, deployment: Deployment, start: Start) -> str | None:
+    if record.serving is None or not deployment.takes_over:
+        return None
+    before = start_of(service, record.name, record.serving)
+    return os.path.relpath(before.directory / "handover", start.work)
 
 
 def service_environment(service: Service, record: Webservice, deployment: Deployment, start: Start) -> dict[str, str]:

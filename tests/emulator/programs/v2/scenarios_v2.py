@@ -246,3 +246,17 @@ def without_environment(name):
 def serverless():
     job = make(command_line="true", compute=None)
     return client.jobs.create_or_update(job).name
+
+
+def describe_sweep(name):
+    job = client.jobs.get(name)
+    return {
+        "type": job.type,
+        "command": job.trial.command,
+        "space": sorted(job.search_space),
+        "objective": [job.objective.goal, job.objective.primary_metric],
+        "sampling": job.sampling_algorithm if isinstance(job.sampling_algorithm, str) else job.sampling_algorithm.type,
+        "policy": job.early_termination and job.early_termination.type,
+        "trials": job.limits.max_total_trials,
+        "best": job.properties.get("best_child_run_id"),
+    }

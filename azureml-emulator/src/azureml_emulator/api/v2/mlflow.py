@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router, paginate
 from azureml_emulator.api.v2.common import only_query
-from azureml_emulator.errors import ServiceError
+from azureml_emulator.errors import ServiceError, bad_request
 from azureml_emulator.jobs.submission import check_run_id
 from azureml_emulator.service import Service
 from azureml_emulator.store.metrics import MetricPoint, MetricSeries
@@ -114,6 +114,15 @@ class CreateExperiment(Snake):
     tags: list[KeyValue] = []
 
 
+class SearchRuns(Snake):
+    experiment_ids: list[str]
+    filter: str = ""
+    run_view_type: Literal["ACTIVE_ONLY", "DELETED_ONLY", "ALL"] = "ACTIVE_ONLY"
+    max_results: int = Field(default=1000, ge=1, le=50_000)
+    order_by: list[str] = []
+    page_token: str | None = None
+
+
 class LoggedModelSearch(Snake):
     model_config = ConfigDict(extra="allow")
 
@@ -165,6 +174,19 @@ def update_run(body: UpdateRun, service: ServiceDep) -> dict[str, Any]:
     if body.status is not None and run.cancel_uri is None and service.sweeps.find(run.run_id) is None:
         run = service.runs.set_status(run.run_id, _ENDINGS.get(body.status, RunStatus.RUNNING))
     return {"run_info": _info(service, run)}
+
+
+@router.post(f"{BASE}/runs/search", summary="`mlflow.search_runs`")
+def search_runs(body: SearchRuns, service: ServiceDep) -> dict[str, Any]:
+    if body.filter or body.order_by:
+        raise bad_request("Searching runs by a filter, and ordering them, are not emulated.", "NotEmulated")
+    hidden = {"ACTIVE_ONLY": (False,), "DELETED_ONLY": (True,), "ALL": (False, True)}[body.run_view_type]
+    experiments = [service.runs.experiment_by_id(each) for each in body.experiment_ids]
+    found = [run for each in experiments for run in service.runs.of_experiment(each.experiment_id)]
+    kept = sorted((run for run in found if run.hidden in hidden), key=lambda run: run.run_number, reverse=True)
+    page = paginate(kept, body.max_results, body.page_token or None)
+    more = {"next_page_token": page.continuation_token} if page.continuation_token else {}
+    return {"runs": [_run(service, run) for run in page.value], **more}
 
 
 @router.post(f"{BASE}/runs/log-metric", summary="`mlflow.log_metric`")

@@ -1,0 +1,107 @@
+"""A job as the SDK's command job, submitted so that it can't run twice."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.azure import sending
+from backends.azure.errors import explained, retry
+from backends.azure.v2 import run as runs
+from backends.azure.v2.client import ml_client, quietly, sdk
+from backends.azure.v2.computes import RestComputes
+from trainer.runtime.layout import NO_TELEMETRY_VARIABLE, TRACKING_VARIABLE
+
+if TYPE_CHECKING:
+    from backends.azure.image import Environment
+    from backends.azure.v2.connection import Connection
+    from trainer.runfolder import RunFolder
+
+
+class RestClient:
+    """See :class:`backends.azure.base.Client`.
+
+    Args:
+        connection: Where it works.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def computes(self) -> RestComputes:
+        """See :meth:`backends.azure.base.Client.computes`."""
+        return RestComputes(self._connection)
+
+    def find_run(self, name: str) -> runs.RestRun | None:
+        """See :meth:`backends.azure.base.Client.find_run`."""
+        with explained(f"look up run {name}"):
+            return retry(lambda: runs.find_run(self._connection, name))
+
+    def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
+        """See :meth:`backends.azure.base.Client.prepare`."""
+        client = ml_client(self._connection)
+        temporary = tempfile.mkdtemp(prefix="trainer-image-")
+        # The directory's name is a part of the environment, and an environment of this content can be there already.
+        context = Path(temporary, "image")
+        context.mkdir()
+        job = make_job(folder, image, compute, context)
+
+        def send() -> None:
+            with quietly():
+                client.jobs.create_or_update(job)
+
+        def send_once() -> bool:
+            try:
+                return sending.send_once(lambda: runs.find_run(self._connection, folder.run_id), folder.run_id, send)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+        return send_once
+
+
+def make_job(folder: RunFolder, image: Environment, compute: str, context: Path) -> Any:  # noqa: ANN401
+    """Make the command job of a run.
+
+    Args:
+        folder: The run, with its staged snapshot.
+        image: What it runs in.
+        compute: The cluster's name.
+        context: An empty directory for the image's build context, to be kept until the job is sent.
+
+    Returns:
+        What ``MLClient.jobs.create_or_update`` takes. Sent again it is the same job.
+    """
+    ml, entities = sdk("azure.ai.ml"), sdk("azure.ai.ml.entities")
+    job = folder.job()
+    (context / "Dockerfile").write_text(image.dockerfile)
+    facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
+    made = ml.command(
+        name=folder.run_id,
+        display_name=folder.run_id,
+        experiment_name=job.experiment,
+        code=str(folder.snapshot),
+        command=command_line(job.command("python")),
+        environment=entities.Environment(
+            build=entities.BuildContext(path=str(context), dockerfile_path="Dockerfile"),
+            tags={"trainer.name": image.name},
+        ),
+        environment_variables={NO_TELEMETRY_VARIABLE: "true", TRACKING_VARIABLE: "mlflow"},
+        compute=compute,
+        instance_count=1,
+        tags={name: str(value) for name, value in facts.items() if value is not None},
+    )
+    if job.max_minutes is not None:
+        made.set_limits(timeout=job.max_minutes * 60)
+    return made
+
+
+def command_line(words: list[str]) -> str:
+    """Write a command line for the node's shell.
+
+    Azure ML puts values in place of ``${{...}}`` before the shell sees it; a word of the user's may hold that.
+    """
+    return shlex.join(words).replace("${{", "$''{{")

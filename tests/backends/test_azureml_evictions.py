@@ -27,7 +27,7 @@ pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow]
 _PREEMPTED = (
     "AzureMLCompute job failed.\nPreemptionError: Nodes of this job got pre-empted. Check if the run has failed."
 )
-EPOCHS = 200
+EPOCHS = 300
 
 
 @pytest.fixture(scope="module")

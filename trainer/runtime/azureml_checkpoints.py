@@ -249,6 +249,8 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
             sys.stderr.write(f"warning: No checkpoint can be looked for or uploaded: {type(error).__name__}: {error}\n")
     if metrics:
         _begin_metrics(root, metrics)
+    if attempt > 1 and attempts.continues_by_option(script):
+        _keep(root)
     if _uploader is not None:
         _uploader.start()
         atexit.register(_uploader.stop, save=False)
@@ -259,6 +261,15 @@ def save_last() -> None:
     """Upload the last checkpoint: the node is about to be taken away. Waits for it."""
     if _uploader is not None and _uploader.is_alive():
         _uploader.stop(save=True)
+
+
+def _keep(root: Path) -> None:
+    """Put our checkpoint among the outputs: an attempt that has nothing left to train writes none."""
+    source, target = root / RESUME_DIR / CHECKPOINT_FILE, root / OUTPUTS_DIR / CHECKPOINT_FILE
+    if source.is_file() and not target.exists():
+        with suppress(OSError):
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(source, target)
 
 
 def _begin_metrics(root: Path, lines: bytes) -> None:

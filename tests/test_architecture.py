@@ -41,7 +41,10 @@ RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 # Named there only behind a guard, because a node may or may not have them (protobuf is Chainer's).
 RUNTIME_GUARDED = {"azureml", "google", "pandas", "threadpoolctl", "mpi4py", "chainermn", "onnx", "sitecustomize"}
 # Commands that only read the disk must not pay for these.
-HEAVY = {"chainer", "numpy", "cupy", "azureml", "matplotlib", "mlxtend", "onnx", "onnxruntime", "safetensors"}
+HEAVY = {
+    *("chainer", "numpy", "cupy", "azure", "azureml", "mlflow", "matplotlib", "mlxtend"),
+    *("onnx", "onnxruntime", "safetensors"),
+}
 
 # Imported in the serving processes alone.
 IN_WORKERS = ("trainer.serving.inputs", "trainer.serving.network")
@@ -92,7 +95,7 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
         },
         "what a study's trials are going to import, before they are forked",
     ),
-    ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK"),
+    ("backends.azure.session", "importlib.import_module(module)"): (set(), "the Azure ML SDK v1"),
     ("backends.azure.v2.client", "importlib.import_module(module)"): (set(), "the Azure ML SDK v2"),
 }
 

@@ -11,6 +11,7 @@ was killed. What differs between the SDKs is a :class:`Client`.
 
 from __future__ import annotations
 
+import functools
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from backends.azure import sync, vm_sizes
+from backends.azure import restarts, sync, vm_sizes
 from backends.azure.emulator import DOES_NOT_PROVE
 from backends.azure.errors import ServiceUnavailableError
 from backends.azure.image import environment_of
@@ -27,7 +28,7 @@ from backends.azure.options import ClusterOptions
 from backends.azure.sync import Pace
 from trainer.backend import Backend, Plan
 from trainer.console.output import note
-from trainer.errors import SignInError, TrainerError
+from trainer.errors import RefusedError, SignInError, TrainerError
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import Limits, Snapshot, check_limits
@@ -77,6 +78,7 @@ class AzureBackend(Backend):
     Attributes:
         node_side: What of the SDK a node needs.
         loading: What a submission says while the SDK is being imported.
+        sends_again: Whether a run that has failed for want of its node can be sent again, from its last checkpoint.
 
     Args:
         home: Where runs are kept, and an emulator's state.
@@ -92,6 +94,7 @@ class AzureBackend(Backend):
     options: ClusterOptions
     node_side: ClassVar[NodeSide]
     loading: ClassVar[str]
+    sends_again: ClassVar[bool] = False
 
     def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(home, options)
@@ -118,6 +121,14 @@ class AzureBackend(Backend):
     def forget(self) -> None:
         """Sign in again at the next use."""
 
+    def send_again(self, run: FollowedRun, folder: RunFolder) -> None:
+        """Send a run again that has failed for want of its node; see :mod:`backends.azure.restarts`."""
+        raise NotImplementedError  # called only where sends_again is set
+
+    def notes(self) -> dict[str, Any]:
+        """Return what of the options is noted in a run's record."""
+        return {}
+
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`.
 
@@ -130,6 +141,7 @@ class AzureBackend(Backend):
         details = {
             "workspace": self.where(),
             "compute": self.options.compute,
+            "VM priority": self.options.vm_priority or "dedicated, where the cluster has to be created",
             "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
             "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
             "idle minutes": self.options.idle_minutes,
@@ -150,17 +162,22 @@ class AzureBackend(Backend):
             warnings=(*snapshot.notes, *image.left_out_notes()),
         )
 
-    def check(self, job: TrainingJob) -> None:  # noqa: ARG002  # nothing of a job is refused here
+    def check(self, job: TrainingJob) -> None:
         """See :meth:`trainer.backend.Backend.check`. Sign in, and ask the workspace for its cluster or VM sizes.
 
         Raises:
             SignInError: We are not who the workspace wants.
-            RefusedError: The VM size is retired or not offered, or the cluster can't be used.
+            RefusedError: The VM size is retired or not offered, the cluster can't be used, or runs can't be sent again.
             ConfigError: There is no workspace, and no emulator is asked for.
         """
         from backends.azure import cluster
         from backends.azure.session import answer_by, find_workspace
 
+        if job.max_restarts and not self.sends_again:
+            raise RefusedError(
+                f"The {self.name} backend can't send a run again that has lost its node.",
+                "Leave out --max-restarts, or use --backend azureml.",
+            )
         if self._checked:
             return
         if self.options.vm_size is not None:
@@ -193,7 +210,13 @@ class AzureBackend(Backend):
             "environment": image.name,
             "image": image.image,
             sync.SENT: time.time(),
+            "vm_priority": cluster.LOW_PRIORITY if choice.low_priority else cluster.DEDICATED,
+            **self.notes(),
         }
+        if self.sends_again:
+            asked = folder.job().max_restarts
+            default = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
+            detail[restarts.MAX_RESTARTS] = default if asked is None else asked
         warnings = image.left_out_notes()
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
         folder.update(
@@ -227,7 +250,8 @@ class AzureBackend(Backend):
                     return self._refresh_missing(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                found = sync.sync_run(run, folder, lambda: self.registry(lambda: _workspace_ref(info)))
+                again = functools.partial(self._again, folder) if self.sends_again else None
+                found = sync.sync_run(run, folder, lambda: self.registry(lambda: workspace_ref(info)), again)
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
             if not pace.record_failure():
@@ -263,11 +287,15 @@ class AzureBackend(Backend):
 
     def _run(self, folder: RunFolder, info: RunInfo) -> FollowedRun | None:
         if folder.run_id not in self._runs:
-            found = self.open(_workspace_ref(info)).find_run(sync.run_name(info))
+            found = self.open(workspace_ref(info)).find_run(sync.run_name(info))
             if found is None:
                 return None
             self._runs[folder.run_id] = found
         return self._runs[folder.run_id]
+
+    def _again(self, folder: RunFolder, run: FollowedRun) -> None:
+        self.send_again(run, folder)
+        self._runs.pop(folder.run_id, None)
 
     def _forget(self, folder: RunFolder) -> None:
         self._runs.pop(folder.run_id, None)
@@ -306,7 +334,8 @@ def _pace(info: RunInfo) -> Pace:
     return Pace(0.3, 1.0) if emulated else Pace(1.0, 5.0)
 
 
-def _workspace_ref(info: RunInfo) -> WorkspaceRef:
+def workspace_ref(info: RunInfo) -> WorkspaceRef:
+    """Return the workspace that a run is in, which may not be the one of the options."""
     from backends.azure.session import WorkspaceRef
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from backends.azure import vm_sizes
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from backends.azure.sdk import Cluster
     from backends.azure.vm_sizes import Choice
 
+DEDICATED, LOW_PRIORITY = "dedicated", "lowpriority"
+_KINDS = {DEDICATED: "dedicated", LOW_PRIORITY: "low-priority"}
 _POLL_SECONDS = 2.0
 # Without nodes to start (we ask for none), Azure makes a cluster within a minute or two.
 _TIMEOUT_SECONDS = 15 * 60.0
@@ -78,7 +81,7 @@ def get_or_create(
         notify(choice.note)
     notify(f"Creating {options.compute}: {choice.size}, 0 to {options.max_nodes} nodes.")
     _wait_until_ready(_create(computes, options, choice.size.name), notify, poll_seconds)
-    return choice
+    return replace(choice, low_priority=options.vm_priority == LOW_PRIORITY)
 
 
 def _reused(cluster: Cluster, options: ClusterOptions) -> Choice:
@@ -88,7 +91,14 @@ def _reused(cluster: Cluster, options: ClusterOptions) -> Choice:
             f"The cluster {cluster.name} has the VM size {size.name}, not {options.vm_size}, and can't change it.",
             f"Leave out --vm-size, or have another made: --compute {cluster.name[:18]}-2 --vm-size {options.vm_size}",
         )
-    return vm_sizes.Choice(size)
+    priority = "".join(filter(str.isalpha, str(cluster.vm_priority or DEDICATED).lower()))
+    if options.vm_priority not in (None, priority):
+        raise RefusedError(
+            f"The cluster {cluster.name} has {_KINDS.get(priority, priority)} nodes, which can't be changed.",
+            f"Leave out --vm-priority, or have another made: --compute {cluster.name[:18]}-2 --vm-priority "
+            f"{options.vm_priority}",
+        )
+    return vm_sizes.Choice(size, low_priority=priority == LOW_PRIORITY)
 
 
 def _chosen(computes: Computes, options: ClusterOptions) -> Choice:
@@ -129,6 +139,7 @@ def _wait_until_ready(cluster: Cluster, notify: Callable[[str], None], poll_seco
         reason = first_line(Exception(str(cluster.provisioning_errors or "Azure gives no reason")))
         raise RefusedError(
             f"The cluster {cluster.name} could not be made: {reason}",
-            "Quota is counted by VM family and region: ask for more in the portal, or choose another --vm-size; "
+            "Quota is counted by VM family and region, that of low-priority nodes in one number. "
+            "Ask for more in the portal, or choose another --vm-size; "
             "then delete the failed cluster there.",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backends.azure.cluster import DEDICATED
 from backends.azure.errors import explained, retry
 from backends.azure.session import sdk
 from trainer.errors import RefusedError
@@ -51,6 +52,7 @@ class SdkComputes:
         compute = sdk("azureml.core.compute")
         wanted = compute.AmlCompute.provisioning_configuration(
             vm_size=size,
+            vm_priority=options.vm_priority or DEDICATED,
             min_nodes=0,
             max_nodes=options.max_nodes,
             idle_seconds_before_scaledown=options.idle_minutes * 60,

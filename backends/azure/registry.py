@@ -39,6 +39,9 @@ OUTPUT = f"{OUTPUTS_DIR}/{MODEL_FILE}"
 IN_WORKSPACES = ("azureml", "azureml-v2")
 """The backends whose runs lie in a workspace, with their outputs."""
 
+ARCHIVED_TAG = "trainer.archived"
+"""On a version that was archived, which SDK v1 lists still."""
+
 _PREFIX = "trainer."
 _TEXT = ("sha256", "run_id", "backend", "snapshot", "dataset", "network")
 # Azure ML cuts or refuses longer values of a property.
@@ -204,7 +207,9 @@ def _truncated_json(values: Mapping[str, object]) -> str:
 
 
 def record_of(model: AnyModel) -> ModelVersion | None:
-    """Read our record of a model; None if there is no valid one."""
+    """Read our record of a model; None if there is no valid one, or if it is archived."""
+    if ARCHIVED_TAG in (model.tags or {}):
+        return None
     found = {
         name.removeprefix(_PREFIX): value
         for name, value in (model.properties or {}).items()

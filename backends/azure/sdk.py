@@ -34,6 +34,7 @@ class Cluster(Protocol):
     provisioning_state: str
     provisioning_errors: Any
     vm_size: str | None
+    vm_priority: str | None
 
     def refresh_state(self) -> None: ...
 

@@ -12,6 +12,7 @@ import hashlib
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,7 +274,9 @@ class AzureServices(Services):
         with tempfile.TemporaryDirectory(prefix="trainer-deploy-") as scratch:
             source = Path(scratch) / "source"
             stage(deployment, snapshot, source)
-            with explained(f"deploy {name}"), exclusive_upload():
+            with explained(f"deploy {name}"), exclusive_upload(), warnings.catch_warnings():
+                # The SDK says so itself where something else imported it before its settings were made.
+                warnings.filterwarnings("ignore", "azureml.core.model:", FutureWarning)
                 config = model.InferenceConfig(
                     entry_script=entry, source_directory=str(source), environment=environment
                 )

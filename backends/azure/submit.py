@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from backends.azure.session import sdk
 from trainer.errors import ConfigError
 from trainer.home import user_home
 from trainer.locks import locked
+from trainer.runtime.azureml_checkpoints import SECONDS
 from trainer.runtime.layout import LAUNCHER
 
 if TYPE_CHECKING:
@@ -40,10 +42,12 @@ class SdkClient:
 
     Args:
         workspace: Where it works.
+        checkpoint_seconds: Between two uploads of a job's checkpoint, at least.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, checkpoint_seconds: int = 60) -> None:
         self._workspace = workspace
+        self._seconds = checkpoint_seconds
 
     def computes(self) -> SdkComputes:
         """See :meth:`backends.azure.base.Client.computes`."""
@@ -57,7 +61,7 @@ class SdkClient:
     def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
         job = folder.job()
-        config = make_config(folder, image, compute, job.max_minutes)
+        config = make_config(folder, image, compute, job.max_minutes, checkpoint_seconds=self._seconds)
 
         def send() -> bool:
             sent = submit_once(self._workspace, folder, config)
@@ -67,8 +71,39 @@ class SdkClient:
 
         return send
 
+    def send_again(self, folder: RunFolder, image: Environment, compute: str, again: Again) -> bool:
+        """Send a further attempt at a run; return whether the service is known to have it."""
+        minutes = folder.job().max_minutes
+        config = make_config(folder, image, compute, minutes, checkpoint_seconds=self._seconds, again=again)
+        return submit_once(self._workspace, folder, config, again)
 
-def make_config(folder: RunFolder, environment: Environment, compute: str, max_minutes: int | None) -> Any:  # noqa: ANN401
+
+@dataclass(frozen=True)
+class Again:
+    """What is different about a run that is sent again.
+
+    Attributes:
+        snapshot: With what it goes on from.
+        name: The id that the service gets for it.
+        attempt: Its number.
+        words: Added to its script's arguments.
+    """
+
+    snapshot: Path
+    name: str
+    attempt: int
+    words: tuple[str, ...]
+
+
+def make_config(
+    folder: RunFolder,
+    environment: Environment,
+    compute: str,
+    max_minutes: int | None,
+    *,
+    checkpoint_seconds: int = 60,
+    again: Again | None = None,
+) -> Any:  # noqa: ANN401
     """Make the Chainer estimator for a run, in the form that ``Experiment.submit`` takes. Thread-safe.
 
     An estimator can't be given a run id: ``Experiment.submit(estimator, run_id=...)`` is refused. So the run
@@ -79,12 +114,21 @@ def make_config(folder: RunFolder, environment: Environment, compute: str, max_m
         environment: What it runs in.
         compute: The cluster's name.
         max_minutes: Its time cap, or None.
+        checkpoint_seconds: Between two uploads of its checkpoint, at least.
+        again: Of a further attempt, what is different.
 
     Returns:
         An ``azureml.core.ScriptRunConfig``.
     """
-    _, _, *arguments = folder.job().command("python")
-    return script_config(folder.snapshot, arguments, environment, compute, max_minutes)
+    job = folder.job()
+    _, _, *arguments = job.command("python")
+    settings = [] if job.checkpoints is None else [f"--checkpoints={job.checkpoints}"]
+    if checkpoint_seconds != SECONDS:
+        settings.append(f"--checkpoint-seconds={checkpoint_seconds}")
+    if again is None:
+        return script_config(folder.snapshot, [*settings, *arguments], environment, compute, max_minutes)
+    arguments = [f"--attempt={again.attempt}", *settings, *arguments, *again.words]
+    return script_config(again.snapshot, arguments, environment, compute, max_minutes)
 
 
 def script_config(
@@ -115,8 +159,8 @@ def _definition(environment: Environment) -> Any:  # noqa: ANN401
     return definition
 
 
-def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  # noqa: ANN401
-    """Submit a run under the id of its folder. Thread-safe.
+def submit_once(workspace: Workspace, folder: RunFolder, config: Any, again: Again | None = None) -> bool:  # noqa: ANN401
+    """Submit a run under the id of its folder, or of a further attempt. Thread-safe.
 
     The id makes a lost answer harmless: whether the service took the run can be looked up.
 
@@ -127,12 +171,13 @@ def submit_once(workspace: Workspace, folder: RunFolder, config: Any) -> bool:  
         TrainerError: It does not have it, and won't.
     """
     core = sdk("azureml.core")
+    run_id, snapshot = (folder.run_id, folder.snapshot) if again is None else (again.name, again.snapshot)
 
     def send() -> None:
         experiment = core.Experiment(workspace, folder.job().experiment)
-        experiment.submit(config, run_id=folder.run_id)
+        experiment.submit(config, run_id=run_id)
 
-    return send_once(workspace, folder.run_id, folder.snapshot, send)
+    return send_once(workspace, run_id, snapshot, send)
 
 
 def send_once(workspace: Workspace, run_id: str, snapshot: Path, send: Callable[[], None]) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from backends.azure import restarts
 from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
@@ -129,8 +130,19 @@ class Pace:
         return self._answered is not None and time.monotonic() - self._answered < _PATIENCE_SECONDS
 
 
-def sync_run(run: FollowedRun, folder: RunFolder, store: Callable[[], ArtifactStore]) -> RunInfo:
+def sync_run(
+    run: FollowedRun,
+    folder: RunFolder,
+    store: Callable[[], ArtifactStore],
+    again: Callable[[FollowedRun], None] | None = None,
+) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
+
+    Args:
+        run: The run.
+        folder: Its folder.
+        store: Gives the model registry.
+        again: Sends the run again if it has lost its node and may be; None where it is not to be.
 
     The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
 
@@ -141,17 +153,23 @@ def sync_run(run: FollowedRun, folder: RunFolder, store: Callable[[], ArtifactSt
         details = run.get_details()
         status = status_in(details)
         logs = dict(details.get("logFiles") or {})
+        _download_metrics(run, folder, status)
         _download_log(folder, logs)
-        _download_metrics(run, folder, ended=status.terminal)
     started = seconds(details.get("startTimeUtc"))
     if not status.terminal:
         return folder.update(status=status, started=started)
+    lost = status is RunStatus.FAILED and restarts.lost_its_node(details)
+    if lost and again is not None and restarts.may_restart(folder.info()):
+        again(run)
+        return folder.info()
     folder.update(status=RunStatus.FINALIZING, started=started)
 
     def collect() -> tuple[str, ...]:
         with explained(f"collect the outputs of run {folder.run_id}"):
             _download_other_logs(folder, logs)
             problems = download_outputs(run, folder)
+            if status is not RunStatus.COMPLETED:
+                restarts.rescue(run, folder)
         return (*problems, *_not_kept(folder))
 
     return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
@@ -179,12 +197,24 @@ def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     """Describe the failure by the script's log, or by the service's message if the log gives no reason."""
     found = failure(None, folder.log_tail(LINES))
+    if restarts.lost_its_node(details):
+        # Whatever the script's log ends with is not why.
+        message = (
+            f"{restarts.LOST[0].upper()}{restarts.LOST[1:]}: {' '.join(_said(details).split())[:_LONGEST_SENTENCE]}"
+        )
+        return msgspec.structs.replace(found, message=message, lost=True)
+    said = _said(details)
+    if said and found.message == failure(None, ()).message:
+        return msgspec.structs.replace(found, message=first_line(Exception(said)))
+    return found
+
+
+def _said(details: Mapping[str, Any]) -> str:
+    """Return what the service says of a run's failure, or an empty text."""
     error = details.get("error")
     inner = error.get("error", error) if isinstance(error, dict) else {}
     said = inner.get("message") if isinstance(inner, dict) else None
-    if said and found.message == failure(None, ()).message:
-        return msgspec.structs.replace(found, message=first_line(Exception(str(said))))
-    return found
+    return str(said) if said else ""
 
 
 def _download_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
@@ -254,10 +284,10 @@ def _skip_bytes(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
         skip = max(0, skip - len(chunk))
 
 
-def _download_metrics(run: FollowedRun, folder: RunFolder, *, ended: bool) -> None:
+def _download_metrics(run: FollowedRun, folder: RunFolder, status: RunStatus) -> None:
     target = folder.path / METRICS_FILE
-    lines = _streamed_metrics(run)
-    if not lines and (ended or folder.job().script != DEFAULT_SCRIPT):
+    lines = restarts.notice(folder, status, _streamed_metrics(run))
+    if not lines and (status.terminal or folder.job().script != DEFAULT_SCRIPT):
         # Only for scripts that use Run themselves: our own would be listed twice, once without its steps.
         lines = _plain_metrics(retry(run.get_metrics))
     if lines and (not target.exists() or target.stat().st_size != len(lines)):

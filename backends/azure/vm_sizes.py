@@ -127,10 +127,12 @@ class Choice:
     Attributes:
         size: The VM size.
         note: Why it is not the default, or None.
+        low_priority: Whether Azure may take the cluster's nodes away.
     """
 
     size: VMSize
     note: str | None = None
+    low_priority: bool = False
 
 
 def choose(asked: str | None, offered: Iterable[tuple[str, int]] | None = None) -> Choice:

@@ -1,8 +1,9 @@
-"""A client of the azureml backend, to be killed: ``submit HOME DIARY SECONDS`` or ``attach HOME RUN``."""
+"""A client, to be killed: ``submit HOME DIARY SECONDS [BACKEND]`` or ``attach HOME RUN``."""
 
 import sys
 from pathlib import Path
 
+from trainer.backend import load_backend
 from trainer.home import Home
 from trainer.listing import open_run
 from trainer.submission import JobRequest, prepare, submit
@@ -13,10 +14,15 @@ TINY = Path(__file__).parent / "scripts" / "tiny" / "train.py"
 def main(action: str, place: str, *words: str) -> None:
     home = Home(Path(place), Path(place).parent)
     if action == "submit":
-        from backends.azureml import AzureMLBackend
-
-        request = JobRequest(script=TINY, script_args=words, dataset="none", model_name="killed")
-        submit(prepare(request, home), AzureMLBackend(home, {"emulator": True}), home)
+        diary, seconds, *named = words
+        backend = named[0] if named else "azureml"
+        request = JobRequest(
+            script=TINY,
+            script_args=(diary, seconds),
+            dataset="none",
+            model_name=f"killed-{backend}" if named else "killed",
+        )
+        submit(prepare(request, home), load_backend(backend, home, {"emulator": True}), home)
         return
     info = open_run(home, words[0]).wait()
     print(info.status, info.model.version if info.model else None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from azureml_emulator import Endpoint
+from backends.azure.session import find_workspace
 from backends.azureml import AzureMLBackend
 from backends.azureml_v2 import AzureMLV2Backend
 from backends.local import LocalBackend
@@ -50,3 +51,28 @@ class TestAzureMLV2Backend(BackendContract):
     def test_metrics_have_their_steps(self, trained: Run) -> None:
         steps = [metric.step for metric in trained.metrics() if metric.name == "Accuracy"]
         assert steps == [1.0, 2.0]
+
+    def test_the_service_has_the_metrics_with_their_steps(self, trained: Run, backend: AzureMLV2Backend) -> None:
+        for name in ("Accuracy", "Loss"):
+            assert there(backend, trained, name) == here(trained, name) != []
+
+    def test_the_service_has_what_a_script_logs_with_the_run_of_sdk_v1(
+        self, scripted: Run, backend: AzureMLV2Backend
+    ) -> None:
+        assert [value for value, _ in there(backend, scripted, "rate")] == [-0.5]
+
+    def test_what_a_script_logs_with_mlflow_is_there_once(self, home: Home, backend: AzureMLV2Backend) -> None:
+        run = self.completed(self.submit_script(home, backend, "logs_with_mlflow.py"))
+        assert there(backend, run, "mine") == here(run, "mine") == [(0.3, 3.0), (0.4, 4.0)]
+
+
+def there(backend: AzureMLV2Backend, run: Run, name: str) -> list[tuple[float | None, float | None]]:
+    """Values and steps that the service has."""
+    found = backend.open(find_workspace(backend.options, backend.home)).find_run(run.run_id)
+    assert found is not None
+    return [(metric.value, metric.step) for metric in found.get_metrics()[name]]
+
+
+def here(run: Run, name: str) -> list[tuple[float | None, float | None]]:
+    """Values and steps in the run's record."""
+    return [(metric.value, metric.step) for metric in run.metrics() if metric.name == name]

@@ -73,13 +73,22 @@ def test_passing_failures_are_ridden_out_and_a_lost_answer_runs_nothing_twice(
             FaultRule(route="GET */details", status=500, times=1),
             FaultRule(route="GET */details", status=429, times=1),
             FaultRule(route="GET */details", action=FaultAction.DROP, times=1),
-            FaultRule(route="GET */contentinfo", status=401, times=1),
             FaultRule(route="PUT */models/*", action=FaultAction.DROP_ANSWER, times=1),
         ]
     )
     run = completed(start())
     assert len((tmp_path / "diary").read_text().splitlines()) == 1
     assert len([version for version in azure.store().versions() if version.run_id == run.run_id]) == 1
+
+
+def test_expired_links_and_tokens_are_ridden_out(start: Callable[..., Run], faults: Callable[..., None]) -> None:
+    run = start(1.0)
+    assert not run.info().status.terminal
+    faults(expired_sas=True)
+    time.sleep(1.5)
+    assert not run.info().status.terminal
+    faults(rules=[FaultRule(route="GET */contentinfo", status=401, times=2)])
+    assert completed(run).file("model.npz").stat().st_size > 0
 
 
 def test_an_upload_whose_answer_is_lost_is_begun_again(

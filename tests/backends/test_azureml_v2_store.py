@@ -60,7 +60,7 @@ def test_one_registry_for_both(store: AzureMLV2Store, azure: AzureMLBackend, mak
             assert fetched.path.read_bytes() == (run.outputs / "model.npz").read_bytes()
     store.delete("both", 1)
     other.delete("both", 3)
-    assert store.versions("both") == [versions[1]]
+    assert store.versions("both") == other.versions("both") == [versions[1]]
     with pytest.raises(NotFoundError):
         store.get("both", 1)
 

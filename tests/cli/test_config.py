@@ -81,7 +81,7 @@ def test_paths_in_a_file_count_from_the_file(place: Home) -> None:
         ("experiment = ''", ["experiment must be a text that is not empty"]),
         ("vm-size = 'a'\nvm_size = 'b'", ["given twice"]),
         ("epochs = ", ["is not TOML"]),
-        ("[nowhere]\nepochs = 1", ["no backend 'nowhere'", "azureml, local"]),
+        ("[nowhere]\nepochs = 1", ["no backend 'nowhere'", "azureml, azureml-v2, local"]),
         ("[local]\nbackend = 'azureml'", ["'backend' has no meaning here"]),
     ],
 )

@@ -30,7 +30,7 @@ USAGE = [
     (["run", "--lr", "nan"], "--lr must be a finite number", ""),
     (["run", "--seed", "-1"], "-1", ""),
     (["run", "--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, not 'tpu'.", ""),
-    (["run", "--backend", "nowhere"], "There is no backend 'nowhere'.", "azureml, local"),
+    (["run", "--backend", "nowhere"], "There is no backend 'nowhere'.", "azureml, azureml-v2, local"),
     (["run", "--compute", "c"], "The local backend has no option --compute.", "azureml"),
     (["run", "--backend", "azureml", "--max-nodes", "0"], "--max-nodes must be a whole number from 1", "Give"),
     (["run", "--backend", "azureml", "--idle-minutes", "x"], "--idle-minutes must be a whole number", "Give"),

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Project
 
 HEAVY = {
-    *("chainer", "numpy", "cupy", "azureml", "rich", "requests", "matplotlib", "mlxtend", "PIL", "pathspec"),
+    *("chainer", "numpy", "cupy", "azure", "azureml", "rich", "requests", "matplotlib", "mlxtend", "PIL", "pathspec"),
     *("onnx", "onnxruntime", "safetensors"),
     *("typer", "click", "argcomplete", "platformdirs", "psutil", "trainer.data", "trainer.snapshot"),
 }

@@ -42,7 +42,7 @@ from tests.cli.conftest import Project
             "Save it to a file, and give the file.",
         ),
         (["predict", "some-model", "."], ". is a directory.", "Give its files: ./*.png"),
-        (["config", "--backend", "nope"], "There is no backend 'nope'.", "Choose one of: azureml, local."),
+        (["config", "--backend", "nope"], "There is no backend 'nope'.", "Choose one of: azureml, azureml-v2, local."),
         (
             ["models", "my model"],
             "'my model' is not a valid model name.",

@@ -40,6 +40,8 @@ NOT_RUN = {
     "trainer run --backend azureml": ACCOUNT,
     "trainer run --backend azureml --script train.py --dry-run": ACCOUNT,
     "trainer run --backend azureml --script train.py --detach -- --epochs 10": ACCOUNT,
+    "trainer run --backend azureml --compute cheap-cluster --vm-priority lowpriority": ACCOUNT,
+    "trainer run --script train.py --max-restarts 3 --checkpoints 'checkpoints/*'": "tests/backends",
     "trainer run --device cuda": CARD,
     "trainer run --device cuda:1": CARD,
     "trainer data download mnist": "needs a network",
@@ -94,6 +96,7 @@ PYTHON = {
     ("azureml-emulator", "from azureml_emulator import Settings, find, start_in_background"): (
         "import subprocess\nTEXT\nsubprocess.run(['azureml-emulator', '--state', './emulator', '--stop'], check=True)"
     ),
+    ("evictions", "import os"): "TEXT",
     ("export", "import numpy as np"): _LATEST.format(ending="onnx"),
     ("export", "from safetensors.numpy import load_file"): _LATEST.format(ending="safetensors"),
     ("seeing", "from trainer import runtime as rt"): "loss = accuracy = 0.5\nTEXT",
@@ -101,6 +104,7 @@ PYTHON = {
 """Blocks of Python outside those pages, and the program that each stands in."""
 
 OTHER = {
+    ("azureml", "pip install 'chainer-trainer[azureml-v2]'"): INDEX,
     ("artifacts", ".trainer/models/<name>/<version>/model.npz"): "a list of files",
     ("artifacts", "Accuracy"): "what a command prints",
     (

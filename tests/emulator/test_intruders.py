@@ -168,6 +168,8 @@ def test_a_sign_in_that_fails_names_no_secret(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], **endpoint.env()}
     endpoint.write_config(tmp_path)
     endpoint.stop()
+    # Without it the SDK stops at the cloud's metadata, before it signs in.
+    del environment["ARM_CLOUD_METADATA_URL"], environment["AZUREML_CURRENT_CLOUD"]
     code = "from azureml.core.authentication import MsiAuthentication; MsiAuthentication().get_authentication_header()"
     failed = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600

@@ -68,6 +68,8 @@ class ArtifactStore(Protocol):
     """
 
     name: str
+    only_archives: bool = False
+    """Whether what is deleted is kept where it was, and left out of the lists."""
 
     def register(self, folder: RunFolder, model_name: str) -> ModelVersion:
         """Register the run's ``outputs/model.npz`` as the model's next version.

@@ -145,7 +145,8 @@ def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> N
     if as_json:
         print_json({"name": name, "version": version, "deleted": True})
     else:
-        note(f"Deleted {name}:{version}. The number {version} is not reused.")
+        done = "Archived" if store.only_archives else "Deleted"
+        note(f"{done} {name}:{version}. The number {version} is not reused.")
 
 
 def _names_a_run(reference: str) -> bool:

@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+from trainer.runtime import tracking
 from trainer.runtime.compat import hook
 from trainer.runtime.compat.hook import Patch
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.sinks import Sink, clean_name, mark_script_reports, number
 
 _state = threading.local()
+_FLUSH_SECONDS = 30
+# The run of the script, once it has logged something.
+_logged: list[Any] = []
 
 
 @contextlib.contextmanager
@@ -40,6 +44,18 @@ def install(lines: Callable[[], Sink | None]) -> None:
         lines: Makes the sink of the lines.
     """
     hook.install((Patch("mirrored-run", "azureml.core.run", "", "any", after=lambda module: _patch(module, lines)),))
+
+
+def flush() -> None:
+    """Wait for what the script's run has on its way, at the script's end.
+
+    A job of SDK v2 has no launcher of SDK v1's that does it, and at the interpreter's own end the SDK can't send any
+    more.
+    """
+    if tracking.is_wanted():
+        for run in _logged:
+            with contextlib.suppress(Exception):  # the lines have what it can't send
+                run.flush(timeout_seconds=_FLUSH_SECONDS)
 
 
 def values_of(
@@ -96,6 +112,7 @@ def _mirrored(
         if getattr(_state, "off", False):
             return original(run, name, *arguments, **named)
         mark_script_reports()
+        _logged[:] = [run]
         with suspended():
             result = original(run, name, *arguments, **named)
         # The service has the values; what goes wrong here costs no more than their steps.

@@ -41,15 +41,20 @@ def install() -> None:
         sys.meta_path.append(finder)
 
 
-def install_where_missing(make_sink: Callable[[], Sink]) -> None:
+def install_where_missing(make_sink: Callable[[], Sink]) -> bool:
     """Let imports of ``azureml.core`` find the stand-in on Azure ML, where the SDK is not installed.
 
     Args:
         make_sink: Makes where its ``Run`` reports to.
+
+    Returns:
+        Whether it is not.
     """
-    if not _is_installed() and "azureml.core" not in sys.modules:
-        azureml_run.make_sink = make_sink
-        sys.meta_path.append(_Finder(installed=False))
+    if _is_installed() or "azureml.core" in sys.modules:
+        return False
+    azureml_run.make_sink = make_sink
+    sys.meta_path.append(_Finder(installed=False))
+    return True
 
 
 def install_open_datasets() -> None:

@@ -4,11 +4,12 @@
 
     python -m trainer.runtime.launch SCRIPT [ARGS...]
     python -m trainer.runtime.launch -m MODULE [ARGS...]
-    python DIR/trainer/runtime/launch.py [--collect=SETTING] SCRIPT [ARGS...]
+    python DIR/trainer/runtime/launch.py [SETTINGS...] SCRIPT [ARGS...]
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
-being the folder in the snapshot that holds this package (``trainer.runtime.layout``), and the setting what
-``trainer.runtime.collecting`` is told. The script
+being the folder in the snapshot that holds this package (``trainer.runtime.layout``). The settings are ``--collect=``,
+which ``trainer.runtime.collecting`` is told, and ``--checkpoints=``, ``--checkpoint-seconds=`` and ``--attempt=``,
+which ``trainer.runtime.azureml_checkpoints`` is. The script
 sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
 ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.
@@ -37,7 +38,7 @@ from types import ModuleType, TracebackType
 
 USAGE = "usage: python -m trainer.runtime.launch SCRIPT [ARGS...] | -m MODULE [ARGS...]"
 
-COLLECT = "--collect="
+SETTINGS = ("collect", "checkpoints", "checkpoint-seconds", "attempt")
 
 _THIS_FILE = Path(__file__).absolute()
 _RUNTIME_DIR = _THIS_FILE.parent
@@ -53,9 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     if args and args[0] in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
         sys.exit(0)
-    collect = None
-    if args and args[0].startswith(COLLECT):
-        collect, args = args[0].removeprefix(COLLECT), args[1:]
+    settings = {}
+    while args and args[0].startswith(tuple(f"--{name}=" for name in SETTINGS)):
+        name, _, value = args[0].removeprefix("--").partition("=")
+        settings[name], args = value, args[1:]
     as_module = args[:1] == ["-m"]
     if len(args) < 1 + as_module:
         _stop(2, USAGE)
@@ -68,16 +70,22 @@ def main(argv: list[str] | None = None) -> None:
     _trim_tracebacks()
     _arrange_path(folder)
 
+    from trainer.runtime import azureml_mirror
     from trainer.runtime.faults import RuntimeFault
     from trainer.runtime.service_values import joined
 
     sys.argv[:] = [target, *joined(arguments)]
     try:
-        _install_layers(folder, collect)
-        if as_module:
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        else:
-            _run_script(target)
+        _install_layers(folder, settings.get("collect"))
+        if not as_module:
+            sys.argv += _checkpoints(Path(target), settings)
+        try:
+            if as_module:
+                runpy.run_module(target, run_name="__main__", alter_sys=True)
+            else:
+                _run_script(target)
+        finally:
+            azureml_mirror.flush()
     except RuntimeFault as fault:
         _stop(3, f"error: {fault.message}", *([f"hint: {fault.hint}"] if fault.hint else []))
 
@@ -141,6 +149,19 @@ def _install_layers(folder: Path, collect: str | None) -> None:
     reporting.record(fast=sorted(fast.install()))
     reporting.install(collect)
     recording.install()
+
+
+def _checkpoints(script: Path, settings: dict[str, str]) -> tuple[str, ...]:
+    """On Azure ML, see to the job's checkpoints; return what is added to the script's arguments."""
+    from trainer.runtime import azureml_checkpoints, reporting
+    from trainer.runtime.sinks import mpi_rank
+
+    if not reporting.on_azure() or mpi_rank() != 0:
+        return ()
+    seconds = float(settings.get("checkpoint-seconds", azureml_checkpoints.SECONDS))
+    return azureml_checkpoints.begin(
+        script.resolve(), settings.get("checkpoints"), int(settings.get("attempt", "1")), seconds
+    )
 
 
 def _run_script(path: str) -> None:

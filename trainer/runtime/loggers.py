@@ -89,8 +89,8 @@ class _Record:
     ) -> None:
         if self._owner != os.getpid() or sinks.is_worker():
             return
-        # On Azure ML, what MLflow logs is the service's already.
-        sent = function.startswith("log_") and reporting.on_azure() and bool(os.environ.get("MLFLOW_RUN_ID"))
+        # On Azure ML, what MLflow logs is the service's already. (MLFLOW_RUN_ID is not asked for: MLflow removes it.)
+        sent = function.startswith("log_") and reporting.on_azure() and bool(os.environ.get("MLFLOW_TRACKING_TOKEN"))
         for name, value, step in values(function, *arguments, **named):
             with contextlib.suppress(TypeError, ValueError):
                 found = sinks.number(value)

@@ -25,7 +25,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime import azureml_mirror, azureml_stand_in, collecting, environment, output_names, tracking
+from trainer.runtime import (
+    azureml_checkpoints,
+    azureml_mirror,
+    azureml_stand_in,
+    collecting,
+    environment,
+    output_names,
+    tracking,
+)
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import (
     AZURE_RUN_ID_VARIABLE,
@@ -205,10 +213,8 @@ def install(collect: str | None = None) -> None:
     os.environ[NO_TELEMETRY_VARIABLE] = "true"
     if not on_azure():
         azureml_stand_in.install()
-    else:
+    elif not (tracking.is_wanted() and azureml_stand_in.install_where_missing(_Tracked)):
         azureml_mirror.install(streamed_lines)
-        if tracking.is_wanted():
-            azureml_stand_in.install_where_missing(_Tracked)
     azureml_stand_in.install_open_datasets()
     if _is_main():
         environment.begin(Path.cwd() / OUTPUTS_DIR)
@@ -260,6 +266,7 @@ def _end_at_sigterm(end: Callable[[], None]) -> None:
     def handle(number: int, frame: object) -> None:  # noqa: ARG001  # a handler's arguments
         signal.signal(number, signal.SIG_DFL)
         try:
+            azureml_checkpoints.save_last()
             end()
         finally:
             os.kill(os.getpid(), number)

@@ -1,7 +1,8 @@
 """Report to a job's run on Azure ML by MLflow's REST interface, for which nothing has to be installed on the node.
 
-Azure ML sets where it is, and a token, in every job: ``MLFLOW_TRACKING_URI``, ``MLFLOW_RUN_ID``,
-``MLFLOW_TRACKING_TOKEN``. Protocol: https://mlflow.org/docs/latest/rest-api.html, "Log Batch".
+Azure ML sets where it is, and a token, in every job: ``MLFLOW_TRACKING_URI`` and ``MLFLOW_TRACKING_TOKEN``. (It sets
+``MLFLOW_RUN_ID`` too, which is the run's own id, and which MLflow removes where the script uses that.)
+Protocol: https://mlflow.org/docs/latest/rest-api.html, "Log Batch".
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from trainer.runtime.layout import TRACKING_VARIABLE
+from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, TRACKING_VARIABLE
 from trainer.runtime.sinks import is_worker
 
-_URI, _RUN, _TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_TOKEN"
+_URI, _TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
 # The scheme that azureml-mlflow registers, and the version of the interface that it turns it into.
 _SCHEME = "azureml://"
 _LATEST = ("/mlflow/v1.0/", "/mlflow/v2.0/")
@@ -36,7 +37,8 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 
 def is_wanted() -> bool:
     """Return whether this job is to report in this way, and Azure ML has set it up."""
-    return os.environ.get(TRACKING_VARIABLE) == "mlflow" and all(os.environ.get(name) for name in (_URI, _RUN, _TOKEN))
+    needed = (_URI, _TOKEN, AZURE_RUN_ID_VARIABLE)
+    return os.environ.get(TRACKING_VARIABLE) == "mlflow" and all(os.environ.get(name) for name in needed)
 
 
 class MlflowSink:
@@ -103,7 +105,7 @@ class MlflowSink:
 
     def _send(self, batch: list[dict[str, Any]]) -> bool:
         """Send some values; tell whether they are done with."""
-        body = {"run_id": os.environ[_RUN], "metrics": batch, "params": [], "tags": []}
+        body = {"run_id": os.environ[AZURE_RUN_ID_VARIABLE], "metrics": batch, "params": [], "tags": []}
         headers = {"Authorization": f"Bearer {os.environ[_TOKEN]}", "Content-Type": "application/json"}
         try:
             request = urllib.request.Request(_address(), json.dumps(body).encode(), headers)  # noqa: S310  # https

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backends.azure.cluster import LOW_PRIORITY
 from backends.azure.errors import explained, retry
 from backends.azure.v2.connection import API_VERSION, COMPUTES_VERSION, AnswerError, segments
 from trainer.errors import RefusedError
@@ -46,6 +47,8 @@ class RestCluster:
         self.provisioning_errors = properties.get("provisioningErrors")
         size = _mapping(properties.get("properties")).get("vmSize")
         self.vm_size = size if isinstance(size, str) else None
+        priority = _mapping(properties.get("properties")).get("vmPriority")
+        self.vm_priority = priority if isinstance(priority, str) else None
 
 
 class RestComputes:
@@ -89,6 +92,7 @@ class RestComputes:
         wanted = sdk("azure.ai.ml.entities").AmlCompute(
             name=options.compute,
             size=size,
+            tier="low_priority" if options.vm_priority == LOW_PRIORITY else "dedicated",
             min_instances=0,
             max_instances=options.max_nodes,
             idle_time_before_scale_down=options.idle_minutes * 60,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.azure.errors import explained, retry
-from backends.azure.registry import IN_WORKSPACES, OUTPUT, WorkspaceStore, properties_of
+from backends.azure.registry import ARCHIVED_TAG, IN_WORKSPACES, OUTPUT, WorkspaceStore, properties_of
 from backends.azure.sync import run_name
 from backends.azure.v2.connection import MODELS_VERSION, STORAGE_VERSION, AnswerError, segments
 from backends.azure.v2.run import find_run
@@ -49,6 +49,7 @@ class AzureMLV2Store(WorkspaceStore[RestModel]):
     """
 
     name = "azureml-v2"
+    only_archives = True
 
     def __init__(self, connection: Callable[[], Connection]) -> None:
         self._connection = connection
@@ -171,7 +172,8 @@ class AzureMLV2Store(WorkspaceStore[RestModel]):
             "stage",
         )
         body = {name: model.content[name] for name in kept if model.content.get(name) is not None}
-        self._connection().arm("PUT", path, version=MODELS_VERSION, body={"properties": {**body, "isArchived": True}})
+        body |= {"tags": {**model.tags, ARCHIVED_TAG: "true"}, "isArchived": True}
+        self._connection().arm("PUT", path, version=MODELS_VERSION, body={"properties": body})
 
 
 def _model(name: str, described: Mapping[str, Any]) -> RestModel | None:

@@ -1,0 +1,155 @@
+"""Runs on the emulator that lose their node, with and without a restart by the service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from azureml_emulator import Endpoint
+from backends.azure import restarts
+from backends.azureml import AzureMLBackend
+from backends.local import LocalBackend
+from tests.backends import sdk_warnings
+from tests.backends.local_runs import SECONDS, until
+from trainer.errors import RefusedError
+from trainer.handle import Run
+from trainer.home import Home
+from trainer.records import RunInfo, RunStatus
+from trainer.submission import JobRequest, prepare, resume, submit
+
+pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow]
+_PREEMPTED = (
+    "AzureMLCompute job failed.\nPreemptionError: Nodes of this job got pre-empted. Check if the run has failed."
+)
+EPOCHS = 300
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, emulated: Callable[[Path], Home]) -> Home:
+    return emulated(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def request_of_ours(tiny_data: Path) -> JobRequest:
+    training = {"epochs": EPOCHS, "batchsize": 64, "units": 20, "device": "cpu", "seed": 3}
+    return JobRequest(training=training, dataset=str(tiny_data))
+
+
+@pytest.fixture(scope="module")
+def expected(home: Home, request_of_ours: JobRequest) -> dict[str, bytes]:
+    """The undisturbed run's model."""
+    run = submit(prepare(request_of_ours, home), LocalBackend(home, {}), home)
+    run.wait(SECONDS)
+    return arrays(run)
+
+
+@pytest.fixture(autouse=True)
+def _no_faults(service: Endpoint) -> Iterator[None]:
+    yield
+    service.clear_faults()
+
+
+def arrays(run: Run) -> dict[str, bytes]:
+    with zipfile.ZipFile(run.file("model.npz")) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def low(home: Home, **options: object) -> AzureMLBackend:
+    words = {"emulator": True, "compute": "low-cluster", "vm_priority": "lowpriority", "checkpoint_seconds": 1}
+    return AzureMLBackend(home, {**words, **options})
+
+
+def evict(service: Endpoint, run: Run, epochs: int) -> None:
+    """Take the node away once so many epochs are known."""
+    until(lambda: run.info().status.terminal or len(run.metrics()) > 3 * epochs, "the epochs")
+    service.evict(str(run.folder.info().detail["run"]))
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "lost"),
+    [
+        ("UserError", _PREEMPTED, True),
+        ("NodeLost", "The node that ran the job was lost.", True),
+        ("UserError", "User program failed with RuntimeError: I was preempted", False),
+        ("JobFailed", "The process exited with code 3. See user_logs/std_log.txt.", False),
+        ("", "", False),
+    ],
+)
+def test_what_counts_as_a_lost_node(code: str, message: str, *, lost: bool) -> None:
+    assert restarts.lost_its_node({"error": {"error": {"code": code, "message": message}}}) == lost
+    assert not restarts.lost_its_node({"error": message})
+    assert not restarts.lost_its_node({})
+
+
+def test_a_run_that_the_service_restarts_goes_on(
+    service: Endpoint, home: Home, request_of_ours: JobRequest, expected: dict[str, bytes]
+) -> None:
+    run = submit(prepare(request_of_ours, home), low(home), home)
+    evict(service, run, 8)
+    info = run.wait(SECONDS)
+    assert info.status is RunStatus.COMPLETED, run.folder.log_tail()
+    assert arrays(run) == expected
+    assert [metric.step for metric in run.metrics() if metric.name == "Accuracy"] == list(range(1, EPOCHS + 1))
+    [restart] = info.restarts
+    assert restart.epoch
+    assert restart.text == f"attempt 2, from epoch {restart.epoch:g}: the node was lost"
+    assert {metric.attempt for metric in run.metrics()} == {1, 2}
+    assert "checkpoint.npz" in run.files()
+    assert not [name for name in run.files() if "trainer_checkpoints" in name]
+    assert info.detail["max_restarts"] == 3
+    with pytest.raises(RefusedError, match="low-priority nodes, which can't be changed"):
+        submit(prepare(request_of_ours, home), low(home, vm_priority="dedicated"), home)
+
+
+def test_a_run_that_fails_is_sent_again_and_resumed_from_here(
+    service: Endpoint, home: Home, request_of_ours: JobRequest, expected: dict[str, bytes]
+) -> None:
+    service.set_faults(evicted_runs_fail=True)
+    once = JobRequest(training=request_of_ours.training, dataset=request_of_ours.dataset, max_restarts=1)
+    run = submit(prepare(once, home), low(home), home)
+    evict(service, run, 8)
+    until(lambda: run.info().restarts, "the second attempt")
+    assert run.folder.info().detail["run"] == f"{run.run_id}-2"
+    restart = run.folder.info().restarts[0]
+    until(lambda: run.info().status.terminal or any(m.attempt == 2 for m in run.metrics()), "its first epoch")
+    evict(service, run, int(restart.epoch or 0))
+    info: RunInfo = run.wait(SECONDS)
+    assert info.status is RunStatus.FAILED
+    assert info.failure is not None
+    assert info.failure.lost
+    assert "PreemptionError" in info.failure.message
+    assert len(info.restarts) == 1
+    # By the command line, on this machine.
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "resume", run.run_id, "--backend", "local", "--no-logs"],
+        env={**os.environ, "TRAINER_HOME": str(home.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    newest = Run(run.folder.__class__(max(home.runs.glob("2*"))), LocalBackend(home, {}))
+    assert newest.info().resumed_from == run.run_id
+    assert arrays(newest) == expected
+
+
+def test_a_run_that_lost_its_node_before_its_first_checkpoint_says_so(
+    service: Endpoint, home: Home, tmp_path: Path
+) -> None:
+    script = tmp_path / "job" / "train.py"
+    script.parent.mkdir()
+    script.write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+    request = JobRequest(script=script, model_name=None, checkpoints="checkpoints/*")
+    run = submit(prepare(request, home), AzureMLBackend(home, {"emulator": True}), home)
+    until(lambda: run.info().status is RunStatus.RUNNING, "the start")
+    service.evict(run.run_id)
+    info = run.wait(SECONDS)
+    assert info.failure is not None
+    assert info.failure.message.startswith("The node was lost: ")
+    with pytest.raises(Exception, match="left no"):
+        resume(run, ("--resume", "x"))

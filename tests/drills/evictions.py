@@ -1,0 +1,130 @@
+"""Runs that lose their node at any moment, here and on both kinds of cluster; each ends with the undisturbed model."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from azureml_emulator import Emulator, Endpoint, Settings
+from azureml_emulator.errors import EmulatorError
+from backends.azureml import AzureMLBackend
+from backends.local import LocalBackend
+from tests.backends.local_runs import until
+from tests.conftest import write_idx_set
+from tests.drills.drill import Drill
+from trainer.backend import Backend
+from trainer.handle import Run
+from trainer.home import Home
+from trainer.records import RunStatus
+from trainer.submission import JobRequest, prepare, submit
+
+_TIMES = 20
+_SECONDS = 600.0
+_EPOCHS = 1000
+
+
+def _train(home: Home, backend: Backend, data: Path, restarts: int = 5) -> Run:
+    training = {"epochs": _EPOCHS, "batchsize": 64, "units": 20, "device": "cpu", "seed": 3}
+    request = JobRequest(training=training, dataset=str(data), max_restarts=restarts)
+    return submit(prepare(request, home), backend, home)
+
+
+def _model(run: Run) -> dict[str, bytes]:
+    info = run.wait(_SECONDS)
+    assert info.status is RunStatus.COMPLETED, (info.failure, run.folder.log_tail())
+    steps = [metric.step for metric in run.metrics() if metric.name == "Accuracy"]
+    assert steps == list(range(1, _EPOCHS + 1)), steps
+    with zipfile.ZipFile(run.file("model.npz")) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _prepared(scratch: Path) -> tuple[Home, Path]:
+    data = scratch / "tiny"
+    data.mkdir()
+    write_idx_set(data, train=512, test=128)
+    return Home(scratch / "project" / ".trainer", scratch / "project"), data
+
+
+def _kill_here(run: Run, chance: random.Random) -> None:
+    """Kill the script, or its supervisor, or both."""
+    detail = run.folder.info().detail
+    which = chance.choice([("pid",), ("supervisor_pid",), ("supervisor_pid", "pid")])
+    for name in which:
+        with suppress(psutil.NoSuchProcess, KeyError):
+            psutil.Process(detail[name]).kill()
+
+
+def here(scratch: Path, scale: float) -> dict[str, int]:
+    """Kill script and supervisor on this machine."""
+    home, data = _prepared(scratch)
+    backend = LocalBackend(home, {})
+    expected = _model(_train(home, backend, data))
+    chance, restarts = random.Random(0), 0
+    for _ in range(max(1, round(_TIMES * scale))):
+        run = _train(home, backend, data)
+        for _ in range(2):
+            time.sleep(chance.uniform(0, 6))
+            if not run.info().status.terminal:
+                _kill_here(run, chance)
+        assert _model(run) == expected
+        restarts += len(run.folder.info().restarts)
+    return {"runs": max(1, round(_TIMES * scale)), "further attempts": restarts}
+
+
+def _evicted(scratch: Path, scale: float, priority: str, *, fail: bool) -> dict[str, int]:
+    home, data = _prepared(scratch)
+    expected = _model(_train(home, LocalBackend(home, {}), data))
+    with Emulator(scratch / "emulator", settings=Settings(phase_duration=0.0, cancel_grace=2.0)) as endpoint:
+        home.path.mkdir(parents=True, exist_ok=True)
+        (home.path / "emulator").symlink_to(endpoint.state_dir, target_is_directory=True)
+        endpoint.set_faults(evicted_runs_fail=fail)
+        os.environ.update(AZUREML_DEFAULT_BACKOFF="0")
+        options = {"emulator": True, "vm_priority": priority, "compute": f"{priority[:4]}-cluster"}
+        backend = AzureMLBackend(home, {**options, "checkpoint_seconds": 2})
+        backend.notify = lambda _: None
+        chance, restarts = random.Random(1), 0
+        times = max(1, round(_TIMES * scale))
+        for _ in range(times):
+            run = _train(home, backend, data)
+            # Some before the first checkpoint has left the node.
+            until(lambda run=run: run.info().status.terminal or run.metrics(), "its first epoch")
+            time.sleep(chance.uniform(0, 8))
+            _evict(endpoint, run, notice=chance.choice([0.0, 0.0, 5.0]))
+            assert _model(run) == expected
+            restarts += len(run.folder.info().restarts)
+            sys.stderr.write(f"{[restart.text for restart in run.folder.info().restarts]}\n")
+    return {"runs": times, "further attempts": restarts}
+
+
+def _evict(endpoint: Endpoint, run: Run, notice: float) -> None:
+    with suppress(EmulatorError):  # it has ended
+        endpoint.evict(str(run.folder.info().detail["run"]), notice=notice)
+
+
+def _case(priority: str, *, fail: bool = False) -> Callable[[Path, float], dict[str, int]]:
+    return lambda scratch, scale: _evicted(scratch, scale, priority, fail=fail)
+
+
+_SAME = (
+    "goes on from its last checkpoint, and ends with the undisturbed run's model, bit for bit, each epoch logged once."
+)
+DRILLS = (
+    Drill("evict-here", f"A run on this machine whose script or supervisor is killed {_SAME}", here),
+    Drill("evict-dedicated", f"A run that fails because a dedicated node is lost {_SAME}", _case("dedicated")),
+    Drill(
+        "evict-restarted", f"A run that Azure ML restarts on another low-priority node {_SAME}", _case("lowpriority")
+    ),
+    Drill(
+        "evict-failed",
+        f"A run that fails because a low-priority node is taken {_SAME}",
+        _case("lowpriority", fail=True),
+    ),
+)

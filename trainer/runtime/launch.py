@@ -159,8 +159,14 @@ def _checkpoints(script: Path, settings: dict[str, str]) -> tuple[str, ...]:
     if not reporting.on_azure() or mpi_rank() != 0:
         return ()
     seconds = float(settings.get("checkpoint-seconds", azureml_checkpoints.SECONDS))
+    from trainer.runtime import ranks
+
     return azureml_checkpoints.begin(
-        script.resolve(), settings.get("checkpoints"), int(settings.get("attempt", "1")), seconds
+        script.resolve(),
+        settings.get("checkpoints"),
+        int(settings.get("attempt", "1")),
+        seconds,
+        continues=ranks.size() == 1,
     )
 
 

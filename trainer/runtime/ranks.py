@@ -113,6 +113,8 @@ def _abort() -> None:
 def _say_failed() -> None:
     folder = os.environ.get(RANKS_DIR_VARIABLE)
     if not folder:
+        # On a node: a client reads the logs of all ranks, and MPI's libraries say it in ways of their own.
+        sys.stderr.write(f"rank {rank()} ends the job with exit status {_status}\n")
         return
     draft = Path(folder, f"{FAILED}.{rank()}")
     # A link, because it is made at once and fails where another rank was first.

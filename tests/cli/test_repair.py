@@ -85,4 +85,6 @@ def test_a_file_in_the_place_of_a_folder(project: Project) -> None:
 
 
 def _files(project: Project) -> list[Path]:
-    return [path for path in (project.path / ".trainer").rglob("*") if not path.is_dir() and path.suffix != ".lock"]
+    """All files but locks and the index of runs, which is made anew whenever it is worth it."""
+    found = (project.path / ".trainer").rglob("*")
+    return [path for path in found if not path.is_dir() and path.suffix != ".lock" and path.name != "index.json"]

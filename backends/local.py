@@ -22,7 +22,7 @@ from trainer.errors import ConfigError, DamagedRecordError
 from trainer.host import elsewhere
 from trainer.interpreter import own_module
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.runtime.layout import DECODED_DIR_VARIABLE
+from trainer.runtime.layout import DECODED_DIR_VARIABLE, MISSING_TORCH, TORCH_HINT
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LocalBackend(Backend):
         """See :meth:`trainer.backend.Backend.check`.
 
         Raises:
-            ConfigError: The device that the job names can't be used.
+            ConfigError: The device or the kernels that the job names can't be used.
         """
         from trainer.runtime.faults import RuntimeFault
 
@@ -78,6 +78,8 @@ class LocalBackend(Backend):
                 _select(job)
             except RuntimeFault as fault:
                 raise ConfigError(fault.message, fault.hint) from fault
+        if job.kernels == "torch" and installed_version("torch") is None:
+            raise ConfigError(f"{MISSING_TORCH}.", f"{TORCH_HINT}.")
 
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`.

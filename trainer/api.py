@@ -59,6 +59,7 @@ def run(
     collect: str | None = None,
     max_restarts: int | None = None,
     checkpoints: str | None = None,
+    kernels: str | None = None,
     options: Mapping[str, Any] | None = None,
     **training: Unpack[Training],
 ) -> Run:
@@ -80,6 +81,7 @@ def run(
             ``500MB``.
         max_restarts: How many times a run that loses its node or is killed is started again.
         checkpoints: Pattern of the outputs that it then goes on from, for a script of your own.
+        kernels: ``torch`` for PyTorch's CPU kernels, ``off`` for Chainer's own.
         options: The backend's own options by name, such as ``{"vm_size": "STANDARD_D2_V2"}``.
         training: Flags of the included script. A script of your own gets them as arguments, ``--epochs 5``.
 
@@ -106,6 +108,7 @@ def run(
         "collect": collect,
         "max_restarts": max_restarts,
         "checkpoints": checkpoints,
+        "kernels": kernels,
         **({} if own else training),
         **(options or {}),
     }

@@ -55,6 +55,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             default.
         checkpoints: Pattern of the outputs that a further attempt goes on from, such as ``checkpoints/*``; None for
             what the included script writes.
+        kernels: Whose CPU kernels it uses (:mod:`trainer.runtime.kernels`); None for Chainer's own, unless the
+            environment of the job says otherwise.
         study: The study that it is a trial of, or None.
         trial: Its number there.
     """
@@ -74,6 +76,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     collect: str | None = None
     max_restarts: int | None = None
     checkpoints: str | None = None
+    kernels: str | None = None
     study: str | None = None
     trial: int | None = None
 
@@ -86,4 +89,5 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         from trainer.runtime.layout import LAUNCHER
 
         collect = [] if self.collect is None else [f"--collect={self.collect}"]
-        return [python, LAUNCHER, *collect, self.script, *self.arguments]
+        kernels = [] if self.kernels is None else [f"--kernels={self.kernels}"]
+        return [python, LAUNCHER, *collect, *kernels, self.script, *self.arguments]

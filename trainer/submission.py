@@ -103,6 +103,7 @@ def prepare(
         collect=request.collect,
         max_restarts=request.max_restarts,
         checkpoints=request.checkpoints,
+        kernels=request.kernels,
         tags=dict(request.tags),
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )

@@ -21,8 +21,9 @@ from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError, DamagedRecordError
 from trainer.host import elsewhere
 from trainer.interpreter import own_module
+from trainer.kernels import torch_for
 from trainer.records import RunFailure, RunInfo, RunStatus
-from trainer.runtime.layout import DECODED_DIR_VARIABLE, MISSING_TORCH, TORCH_HINT
+from trainer.runtime.layout import DECODED_DIR_VARIABLE
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ class LocalBackend(Backend):
                 _select(job)
             except RuntimeFault as fault:
                 raise ConfigError(fault.message, fault.hint) from fault
-        if job.kernels == "torch" and installed_version("torch") is None:
-            raise ConfigError(f"{MISSING_TORCH}.", f"{TORCH_HINT}.")
+        torch_for(job.kernels)
 
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`.

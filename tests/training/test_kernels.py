@@ -19,6 +19,8 @@ from chainer.functions.connection import convolution_2d, deconvolution_2d
 from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import max_pooling_nd
 
+from backends.azure.image import find_pins
+from trainer.errors import ConfigError
 from trainer.runtime import kernels
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.versions import installed_version
@@ -290,6 +292,14 @@ def test_off_is_the_default_and_overrides_the_variable(tmp_path: Path) -> None:
     assert launched(tmp_path, "--kernels=off", TRAINER_KERNELS="torch").stdout == "False 0\n"
 
 
+@needs_torch
+def test_the_image_of_a_remote_job_has_the_version_that_is_here() -> None:
+    here = installed_version("torch")
+    assert here is not None
+    assert find_pins([], [], None, kernels="torch").packages["torch"] == here.partition("+")[0]
+    assert "torch" not in find_pins([], [], None).packages
+
+
 @pytest.mark.skipif(installed_version("torch") is not None, reason="PyTorch is installed")
 def test_asked_for_but_not_installed(tmp_path: Path) -> None:
     done = launched(tmp_path, "--kernels=torch")
@@ -299,3 +309,5 @@ def test_asked_for_but_not_installed(tmp_path: Path) -> None:
         "error: --kernels torch needs PyTorch, which isn't installed here",
         "hint: pip install 'chainer-trainer[torch]', or leave out --kernels torch",
     ]
+    with pytest.raises(ConfigError, match="isn't installed here"):
+        find_pins([], [], None, kernels="torch")

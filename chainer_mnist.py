@@ -61,6 +61,7 @@ def main() -> None:
     """Train, and leave the model and the checkpoint in the output folder."""
     args = parse_arguments()
     device = rt.use_device(args.device, blas_threads=args.threads)
+    ranks = rt.join_ranks()  # as many as `trainer run --processes-per-node` starts; otherwise one, rank 0
     data = rt.load_dataset(args.dataset)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     make = rt.load_network(args.network) if args.network else None
@@ -79,20 +80,23 @@ def main() -> None:
     classifier.to_device(device)
     optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum).setup(classifier)
 
-    train_iter = rt.ArrayIterator(train, args.batchsize, seed=args.seed, device=device)
+    train_iter = rt.ArrayIterator(train, args.batchsize, seed=args.seed, device=device, ranks=ranks)
     test_iter = rt.ArrayIterator(test, 1000, repeat=False, shuffle=False, device=device)
     updater = training.updaters.StandardUpdater(train_iter, optimizer, converter=rt.unit_range, device=device)
-    updater = rt.compiled(updater)  # can go: same model, faster; assumes that every step computes the same function
+    # Joins the ranks' gradients. For one it can go: same model, faster; every step must compute the same function.
+    updater = rt.compiled(updater, ranks)
 
     trainer = training.Trainer(updater, (args.epochs, "epoch"), out=args.output_dir)
-    trainer.extend(rt.ClassifierEvaluator(test_iter, classifier, converter=rt.unit_range, device=device))
-    trainer.extend(extensions.LogReport())
-    trainer.extend(rt.Metrics(METRICS))
+    trainer.extend(rt.ClassifierEvaluator(test_iter, classifier, converter=rt.unit_range, device=device, ranks=ranks))
+    if ranks.rank == 0:
+        trainer.extend(extensions.LogReport())
+        trainer.extend(rt.Metrics(METRICS))
     trainer.extend(rt.Checkpoint())
     if args.resume:
         rt.resume(args.resume, trainer)
     trainer.run(show_loop_exception_msg=False)
-    rt.save_npz(args.output_dir / "model.npz", model)
+    if ranks.rank == 0:
+        rt.save_npz(args.output_dir / "model.npz", model)
 
 
 if __name__ == "__main__":

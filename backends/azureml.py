@@ -39,6 +39,7 @@ class AzureMLBackend(AzureBackend):
     options: AzureOptions
     node_side = V1
     sends_again = True
+    runs_ranks = True
     loading = "the SDK's Chainer estimator"
 
     def open(self, ref: WorkspaceRef) -> SdkClient:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _START_SECONDS = 60.0
 _MENDING_SECONDS = 5.0
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
+_PINNED_RANKS = ("mpi4py", "mpich")
 
 
 class LocalBackend(Backend):
@@ -52,8 +53,13 @@ class LocalBackend(Backend):
         """See :meth:`trainer.backend.Backend.plan`."""
         from platform import python_version
 
+        from backends.local_ranks import advice, describe
+
         device, warnings = _device(job)
-        pins = {name: found for name in _PINNED if (found := installed_version(name))}
+        ranks = describe(job) if job.ranks > 1 else {}
+        pins = {
+            name: found for name in (*_PINNED, *(_PINNED_RANKS if ranks else ())) if (found := installed_version(name))
+        }
         return Plan(
             backend=self.name,
             command=tuple(job.command(sys.executable)),
@@ -61,8 +67,8 @@ class LocalBackend(Backend):
             size=snapshot.size,
             digest=snapshot.digest,
             dataset=job.dataset,
-            details={"device": device, "python": python_version(), **pins, "runs": str(self.home.runs)},
-            warnings=(*snapshot.notes, *warnings),
+            details={**ranks, "device": device, "python": python_version(), **pins, "runs": str(self.home.runs)},
+            warnings=(*snapshot.notes, *warnings, *advice(job.nodes)),
         )
 
     def check(self, job: TrainingJob) -> None:
@@ -81,13 +87,25 @@ class LocalBackend(Backend):
                 raise ConfigError(fault.message, fault.hint) from fault
         torch_for(job.kernels)
 
+    def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:
+        """See :meth:`trainer.backend.Backend.check_ranks`. Nodes are simulated: all ranks are on this machine.
+
+        Raises:
+            ConfigError: mpi4py or mpiexec is missing.
+        """
+        from backends.local_ranks import advice, find_mpiexec
+
+        find_mpiexec()
+        return advice(job.nodes)
+
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`.
 
         Raises:
             ConfigError: The supervisor could not be started.
         """
-        if self._warm is not None and folder.snapshot.resolve().parent == self._warm and self._submit_warm(folder):
+        is_trial = self._warm is not None and folder.snapshot.resolve().parent == self._warm
+        if is_trial and folder.job().ranks == 1 and self._submit_warm(folder):
             return
         self._start_supervisor(folder)
 

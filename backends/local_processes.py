@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,22 +32,31 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def start(command: Sequence[str], directory: Path, folder: RunFolder) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str],
+    directory: Path,
+    folder: RunFolder,
+    *,
+    log: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start the job in a session of its own, with no input and its output in the log.
 
     Args:
         command: The command line.
         directory: Its working directory.
         folder: The run. Its log takes standard output and standard error.
+        log: Takes them instead.
+        variables: Its environment; None for that of a job of the run.
 
     Raises:
         OSError: It can't be started.
     """
-    with folder.log_path.open("ab") as stream:
+    with (log or folder.log_path).open("ab") as stream:
         return subprocess.Popen(
             command,
             cwd=directory,
-            env=folder.job_environment(),
+            env=folder.job_environment() if variables is None else dict(variables),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

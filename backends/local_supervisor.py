@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from backends import local_processes as processes
+from backends.local_ranks import RankJobs
 from backends.local_store import LocalStore
 from backends.local_workdir import collect_outputs, make_workdir, release_reserve, working_directory
 from trainer.artifacts import ArtifactStore
@@ -135,6 +136,8 @@ def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInf
 
 def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
     info, job = folder.info(), folder.job()
+    ranks = RankJobs(folder, job.ranks) if job.ranks > 1 else None
+    jobs = ranks or jobs
     lost = ""
     if info.status is not RunStatus.NOT_STARTED:
         lost = _SUPERVISOR_DIED
@@ -147,7 +150,7 @@ def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
             return outcome
         lost = _loss(outcome)
         if not lost or not _may_restart(folder):
-            return Outcome.from_exit_code(folder, outcome)
+            return ranks.outcome(folder, outcome) if ranks else Outcome.from_exit_code(folder, outcome)
 
 
 def _again(folder: RunFolder, job: TrainingJob, work: Path, lost: str) -> tuple[str, ...]:

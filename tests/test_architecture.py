@@ -39,7 +39,17 @@ EXCEPTIONS = {
 # Third-party packages that the travelling runtime may name: a node has nothing else for certain.
 RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 # Named there only behind a guard, because a node may or may not have them (protobuf is Chainer's).
-RUNTIME_GUARDED = {"azureml", "google", "pandas", "threadpoolctl", "mpi4py", "onnx", "sitecustomize", "torch"}
+RUNTIME_GUARDED = {
+    "azureml",
+    "google",
+    "pandas",
+    "threadpoolctl",
+    "mpi4py",
+    "chainermn",
+    "onnx",
+    "sitecustomize",
+    "torch",
+}
 # Commands that only read the disk must not pay for these.
 HEAVY = {
     *("chainer", "numpy", "cupy", "azure", "azureml", "mlflow", "matplotlib", "mlxtend"),

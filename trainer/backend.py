@@ -68,8 +68,8 @@ class Backend(ABC):
     what everyone reads.
 
     What a backend can do beyond running jobs is asked of it by one method each, and the default says that it can't:
-    :meth:`store`, its model registry, :meth:`services`, where models are deployed, :meth:`warm_up`, and
-    :meth:`study_service`.
+    :meth:`store`, its model registry, :meth:`services`, where models are deployed, :meth:`warm_up`,
+    :meth:`study_service`, and :meth:`check_ranks`, for jobs of several processes.
 
     Attributes:
         name: The name under which it is registered.
@@ -149,6 +149,23 @@ class Backend(ABC):
     @abstractmethod
     def cancel(self, folder: RunFolder) -> None:
         """Ask for the run to stop. Idempotent; does nothing to a run that has ended."""
+
+    def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:
+        """Refuse a job of several processes that can't be started as such. Asks no network.
+
+        Called for such jobs alone, before :meth:`plan` and :meth:`check`.
+
+        Returns:
+            What the user should know before it is submitted, a sentence each.
+
+        Raises:
+            RefusedError: The backend runs one process per job, which is the default.
+            ConfigError: Something that it needs is missing.
+        """
+        raise RefusedError(
+            f"The {self.name} backend runs one process per job, and this one asks for {job.ranks}.",
+            "Leave out --nodes and --processes-per-node, or use --backend local",
+        )
 
     def warm_up(self, study: Path) -> str:  # noqa: ARG002  # a default
         """Get ready to run a study's trials without starting an interpreter for each; ``submit`` then does so.

@@ -56,6 +56,8 @@ JOB: tuple[Option, ...] = (
         default_text="0; 3 on low-priority nodes",
     ),
     Option("checkpoints", _Text, None, "Pattern of the outputs that it then continues from, for a script of your own."),
+    Option("nodes", _Count, 1, "The nodes that a run has."),
+    Option("processes_per_node", _Count, 1, "The ranks, processes that MPI starts, of each node."),
     Option(
         "collect",
         Annotated[str, Meta(pattern=COLLECT_FORM, title=COLLECT_EXPECTED)],

@@ -8,7 +8,7 @@ A backend whose job has ended says how, and :func:`finish` does the rest::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +54,21 @@ class Outcome:
             raise ValueError(f"a job can't end {self.status}")
 
     @classmethod
-    def from_exit_code(cls, folder: RunFolder, exit_code: int) -> Outcome:
+    def from_exit_code(
+        cls, folder: RunFolder, exit_code: int, log: Sequence[str] | None = None, whose: str = ""
+    ) -> Outcome:
         """Judge a job by its process: 0 is Completed, anything else Failed, with the reason that the log gives.
 
         Args:
             folder: The run, with its log up to date.
             exit_code: The process's exit status; negative for a signal.
+            log: The last lines of the log that says why, where it is not the run's.
+            whose: Put before the reason: ``rank 1: ``.
         """
         if exit_code == 0:
             return cls(RunStatus.COMPLETED)
-        found = failure(exit_code, folder.log_tail(LINES))
+        found = failure(exit_code, folder.log_tail(LINES) if log is None else log[-LINES:])
+        found = msgspec.structs.replace(found, message=f"{whose}{found.message}")
         if _disk_is_full(folder.path) and FULL not in found.message:
             # The log ends where the disk was full, most often before the script's own words about it.
             found = msgspec.structs.replace(found, message=f"{found.message.rstrip('.')}: {FULL}.")

@@ -57,6 +57,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             what the included script writes.
         kernels: Whose CPU kernels it uses (:mod:`trainer.runtime.kernels`); None for Chainer's own, unless the
             environment of the job says otherwise.
+        nodes: How many nodes it runs on.
+        processes_per_node: How many ranks, processes that MPI starts, each node has.
         study: The study that it is a trial of, or None.
         trial: Its number there.
     """
@@ -77,8 +79,15 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_restarts: int | None = None
     checkpoints: str | None = None
     kernels: str | None = None
+    nodes: int = 1
+    processes_per_node: int = 1
     study: str | None = None
     trial: int | None = None
+
+    @property
+    def ranks(self) -> int:
+        """How many processes run the script together; 1 means that MPI is not used."""
+        return self.nodes * self.processes_per_node
 
     def command(self, python: str) -> list[str]:
         """The command line of a run, relative to the snapshot's root, on every backend.

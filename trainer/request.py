@@ -51,6 +51,8 @@ class JobRequest:
             default.
         checkpoints: Pattern of the outputs that it then goes on from, for a script of the user's own.
         kernels: ``torch`` for PyTorch's CPU kernels (:mod:`trainer.runtime.kernels`); ``off`` or None for Chainer's.
+        nodes: How many nodes it runs on.
+        processes_per_node: How many ranks each node has.
     """
 
     script: Path | None = None
@@ -67,6 +69,8 @@ class JobRequest:
     max_restarts: int | None = None
     checkpoints: str | None = None
     kernels: str | None = None
+    nodes: int = 1
+    processes_per_node: int = 1
 
     @classmethod
     def from_config(
@@ -103,6 +107,8 @@ class JobRequest:
             # Like the flags of our script: a file or a variable that sets it has another script in mind.
             checkpoints=config["checkpoints"] if config["script"] or config.is_flag("checkpoints") else None,
             kernels=config["kernels"],
+            nodes=config["nodes"],
+            processes_per_node=config["processes_per_node"],
         )
 
     def named(self, script: Path) -> JobRequest:
@@ -164,6 +170,9 @@ def check_request(request: JobRequest, script: Path) -> None:
         raise UsageError(
             must_be("--max-restarts", "a whole number of at least 0", request.max_restarts), "Give another."
         )
+    for name, value in (("--nodes", request.nodes), ("--processes-per-node", request.processes_per_node)):
+        if value < 1:
+            raise UsageError(must_be(name, "a whole number of at least 1", value), "Give another.")
     if request.checkpoints is not None:
         _check_checkpoints(request.checkpoints, script)
     if request.collect is not None and not re.search(COLLECT_FORM, request.collect):

@@ -41,6 +41,7 @@ from trainer.runtime.layout import (
     RESUME_DIR_VARIABLE,
     RUN_DIR_VARIABLE,
     RUN_ID_VARIABLE,
+    rank_log,
 )
 from trainer.trees import remove_tree
 
@@ -54,7 +55,6 @@ _T = TypeVar("_T")
 _ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 # Held while a run is being submitted; see RunFolder.locked.
 SUBMISSION_LOCK = "submission"
-_LOG_NAME = "std_log.txt"
 _TAIL_BYTES = 64 << 10
 # A line without an end may be hundreds of megabytes long.
 _LONGEST_TAIL_LINE = 2000
@@ -335,26 +335,31 @@ class RunFolder:
     @property
     def log_path(self) -> Path:
         """The file that holds what the script printed."""
-        return self.logs / _LOG_NAME
+        return self.rank_log(0)
 
-    def read_log(self, offset: int = 0) -> bytes:
+    def rank_log(self, rank: int) -> Path:
+        """The file that holds what one rank of the job printed; rank 0 prints into the run's log."""
+        return self.path.joinpath(*rank_log(rank))
+
+    def read_log(self, offset: int = 0, rank: int = 0) -> bytes:
         """What the log holds from byte ``offset`` on."""
+        path = self.rank_log(rank)
         try:
             # O_NONBLOCK: the script may have put a pipe in its place, whose writer would be waited for.
-            descriptor = os.open(self.log_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as stream:
                 stream.seek(offset)
                 return stream.read() or b""
         except FileNotFoundError:
             return b""
         except OSError as error:
-            raise DamagedRecordError(self.log_path, f"it can't be read ({error.strerror or error})") from error
+            raise DamagedRecordError(path, f"it can't be read ({error.strerror or error})") from error
 
-    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
+    def log_tail(self, lines: int = 20, rank: int = 0) -> tuple[str, ...]:
         """The log's last lines, each cut to 2,000 characters; none if the log can't be read."""
         try:
-            size = self.log_path.stat().st_size
-            tail = self.read_log(max(0, size - _TAIL_BYTES)).decode("utf-8", "replace")
+            size = self.rank_log(rank).stat().st_size
+            tail = self.read_log(max(0, size - _TAIL_BYTES), rank).decode("utf-8", "replace")
         except (OSError, DamagedRecordError):
             return ()
         return tuple(line[-_LONGEST_TAIL_LINE:] for line in tail.splitlines()[-lines:])

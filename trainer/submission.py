@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from trainer.handle import Run
 from trainer.job import TrainingJob
 from trainer.modelfile import check_npz
 from trainer.provision import ensure_chainer
+from trainer.ranks import check_ranks
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
@@ -104,11 +105,16 @@ def prepare(
         max_restarts=request.max_restarts,
         checkpoints=request.checkpoints,
         kernels=request.kernels,
+        nodes=request.nodes,
+        processes_per_node=request.processes_per_node,
         tags=dict(request.tags),
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )
+    check_ranks(job, snapshot, ours=is_default_script(script))
     if backend is not None:
         ensure_chainer(progress.say if progress else lambda _: None)
+        if job.ranks > 1:
+            backend.check_ranks(job)
         backend.check(job)
     data = _dataset(request, script, snapshot, progress, offline=offline)
     if data is None:
@@ -193,6 +199,21 @@ def rerun(run: Run, changes: Sequence[str] = ()) -> Prepared:
     return Prepared(job, snapshot.with_resume({}))
 
 
+def with_ranks(prepared: Prepared, nodes: int | None, processes_per_node: int | None) -> Prepared:
+    """Return what is prepared, for another number of ranks; None leaves as it is.
+
+    Raises:
+        UsageError: The script can't be run so.
+    """
+    job = msgspec.structs.replace(
+        prepared.job,
+        nodes=nodes or prepared.job.nodes,
+        processes_per_node=processes_per_node or prepared.job.processes_per_node,
+    )
+    check_ranks(job, prepared.snapshot, ours=_is_ours(prepared.snapshot, job))
+    return replace(prepared, job=job)
+
+
 def changed_arguments(arguments: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
     """Return a command line with some options changed: ``--lr 0.1`` in the place of ``--lr 0.01``.
 
@@ -221,6 +242,8 @@ def submit(prepared: Prepared, backend: Backend, home: Home) -> Run:
     """
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
+    if prepared.job.ranks > 1:
+        backend.check_ranks(prepared.job)
     backend.check(prepared.job)
     # Locked, so that whoever looks meanwhile doesn't take a run that nobody supervises yet for a dead one.
     with RunFolder.submitting(

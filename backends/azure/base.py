@@ -80,6 +80,7 @@ class AzureBackend(Backend):
         node_side: What of the SDK a node needs.
         loading: What a submission says while the SDK is being imported.
         sends_again: Whether a run that has failed for want of its node can be sent again, from its last checkpoint.
+        runs_ranks: Whether it runs jobs of several ranks.
 
     Args:
         home: Where runs are kept, and an emulator's state.
@@ -96,13 +97,14 @@ class AzureBackend(Backend):
     node_side: ClassVar[NodeSide]
     loading: ClassVar[str]
     sends_again: ClassVar[bool] = False
+    runs_ranks: ClassVar[bool] = False
 
     def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(home, options)
         self.notify: Callable[[str], None] = note
         self._runs: dict[str, FollowedRun] = {}
         self._paces: dict[str, Pace] = {}
-        self._checked = False
+        self._checked = 0  # how many nodes were asked for
 
     @abstractmethod
     def open(self, ref: WorkspaceRef) -> Client:
@@ -144,7 +146,8 @@ class AzureBackend(Backend):
             "compute": self.options.compute,
             "VM priority": self.options.vm_priority or "dedicated, where the cluster has to be created",
             "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
-            "nodes": f"0 to {self.options.max_nodes}; this job uses 1",
+            "nodes": f"0 to {self.options.max_nodes}; this job uses {job.nodes}",
+            **({} if job.ranks == 1 else {"ranks": f"{job.ranks}, {job.processes_per_node} on each node"}),
             "idle minutes": self.options.idle_minutes,
             "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
             "image": image.image,
@@ -163,6 +166,10 @@ class AzureBackend(Backend):
             warnings=(*snapshot.notes, *image.left_out_notes()),
         )
 
+    def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:
+        """See :meth:`trainer.backend.Backend.check_ranks`."""
+        return () if self.runs_ranks else super().check_ranks(job)
+
     def check(self, job: TrainingJob) -> None:
         """See :meth:`trainer.backend.Backend.check`. Sign in, and ask the workspace for its cluster or VM sizes.
 
@@ -180,7 +187,7 @@ class AzureBackend(Backend):
                 "Leave out --max-restarts, or use --backend azureml.",
             )
         torch_for(job.kernels)
-        if self._checked:
+        if job.nodes <= self._checked:
             return
         if self.options.vm_size is not None:
             vm_sizes.choose(self.options.vm_size)
@@ -188,8 +195,8 @@ class AzureBackend(Backend):
         if ref.is_emulated:
             self.notify(DOES_NOT_PROVE)
         computes = self.open(ref).computes()
-        answer_by(ref).wait(lambda: cluster.check(computes, self.options), "look at the cluster")
-        self._checked = True
+        answer_by(ref).wait(lambda: cluster.check(computes, self.options, job.nodes), "look at the cluster")
+        self._checked = job.nodes
 
     def submit(self, folder: RunFolder) -> None:
         """See :meth:`trainer.backend.Backend.submit`."""

@@ -40,13 +40,26 @@ class Computes(Protocol):
         """Ask for the cluster of the options, without waiting for it."""
 
 
-def check(computes: Computes, options: ClusterOptions) -> None:
+def check(computes: Computes, options: ClusterOptions, nodes: int = 1) -> None:
     """Check that the cluster could be reused or made; change nothing.
 
+    Args:
+        computes: Where it is.
+        options: Its name, and what a new one is made of.
+        nodes: How many a job needs.
+
     Raises:
-        RefusedError: It could not: VM size, a wrong kind of compute.
+        RefusedError: It could not: VM size, a wrong kind of compute, too few nodes.
     """
     found = computes.find(options.compute)
+    scale = getattr(found, "scale_settings", None)
+    most = options.max_nodes if found is None else getattr(scale, "maximum_node_count", nodes)
+    if nodes > most:
+        which = f"The cluster {options.compute} has" if found is not None else "A new cluster has"
+        raise RefusedError(
+            f"{which} {most} node{'' if most == 1 else 's'} at most, and the job needs {nodes}.",
+            f"Ask for fewer --nodes, or another cluster: --compute NAME --max-nodes {nodes}",
+        )
     if found is None:
         _chosen(computes, options)
     else:

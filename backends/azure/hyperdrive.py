@@ -53,6 +53,8 @@ def check(definition: StudyDefinition, compute: str) -> None:
 def _search(definition: StudyDefinition) -> list[tuple[str, str]]:
     """What of the search HyperDrive can't do, with what can."""
     found: list[tuple[str, str]] = []
+    if definition.job.ranks > 1:
+        found.append((f"A trial of {definition.job.ranks} ranks is not sent to HyperDrive.", _OURS))
     if definition.sampler not in SAMPLERS:
         found.append((f"HyperDrive has no sampler {definition.sampler}; it has {', '.join(SAMPLERS)}.", _OURS))
     if definition.seed:

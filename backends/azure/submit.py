@@ -21,7 +21,7 @@ from backends.azure.computes import SdkComputes
 from backends.azure.errors import explained, status_of
 from backends.azure.image import PARSING
 from backends.azure.session import sdk
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RefusedError
 from trainer.home import user_home
 from trainer.locks import locked
 from trainer.runtime.azureml_checkpoints import SECONDS
@@ -61,7 +61,8 @@ class SdkClient:
     def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
         job = folder.job()
-        config = make_config(folder, image, compute, job.max_minutes, checkpoint_seconds=self._seconds)
+        target = self._target(compute, job)
+        config = make_config(folder, image, target, job.max_minutes, checkpoint_seconds=self._seconds)
 
         def send() -> bool:
             sent = submit_once(self._workspace, folder, config)
@@ -73,9 +74,19 @@ class SdkClient:
 
     def send_again(self, folder: RunFolder, image: Environment, compute: str, again: Again) -> bool:
         """Send a further attempt at a run; return whether the service is known to have it."""
-        minutes = folder.job().max_minutes
-        config = make_config(folder, image, compute, minutes, checkpoint_seconds=self._seconds, again=again)
+        job = folder.job()
+        target = self._target(compute, job)
+        config = make_config(folder, image, target, job.max_minutes, checkpoint_seconds=self._seconds, again=again)
         return submit_once(self._workspace, folder, config, again)
+
+    def _target(self, compute: str, job: TrainingJob) -> Any:  # noqa: ANN401
+        """What the estimator takes for a cluster: of a job of several ranks, the SDK's own object for it."""
+        if job.ranks == 1:
+            return compute
+        found = self.computes().find(compute)
+        if found is None:
+            raise RefusedError(f"The cluster {compute} is gone.", "Start the run again; it is made anew.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Again:
 def make_config(
     folder: RunFolder,
     environment: Environment,
-    compute: str,
+    compute: Any,  # noqa: ANN401
     max_minutes: int | None,
     *,
     checkpoint_seconds: int = 60,
@@ -112,7 +123,7 @@ def make_config(
     Args:
         folder: The run, with its staged snapshot.
         environment: What it runs in.
-        compute: The cluster's name.
+        compute: The cluster's name; for several ranks the SDK's object for it.
         max_minutes: Its time cap, or None.
         checkpoint_seconds: Between two uploads of its checkpoint, at least.
         again: Of a further attempt, what is different.
@@ -125,17 +136,31 @@ def make_config(
     settings = [] if job.checkpoints is None else [f"--checkpoints={job.checkpoints}"]
     if checkpoint_seconds != SECONDS:
         settings.append(f"--checkpoint-seconds={checkpoint_seconds}")
+    ranks = None if job.ranks == 1 else (job.nodes, job.processes_per_node)
     if again is None:
-        return script_config(folder.snapshot, [*settings, *arguments], environment, compute, max_minutes)
+        return script_config(folder.snapshot, [*settings, *arguments], environment, compute, max_minutes, ranks)
     arguments = [f"--attempt={again.attempt}", *settings, *arguments, *again.words]
-    return script_config(again.snapshot, arguments, environment, compute, max_minutes)
+    return script_config(again.snapshot, arguments, environment, compute, max_minutes, ranks)
 
 
 def script_config(
-    snapshot: Path, arguments: list[str], environment: Environment, compute: str, max_minutes: int | None
+    snapshot: Path,
+    arguments: list[str],
+    environment: Environment,
+    compute: Any,  # noqa: ANN401
+    max_minutes: int | None,
+    ranks: tuple[int, int] | None = None,
 ) -> Any:  # noqa: ANN401
-    """Make the estimator for the launcher in a staged snapshot with those arguments; see :func:`make_config`."""
+    """Make the estimator for the launcher in a staged snapshot with those arguments; see :func:`make_config`.
+
+    ``ranks`` are the nodes and the processes on each, for a job of MPI.
+    """
     chainer_estimator, definition = sdk("azureml.train.dnn").Chainer, _definition(environment)
+    several: dict[str, Any] = {}
+    if ranks is not None:
+        nodes, processes = ranks
+        mpi = sdk("azureml.core.runconfig").MpiConfiguration(process_count_per_node=processes, node_count=nodes)
+        several = {"node_count": nodes, "distributed_training": mpi}
     with PARSING:  # the estimator parses the entry script
         estimator = chainer_estimator(
             source_directory=str(snapshot),
@@ -143,6 +168,7 @@ def script_config(
             compute_target=compute,
             environment_definition=definition,
             max_run_duration_seconds=None if max_minutes is None else max_minutes * 60,
+            **several,
         )
     configuration = estimator.run_config
     # Not Environment.docker.enabled, which is deprecated and says so.

@@ -69,6 +69,8 @@ _SCRIPT_LOGS = (
 )
 # Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
 _METRICS_ARTIFACT = f"{LOGS_DIR}/{METRICS_FILE}"
+# What trainer.runtime.ranks writes into the log of a rank that ends badly.
+_ENDS = re.compile(r"rank (\d+) ends the job with exit status (\d+)")
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
@@ -172,6 +174,9 @@ def sync_run(
                 restarts.rescue(run, folder)
         return (*problems, *_not_kept(folder))
 
+    if folder.job().ranks > 1:
+        with explained(f"read the logs of run {folder.run_id}"):
+            _download_other_logs(folder, logs)
     return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
 
 
@@ -196,7 +201,7 @@ def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     """Describe the failure by the script's log, or by the service's message if the log gives no reason."""
-    found = failure(None, folder.log_tail(LINES))
+    found = _reason_of_rank(folder) or failure(None, folder.log_tail(LINES))
     if restarts.lost_its_node(details):
         # Whatever the script's log ends with is not why.
         message = (
@@ -207,6 +212,23 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     if said and found.message == failure(None, ()).message:
         return msgspec.structs.replace(found, message=first_line(Exception(said)))
     return found
+
+
+def _reason_of_rank(folder: RunFolder) -> RunFailure | None:
+    """Describe the failure of a job of several ranks by the log of the one that has said that it ends the job."""
+    for rank in range(folder.job().ranks if folder.job().ranks > 1 else 0):
+        path = folder.log_path if rank == 0 else folder.logs / f"user_logs_std_log_process_{rank}.txt"
+        try:
+            lines = path.read_bytes()[-_CHUNK:].decode("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        at = next((at for at, line in enumerate(lines) if (said := _ENDS.fullmatch(line)) and int(said[1]) == rank), -1)
+        if at >= 0:
+            status = int(lines[at].rpartition(" ")[2])
+            own = [line for line in lines[:at] + lines[at + 1 :] if not line.startswith("Abort(")]
+            found = failure(status, own[-LINES:])
+            return msgspec.structs.replace(found, message=f"rank {rank}: {found.message}")
+    return None
 
 
 def _said(details: Mapping[str, Any]) -> str:

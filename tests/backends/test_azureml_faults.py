@@ -128,8 +128,8 @@ def test_a_run_over_its_cap_fails_and_says_so(
 ) -> None:
     make_config = azure_submit.make_config
 
-    def impatient(*words: Any) -> Any:
-        config = make_config(*words)
+    def impatient(*words: Any, **named: Any) -> Any:
+        config = make_config(*words, **named)
         assert config.run_config.max_run_duration_seconds == 60
         config.run_config.max_run_duration_seconds = 2
         return config

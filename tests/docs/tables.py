@@ -54,6 +54,8 @@ NOT_RUN = {
     "trainer deploy chainer-dnn-mnist --backend azureml": ACCOUNT,
     "trainer deploy chainer-dnn-mnist --backend azureml --emulator": f"{SERVES}: tests/backends/test_local_services.py",
     "trainer score chainer-dnn-mnist digit.png": "needs such a service: tests/backends/test_local_services.py",
+    "trainer run --processes-per-node 2 --script train_mnist.py -- --communicator naive": "needs ChainerMN's example: "
+    "tests/backends/test_local_ranks.py",
     "trainer serve fruit": f"{SERVES}: tests/serving",
     "trainer export ./outputs/model.npz --format onnx --model-file net.py:make --input-shape 1,28,28": "tests/export",
     "trainer attach STUDY": "follows a study that is under way: tests/tune",
@@ -114,6 +116,7 @@ OTHER = {
         "data",
         "train-images-idx3-ubyte   train-labels-idx1-ubyte   t10k-images-idx3-ubyte   t10k-labels-idx1-ubyte",
     ): "names",
+    ("distributed", "error: Run 20261126-121720-7m3fz7 failed: rank 1: ValueError: no such thing"): "what it prints",
     ("emulator", '$ eval "$(azureml-emulator --state ./emulator --print-env)"'): "tests/emulator/test_command.py",
     ("emulator", "def test_training(azureml_emulator, tmp_path):"): "tests/emulator/test_command.py",
     (

@@ -184,6 +184,16 @@ CASES = {
         "it.finalize()\n",
         r"AttributeError: (can't set|property)",
     ),
+    "multi-node-iterator": Case(
+        PRELUDE + "from chainermn.iterators import multi_node_iterator as module\n"
+        "class Alone:\n"
+        "    rank = 1\n"
+        "    answers = [numpy.ones((1,)) * 7, -numpy.ones((1,))]\n"
+        "    def bcast(self, data, root=0):\n"
+        "        return self.answers.pop(0)\n"
+        "assert module._MultiNodeIteratorSlave(Alone(), 0).dataset_size == 7\n",
+        r"TypeError: only 0-dimensional arrays can be converted",
+    ),
     "removed-numpy-names": Case(
         "import numpy\nassert numpy.int is int and numpy.float is float and numpy.object is object\n",
         r"AttributeError: module 'numpy' has no attribute 'int'",

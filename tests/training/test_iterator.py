@@ -11,7 +11,9 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.training.iterator import ArrayIterator, unit_range
+from trainer.runtime.training.ranks import Ranks
 
 
 def make(n: Any, batch_size: Any, **options: Any) -> Any:
@@ -124,3 +126,41 @@ def test_any_arrays(name: str) -> None:
 def test_other_data_sets_are_refused(dataset: Any) -> None:
     with pytest.raises(TypeError, match=r"SerialIterator takes any data set"):
         ArrayIterator(dataset, 2)
+
+
+class Communicator:
+    """One of several ranks, as far as an iterator asks."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+@given(st.integers(5, 40), st.integers(1, 5), st.integers(1, 5), BOOLEANS)
+@settings(max_examples=50, deadline=None)
+def test_the_parts_of_ranks_are_the_batch(n: int, batch_size: int, size: int, order_stays: bool) -> None:
+    ranks = [Ranks(Communicator(rank, size)) for rank in range(size)]
+    if batch_size < size:
+        with pytest.raises(RuntimeFault, match="no example for some of"):
+            make(n, batch_size, ranks=ranks[0])
+        return
+    whole, _ = make(n, batch_size, seed=3)
+    parts = []
+    for each in ranks:
+        each.joined = True
+        part, _ = make(n, batch_size, seed=3, ranks=each)
+        part._order_stays = order_stays
+        parts.append(part)
+    for _ in range(12):
+        expected, found = next(whole), [next(part) for part in parts]
+        for at in range(2):
+            np.testing.assert_array_equal(np.concatenate([arrays[at] for arrays in found]), expected[at])
+        sizes = [len(arrays[1]) for arrays in found]
+        assert max(sizes) - min(sizes) <= 1
+        assert [part.share for part in parts] == [length / batch_size for length in sizes]
+        assert {(part.epoch, part.epoch_detail) for part in parts} == {(whole.epoch, whole.epoch_detail)}
+
+
+def test_ranks_whose_gradients_nobody_joins_are_refused() -> None:
+    iterator, _ = make(10, 4, ranks=Ranks(Communicator(0, 2)))
+    with pytest.raises(RuntimeFault, match="each rank would train a model of its own"):
+        next(iterator)

@@ -125,6 +125,13 @@ def test_a_study_outlives_its_client(cloud: Studies) -> None:
     assert "--warm-start" in refused.stderr
 
 
+def test_trials_of_several_ranks_are_refused(tmp_path: Path, tiny_data: Path) -> None:
+    project = Studies(tmp_path / "project", tiny_data, tmp_path)
+    project.environment["TRAINER_NODES"] = "2"
+    refused = project.trainer("tune", "--metric", "Accuracy", "--space", "lr=0.1,0.2", "--trials", "2", *ON)
+    assert (refused.returncode, "A trial of 2 ranks is not sent to HyperDrive" in refused.stderr) == (4, True)
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_it_and_cancel_ends_it(cloud: Studies) -> None:
     words = ("tune", "--script", "script.py", "--metric", "score", *X, *ON, "--trials", "4", "--parallel", "2")

@@ -20,7 +20,7 @@ from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
 from trainer.errors import UsageError
 from trainer.provision import ensure_chainer
-from trainer.submission import JobRequest, Prepared, prepare, rerun, resume, submit
+from trainer.submission import JobRequest, Prepared, prepare, rerun, resume, submit, with_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +54,7 @@ def add_resume(parser: Parser) -> None:
     )
     add_reference(parser, "to continue")
     add_backend(parser, "Where it continues", default="where it was")
+    _add_ranks(parser, "as before")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -62,6 +63,7 @@ def add_rerun(parser: Parser) -> None:
     """Declare ``trainer rerun``."""
     add_reference(parser, "to do again")
     add_backend(parser, "Where it runs", default="where it was")
+    _add_ranks(parser, "as before")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -112,7 +114,8 @@ def _start_again(
     run = open_run(reference)
     home, config = configured({**options, "backend": backend or run.folder.info().backend})
     chosen = backend_of(home, config)
-    prepared = prepare_again(run, script_args)
+    counts = [config[name] if config.is_flag(name) else None for name in ("nodes", "processes_per_node")]
+    prepared = with_ranks(prepare_again(run, script_args), *counts)
     if not following["dry_run"]:
         ensure_chainer(note)
     return _start(prepared, chosen, home, as_json=as_json, registry_flags=config.registry_flags(), **following)
@@ -138,7 +141,8 @@ def _start(
 ) -> int:
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
-    for text in prepared.warnings:
+    advice = backend.check_ranks(prepared.job) if prepared.job.ranks > 1 else ()
+    for text in (*prepared.warnings, *(() if dry_run else advice)):
         warn(text)
     if dry_run:
         print_plan(backend.plan(prepared.job, prepared.snapshot), as_json=as_json)
@@ -192,6 +196,7 @@ def _add_job(parser: Parser) -> None:
         help="CPU kernels of convolution, max pooling and batch normalization: torch for PyTorch's, which round "
         "differently, or off (default: off, Chainer's).",
     )
+    _add_ranks(parser, "1")
     record = parser.add_argument_group("what is recorded")
     record.add_argument(
         "--experiment",
@@ -211,6 +216,18 @@ def _add_job(parser: Parser) -> None:
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(
         "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Tag to record; can be repeated."
+    )
+
+
+def _add_ranks(parser: Parser, default: str) -> None:
+    group = parser.add_argument_group("several processes, by MPI")
+    group.add_argument(
+        "--processes-per-node",
+        metavar="P",
+        help=f"Run the script as P processes on each node, the ranks of MPI (default: {default}).",
+    )
+    group.add_argument(
+        "--nodes", metavar="N", help=f"Run it on N nodes; the local backend simulates them (default: {default})."
     )
 
 

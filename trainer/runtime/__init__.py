@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trainer.runtime.training.extensions import ClassifierEvaluator, Metrics
     from trainer.runtime.training.iterator import ArrayIterator, unit_range
     from trainer.runtime.training.machine import use_device
+    from trainer.runtime.training.ranks import join_ranks
 
 __all__ = [
     "ArrayIterator",
@@ -36,6 +37,7 @@ __all__ = [
     "add_flags",
     "as_inputs",
     "compiled",
+    "join_ranks",
     "load_dataset",
     "load_network",
     "main",
@@ -56,6 +58,7 @@ _HOMES = {
     "add_flags": ("flags", "add_flags"),
     "as_inputs": ("networks", "as_inputs"),
     "compiled": ("training.compiled", "compiled"),
+    "join_ranks": ("training.ranks", "join_ranks"),
     "load_dataset": ("datasets", "load"),
     "load_network": ("networks", "load_network"),
     "main": ("faults", "main"),

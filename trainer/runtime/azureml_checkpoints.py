@@ -208,7 +208,9 @@ class Uploader(threading.Thread):
 _uploader: Uploader | None = None
 
 
-def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tuple[str, ...]:
+def begin(
+    script: Path, pattern: str | None, attempt: int, seconds: float, *, continues: bool = True
+) -> tuple[str, ...]:
     """Look for a checkpoint of an earlier attempt, lay it out, and begin to upload this one's.
 
     Args:
@@ -216,6 +218,8 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
         pattern: Of its checkpoints; None for those of ours, where it writes them.
         attempt: The attempt's number as the client knows it.
         seconds: Between two uploads, at least.
+        continues: Whether to look for a checkpoint of an attempt that the service has restarted. Of several ranks each
+            would have to find the same one.
 
     Returns:
         What is added to the script's arguments.
@@ -238,7 +242,7 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
                 attempt = max(attempt, before + 1)
                 os.environ[ATTEMPT_VARIABLE] = str(attempt)
                 with tempfile.TemporaryDirectory(prefix="trainer-resume-") as temporary:
-                    found, lines = restore(run, Path(temporary))
+                    found, lines = restore(run, Path(temporary)) if continues else (Checkpoint(), b"")
                     if found.files:
                         attempts.lay(found, root)
                         words, metrics = attempts.words_for(script, found), lines

@@ -100,9 +100,10 @@ def _import_layers(folder: Path) -> None:
     # Not this file's folder: the script's `import datasets` would find the runtime's.
     sys.path[:] = [entry for entry in sys.path if Path(entry).absolute() != _RUNTIME_DIR]
     sys.path.insert(0, _ROOT)
-    from trainer.runtime import faults  # noqa: F401  # bound to this root before the path changes again
+    from trainer.runtime import faults, ranks  # noqa: F401  # bound to this root before the path changes again
     from trainer.runtime.shadowing import standard_library_first
 
+    ranks.begin()
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
@@ -161,8 +162,14 @@ def _checkpoints(script: Path, settings: dict[str, str]) -> tuple[str, ...]:
     if not reporting.on_azure() or mpi_rank() != 0:
         return ()
     seconds = float(settings.get("checkpoint-seconds", azureml_checkpoints.SECONDS))
+    from trainer.runtime import ranks
+
     return azureml_checkpoints.begin(
-        script.resolve(), settings.get("checkpoints"), int(settings.get("attempt", "1")), seconds
+        script.resolve(),
+        settings.get("checkpoints"),
+        int(settings.get("attempt", "1")),
+        seconds,
+        continues=ranks.size() == 1,
     )
 
 
@@ -214,5 +221,15 @@ def _below_launcher(traceback: TracebackType | None) -> TracebackType | None:
     return below
 
 
+def _main_as_rank() -> None:
+    try:
+        main()
+    except BaseException as error:
+        ranks = sys.modules.get("trainer.runtime.ranks")
+        if ranks is not None:
+            ranks.end_badly(error)
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    _main_as_rank()

@@ -31,6 +31,9 @@ RESUME_DIR_VARIABLE = "TRAINER_RESUME_DIR"
 """The folder of what the job continues from, laid out as its outputs were; set by the launcher where there is one."""
 DECODED_DIR_VARIABLE = "TRAINER_DECODED_DIR"
 """This machine's folder of decompressed copies of data files; see :mod:`trainer.runtime.datasets.decoded`."""
+RANKS_DIR_VARIABLE = "TRAINER_RANKS_DIR"
+"""The folder in which the ranks of a job on this machine leave word for its supervisor; see
+:mod:`trainer.runtime.ranks`."""
 THREADS_VARIABLE = "TRAINER_THREADS"
 """The number of BLAS threads."""
 AZURE_RUN_ID_VARIABLE = "AZUREML_RUN_ID"
@@ -108,6 +111,11 @@ def tell_resume_dir() -> None:
     folder = job_dir()
     if folder is not None and (folder / "resume").is_dir():
         os.environ[RESUME_DIR_VARIABLE] = str(folder / "resume")
+
+
+def rank_log(rank: int) -> tuple[str, str]:
+    """Return where, in a run's folder, the output of a rank goes: folder and name. Rank 0 has the log of the run."""
+    return LOGS_DIR, "std_log.txt" if rank == 0 else f"std_log_process_{rank}.txt"
 
 
 def travelled_dataset() -> Path | None:

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.runtime import ranks
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.attempts import this_attempt
 from trainer.runtime.faults import RuntimeFault
@@ -28,7 +29,6 @@ from trainer.runtime.layout import METRICS_FILE, PROGRESS_FILE, RUN_DIR_VARIABLE
 LONGEST_NAME = 255
 LONGEST_TEXT = 1000
 _PROGRESS_SECONDS = 0.3
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
 class Sink(Protocol):
@@ -165,8 +165,7 @@ def is_worker() -> bool:
 
 def mpi_rank() -> int:
     """This process's rank among those that MPI started, 0 without MPI."""
-    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
-    return int(rank) if rank.isdecimal() else 0
+    return ranks.rank()
 
 
 def clean_name(name: object) -> str:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trainer.runtime import ranks
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import BLAS_VARIABLES, THREADS_VARIABLE
 
@@ -80,7 +81,7 @@ def asked_for() -> int:
 def _from_environment() -> tuple[int, str]:
     for name in (THREADS_VARIABLE, *BLAS_VARIABLES):
         text = os.environ.get(name, "").strip()
-        if text:
+        if text and text != ranks.chosen_threads:
             # OpenMP allows a list, one number a nesting level; the first counts here.
             first = text.split(",")[0]
             if not first.isdecimal() or int(first) < 1:

@@ -312,7 +312,12 @@ def _tried(text: str, space: Space) -> dict[str, Value]:
 def _job(request: JobRequest) -> Any:  # noqa: ANN401  # until the job is prepared
     from trainer.job import TrainingJob
 
-    return TrainingJob(script=Path(request.script or DEFAULT_SCRIPT).name, arguments=request.script_args)
+    return TrainingJob(
+        script=Path(request.script or DEFAULT_SCRIPT).name,
+        arguments=request.script_args,
+        nodes=request.nodes,
+        processes_per_node=request.processes_per_node,
+    )
 
 
 def _kept_options(config: Config) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 The loop of Chainer's own tutorial, and of Azure's, starts a test iterator over by ``test_iter.epoch = 0``,
 ``test_iter.current_position = 0`` and ``test_iter.is_new_epoch = False``. In Chainer 7 these are properties of an
 immutable state.
+
+ChainerMN's iterator that hands one rank's batches to the others is made to work with the NumPy of today.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from trainer.runtime.compat.hook import Patch
+from trainer.runtime.compat.hook import Patch, numpy_at_least
 
 _FIELDS = ("current_position", "epoch", "is_new_epoch")
 
@@ -42,6 +44,11 @@ def _settable_multithread(module: ModuleType) -> None:
     _settable("MultithreadIterator", module)
 
 
+def _one_element_counts(module: Any) -> None:  # noqa: ANN401  # a module whose globals are set
+    # The size of the data set arrives as an array of shape (1,). Only this module's own calls of int are meant.
+    module.int = lambda value: int(value.item() if getattr(value, "size", 0) == 1 else value)
+
+
 PATCHES = (
     Patch(
         name="serial-iterator-position",
@@ -56,5 +63,13 @@ PATCHES = (
         reason="test_iter.epoch = 0 and the like are refused, with which the tutorials start an iterator over",
         versions="any",
         after=_settable_multithread,
+    ),
+    Patch(
+        name="multi-node-iterator",
+        module="chainermn.iterators.multi_node_iterator",
+        reason="create_multi_node_iterator makes a number of an array of shape (1,), which NumPy 2.4 refuses",
+        versions="NumPy >= 2.4",
+        needed=lambda: numpy_at_least(2, 4),
+        after=_one_element_counts,
     ),
 )

@@ -5,6 +5,7 @@
     step        such a step, as NumPy or CuPy calls on preallocated arrays, and the update of all parameters at once
     extensions  accuracy and loss, exact for any set and batch size; metrics and progress of the run
     checkpoint  a trainer's whole state after every epoch, and resuming from it
+    ranks       several processes that train as one
     machine     the device and the threads that a script uses
 
 Everything falls back to Chainer's own code where it does not apply; ``docs/performance.md`` has the

@@ -19,7 +19,7 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Extension, Trainer
 from numpy.typing import NDArray
 
-from trainer.runtime import npz
+from trainer.runtime import npz, ranks
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import CHECKPOINT_FILE
 from trainer.runtime.training.iterator import arrays_of
@@ -30,7 +30,7 @@ _SHAPE = "shape of "
 
 
 class Checkpoint(Extension):  # type: ignore[misc]
-    """Writes ``checkpoint.npz`` into the trainer's output folder after every epoch, atomically.
+    """Writes ``checkpoint.npz`` into the trainer's output folder after every epoch, atomically; rank 0 does it for all.
 
     Only a run with the same identity resumes from it: training set, batch size, optimizer, the shapes of all
     parameters, and what ``identity`` adds.
@@ -59,6 +59,8 @@ class Checkpoint(Extension):  # type: ignore[misc]
         Raises:
             RuntimeFault: That fails.
         """
+        if ranks.rank() != 0:
+            return
         serializer = DictionarySerializer()
         serializer.save(trainer)
         arrays = {key: np.asarray(value) for key, value in serializer.target.items()}

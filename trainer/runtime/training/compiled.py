@@ -23,14 +23,18 @@ from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.training.updaters import StandardUpdater
 from chainer.variable import VariableNode
 
+from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.ranks import Join, Ranks
 from trainer.runtime.training.step import Array, Batch, FusedUpdate, Layer, MLPStep
+
+_ALONE = "or leave out --nodes and --processes-per-node"
 
 
 class CannotCompileError(Exception):
     """The step computes something that :class:`MLPStep` cannot; the message says what."""
 
 
-def compiled(updater: StandardUpdater) -> StandardUpdater:
+def compiled(updater: StandardUpdater, ranks: Ranks | None = None) -> StandardUpdater:
     """Return an updater that does what ``updater`` does, faster where the network allows it.
 
     The network must compute the same function at every step: its Python code does not run again after the
@@ -38,12 +42,18 @@ def compiled(updater: StandardUpdater) -> StandardUpdater:
 
     Args:
         updater: A ``StandardUpdater`` that has not begun. It is not to be used afterwards.
+        ranks: Each has part of every batch, and the gradients of all are joined.
 
     Returns:
         A :class:`CompiledUpdater`; ``updater`` itself if it is of another class, whose ways are not known here.
+
+    Raises:
+        RuntimeFault: It is of another class, and there are several ranks.
     """
     if type(updater) is StandardUpdater:
-        return CompiledUpdater(updater)
+        return CompiledUpdater(updater, ranks)
+    if ranks is not None and ranks.size > 1:
+        raise RuntimeFault(f"several ranks train by a StandardUpdater, not by a {type(updater).__name__}", _ALONE)
     _tell(f"it is a {type(updater).__name__}")
     return updater
 
@@ -58,17 +68,21 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
 
     Args:
         updater: Its iterator, optimizer, converter, loss function and devices are taken over.
+        ranks: See :func:`compiled`.
 
     Attributes:
         reason: Why steps are not compiled; empty if they are; None before the first step.
     """
 
-    def __init__(self, updater: StandardUpdater) -> None:
+    def __init__(self, updater: StandardUpdater, ranks: Ranks | None = None) -> None:
         # Its constructor has sent the model to the device and told the optimizer of loss scale and epochs.
         self.__dict__.update(vars(updater))
         self.reason: str | None = None
         self._step: _NamedStep | None = None
         self._fused: FusedUpdate | None = None
+        self._ranks = ranks or Ranks()
+        self._ranks.joined = True
+        self._join: Join | None = None
 
     def update_core(self) -> None:
         """Do one batch: loss, gradients, parameter update."""
@@ -87,15 +101,29 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
     def _chainers(self, batch: Batch) -> None:
         optimizer = self._optimizers["main"]
         loss_func = self.loss_func or optimizer.target
-        if isinstance(batch, tuple):
-            optimizer.update(loss_func, *batch)
-        elif isinstance(batch, dict):
-            optimizer.update(loss_func, **batch)
-        else:
-            optimizer.update(loss_func, batch)
+        arguments = batch if isinstance(batch, tuple) else () if isinstance(batch, dict) else (batch,)
+        named = batch if isinstance(batch, dict) else {}
+        if self._ranks.size == 1:
+            optimizer.update(loss_func, *arguments, **named)
+            return
+        loss = loss_func(*arguments, **named)
+        optimizer.target.cleargrads()
+        loss.backward()
+        del loss
+        self._joined(_observation())
+        optimizer.update()
+
+    def _joined(self, observed: dict[str, Any]) -> None:
+        """Make the batch's gradients and observations of those of this rank's part, in place."""
+        if self._ranks.size > 1:
+            if self._join is None:
+                self._join = Join(self._optimizers["main"], self._ranks)
+            self._join(self._iterators["main"].share, observed)
 
     def _compiled(self, step: _NamedStep, batch: tuple[Array, Array]) -> None:
-        _observation().update(step.run(*batch))
+        observed = step.run(*batch)
+        self._joined(observed)
+        _observation().update(observed)
         if self._fused is not None and self._fused.intact():
             self._fused.update()
             return
@@ -117,12 +145,26 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
             self.reason = "the optimizer scales the loss"
         elif not _is_classification(batch):
             self.reason = "a batch is not a pair of inputs, shape (B, n), and labels, shape (B,)"
+        self._begin_as_one()
         if self.reason:
             self._chainers(batch)
         else:
             self._compile(batch)
+        self._ranks.require_same(optimizer.target)
         if self.reason:
             _tell(self.reason)
+
+    def _begin_as_one(self) -> None:
+        if self._ranks.size == 1:
+            return
+        able = self._optimizers["main"]
+        if len(self._iterators) != 1 or len(self._optimizers) != 1 or not isinstance(able, chainer.GradientMethod):
+            raise RuntimeFault(f"several ranks can't train so: {self.reason}", _ALONE)
+        if type(able).update is not chainer.GradientMethod.update or able._loss_scale is not None:
+            raise RuntimeFault(f"several ranks can't train so: {self.reason}", _ALONE)
+        if not hasattr(self._iterators["main"], "share"):
+            raise RuntimeFault("several ranks need an rt.ArrayIterator(..., ranks=ranks)", _ALONE)
+        self._ranks.give_parameters(able.target)
 
     def _compile(self, batch: tuple[Array, Array]) -> None:
         optimizer = self._optimizers["main"]
@@ -142,6 +184,7 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
             results = {key: copy.copy(value) for key, value in new.items()}
         else:
             self._step = step
+        self._joined(results)
         observed.update(results)
         optimizer.update()
 

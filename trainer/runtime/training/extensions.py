@@ -18,6 +18,7 @@ from chainer.training.extensions import Evaluator
 
 from trainer.runtime import layout, reporting
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.ranks import Ranks
 
 _SECONDS_BETWEEN_REPORTS = 0.25
 # Speed is that of so long a time: shorter, and a checkpoint or an evaluation is most of it.
@@ -32,29 +33,39 @@ class ClassifierEvaluator(Evaluator):  # type: ignore[misc]
     softmax cross-entropies in double precision over their number. The host reads the results once, at the end.
 
     Args: As ``Evaluator``; the iterator must not repeat, the target must have ``predictor``, which is called
-        with all arrays of a batch but the last, the labels.
+        with all arrays of a batch but the last, the labels. ``ranks`` do the batches in turn; the sums of all
+        batches are then added in the order of the batches, as one process adds them.
     """
+
+    def __init__(self, *args: Any, ranks: Ranks | None = None, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._ranks = ranks or Ranks()
 
     def evaluate(self) -> dict[str, float]:
         """Return ``main/accuracy`` and ``main/loss`` under the extension's prefix, as ``Evaluator`` names them."""
         iterator = self._iterators["main"]
         iterator.reset()
         predictor = self._targets["main"].predictor
-        right: Any = 0
-        loss: Any = 0.0
-        labels = 0
+        ranks = self._ranks
+        # Of each batch: right answers, sum of losses, labels.
+        sums: list[tuple[Any, Any, Any]] = []
         with chainer.no_backprop_mode():
-            for batch in iterator:
+            for number, batch in enumerate(iterator):
+                if number % ranks.size != ranks.rank:
+                    sums.append((0, 0.0, 0))
+                    continue
                 *inputs, t = convert._call_converter(self.converter, batch, self.device)
                 scores = predictor(*inputs)
-                right = right + (scores.array.argmax(axis=1) == t).sum()
                 losses = softmax_cross_entropy(scores, t, reduce="no")
-                loss = loss + losses.array.sum(dtype=np.float64)
-                labels += t.size
+                right = (scores.array.argmax(axis=1) == t).sum()
+                sums.append((right, losses.array.sum(dtype=np.float64), t.size))
+        if ranks.size > 1:
+            sums = ranks.sum(np.asarray([[float(value) for value in row] for row in sums]))
+        right, loss, labels = (sum(column) for column in zip(*sums, strict=True))
         prefix = f"{self.name}/" if self.name else ""
         return {
-            f"{prefix}main/accuracy": int(right) / labels,
-            f"{prefix}main/loss": float(loss) / labels,
+            f"{prefix}main/accuracy": int(right) / int(labels),
+            f"{prefix}main/loss": float(loss) / int(labels),
         }
 
 

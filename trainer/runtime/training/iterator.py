@@ -13,6 +13,8 @@ from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.iterators._statemachine import IteratorState, iterator_statemachine
 from numpy.typing import NDArray
 
+from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.ranks import Ranks
 from trainer.runtime.training.step import Array, Batch
 
 
@@ -32,6 +34,10 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         shuffle: Whether each epoch has a new random order.
         seed: Of the order.
         device: Where batches are made.
+        ranks: Each takes its part of every batch; epochs, batch size and serialized state are those of all together.
+
+    Attributes:
+        share: What part of the last batch this rank had, from 0 to 1.
 
     Yields:
         An array of shape (B, ...) and the data set's type, or a tuple of one per array of the data set; the
@@ -39,6 +45,7 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
 
     Raises:
         TypeError: The data set does not consist of NumPy arrays.
+        RuntimeFault: A batch has fewer examples than there are ranks.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         shuffle: bool = True,
         seed: int = 0,
         device: chainer.backend.Device | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         device = device or chainer.get_device("@numpy")
         if isinstance(dataset, tuple):
@@ -63,6 +71,12 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         self._in_tuples = not isinstance(dataset, np.ndarray)
         sampler = ShuffleOrderSampler(self._random) if shuffle else None
         self._state: IteratorState
+        self._ranks = ranks or Ranks()
+        self.share = 1.0
+        if batch_size < self._ranks.size:
+            raise RuntimeFault(
+                f"a batch of {batch_size} has no example for some of {self._ranks.size} ranks", "take more"
+            )
         super().__init__(dataset, batch_size, repeat=repeat, order_sampler=sampler, shuffle=None if shuffle else False)
 
     def __next__(self) -> Batch:
@@ -73,8 +87,15 @@ class ArrayIterator(SerialIterator):  # type: ignore[misc]
         )
         if indices is None:
             raise StopIteration
+        if not self._ranks.joined:
+            raise RuntimeFault(
+                "each rank would train a model of its own", "give the ranks to rt.compiled(updater, ranks)"
+            )
         if self._order_stays:
             indices = self._indices_on_device(before, indices)
+        whole = len(indices)
+        indices = self._ranks.part(indices)
+        self.share = len(indices) / whole
         batch = tuple([array.take(indices, axis=0) for array in self._arrays])
         return batch if self._in_tuples else batch[0]
 

@@ -184,12 +184,13 @@ def run_and_release(directories: str, script: str, arguments: list[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def redirect_rank_output(log_pattern: str) -> None:
-    """Send this rank's output to a file of its own; ``{rank}`` in the pattern is its number."""
+def redirect_rank_output(log_pattern: str) -> str:
+    """Send this rank's output to a file of its own; ``{rank}`` in the pattern is its number, which is returned."""
     rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
     descriptor = os.open(log_pattern.format(rank=rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    return rank
 
 
 def main(mode: str, *arguments: str) -> int:
@@ -199,8 +200,9 @@ def main(mode: str, *arguments: str) -> int:
         release()
         return 0
     if mode == "rank":
-        redirect_rank_output(arguments[0])
-        run_script(arguments[1], arguments[2], list(arguments[3:]))
+        # Rank 0 alone watches: all of this machine's ranks have one working directory.
+        watched = arguments[1] if redirect_rank_output(arguments[0]) == "0" else ""
+        run_script(watched, arguments[2], list(arguments[3:]))
         return 0
     return run_and_release(arguments[0], arguments[1], list(arguments[2:]))
 

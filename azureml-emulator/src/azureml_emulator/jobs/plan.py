@@ -125,7 +125,7 @@ class JobPlan:
         ranks = str(self.nodes * self.processes_per_node)
         pattern = str(logs / "std_log_process_{rank}.txt")
         return [
-            [*mpiexec(), "-n", ranks, python, launcher, "rank", pattern, "", *script],
+            [*mpiexec(), "-n", ranks, python, launcher, "rank", pattern, watched, *script],
             *release,
         ]
 

@@ -60,7 +60,7 @@ class AzureMLBackend(AzureBackend):
 
         def send(snapshot: Path, name: str, attempt: int, words: tuple[str, ...]) -> bool:
             size = vm_sizes.look_up(str(info.detail["vm_size"]))
-            image = environment_of(Snapshot.load(folder.snapshot), size, self.node_side)
+            image = environment_of(Snapshot.load(folder.snapshot), size, self.node_side, folder.job().kernels)
             again = Again(snapshot, name, attempt, words)
             return client.send_again(folder, image, str(info.detail["compute"]), again)
 

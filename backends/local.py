@@ -21,6 +21,7 @@ from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError, DamagedRecordError
 from trainer.host import elsewhere
 from trainer.interpreter import own_module
+from trainer.kernels import torch_for
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
 from trainer.runtime.versions import installed_version
@@ -74,7 +75,7 @@ class LocalBackend(Backend):
         """See :meth:`trainer.backend.Backend.check`.
 
         Raises:
-            ConfigError: The device that the job names can't be used.
+            ConfigError: The device or the kernels that the job names can't be used.
         """
         from trainer.runtime.faults import RuntimeFault
 
@@ -84,6 +85,7 @@ class LocalBackend(Backend):
                 _select(job)
             except RuntimeFault as fault:
                 raise ConfigError(fault.message, fault.hint) from fault
+        torch_for(job.kernels)
 
     def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:
         """See :meth:`trainer.backend.Backend.check_ranks`. Nodes are simulated: all ranks are on this machine.

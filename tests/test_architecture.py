@@ -39,7 +39,17 @@ EXCEPTIONS = {
 # Third-party packages that the travelling runtime may name: a node has nothing else for certain.
 RUNTIME_THIRD_PARTY = {"numpy", "chainer", "chainerx", "cupy", "cupyx"}
 # Named there only behind a guard, because a node may or may not have them (protobuf is Chainer's).
-RUNTIME_GUARDED = {"azureml", "google", "pandas", "threadpoolctl", "mpi4py", "chainermn", "onnx", "sitecustomize"}
+RUNTIME_GUARDED = {
+    "azureml",
+    "google",
+    "pandas",
+    "threadpoolctl",
+    "mpi4py",
+    "chainermn",
+    "onnx",
+    "sitecustomize",
+    "torch",
+}
 # Commands that only read the disk must not pay for these.
 HEAVY = {
     *("chainer", "numpy", "cupy", "azure", "azureml", "mlflow", "matplotlib", "mlxtend"),
@@ -68,6 +78,10 @@ COMPUTED: dict[tuple[str, str], tuple[set[str], str]] = {
     ("trainer.runtime.fast", "importlib.import_module(f'{__name__}.{module}')"): (
         {"trainer.runtime.fast"},
         "a means of its own package, imported once the script imports Chainer",
+    ),
+    ("trainer.runtime.kernels", "importlib.import_module(f'{__name__}.{module}')"): (
+        {"trainer.runtime.kernels"},
+        "PyTorch's kernels for one module of Chainer, imported with that module",
     ),
     ("trainer.runtime.fast.importing", "importlib.import_module(self.__name__)"): (
         set(),

@@ -59,6 +59,7 @@ def run(
     collect: str | None = None,
     max_restarts: int | None = None,
     checkpoints: str | None = None,
+    kernels: str | None = None,
     nodes: int | None = None,
     processes_per_node: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -82,6 +83,7 @@ def run(
             ``500MB``.
         max_restarts: How many times a run that loses its node or is killed is started again.
         checkpoints: Pattern of the outputs that it then goes on from, for a script of your own.
+        kernels: ``torch`` for PyTorch's CPU kernels, ``off`` for Chainer's own.
         nodes: How many nodes it runs on.
         processes_per_node: How many processes, ranks of MPI, each node has.
         options: The backend's own options by name, such as ``{"vm_size": "STANDARD_D2_V2"}``.
@@ -110,6 +112,7 @@ def run(
         "collect": collect,
         "max_restarts": max_restarts,
         "checkpoints": checkpoints,
+        "kernels": kernels,
         "nodes": nodes,
         "processes_per_node": processes_per_node,
         **({} if own else training),

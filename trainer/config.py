@@ -24,7 +24,7 @@ from trainer.home import user_home
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.options import Option
 from trainer.runtime.flags import TRAINING, Flag
-from trainer.runtime.layout import COLLECT_DEFAULT, COLLECT_EXPECTED, COLLECT_FORM
+from trainer.runtime.layout import COLLECT_DEFAULT, COLLECT_EXPECTED, COLLECT_FORM, KERNELS, KERNELS_EXPECTED
 
 if TYPE_CHECKING:
     from trainer.home import Home
@@ -64,6 +64,13 @@ JOB: tuple[Option, ...] = (
         None,
         "How much of what a script writes outside `outputs/` a run keeps.",
         default_text=f"`{COLLECT_DEFAULT}`",
+    ),
+    Option(
+        "kernels",
+        Annotated[str, Meta(pattern=f"^({'|'.join(KERNELS)})$", title=KERNELS_EXPECTED)],
+        None,
+        "Whose CPU kernels do convolution, max pooling and batch normalization.",
+        default_text="`off`: Chainer's",
     ),
 )
 # With the flags of the training script that ships with this package. None of them has a default here: the script's

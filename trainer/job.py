@@ -55,6 +55,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             default.
         checkpoints: Pattern of the outputs that a further attempt goes on from, such as ``checkpoints/*``; None for
             what the included script writes.
+        kernels: Whose CPU kernels it uses (:mod:`trainer.runtime.kernels`); None for Chainer's own, unless the
+            environment of the job says otherwise.
         nodes: How many nodes it runs on.
         processes_per_node: How many ranks, processes that MPI starts, each node has.
         study: The study that it is a trial of, or None.
@@ -76,6 +78,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     collect: str | None = None
     max_restarts: int | None = None
     checkpoints: str | None = None
+    kernels: str | None = None
     nodes: int = 1
     processes_per_node: int = 1
     study: str | None = None
@@ -95,4 +98,5 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         from trainer.runtime.layout import LAUNCHER
 
         collect = [] if self.collect is None else [f"--collect={self.collect}"]
-        return [python, LAUNCHER, *collect, self.script, *self.arguments]
+        kernels = [] if self.kernels is None else [f"--kernels={self.kernels}"]
+        return [python, LAUNCHER, *collect, *kernels, self.script, *self.arguments]

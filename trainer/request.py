@@ -16,7 +16,7 @@ from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
 from trainer.runtime.attempts import is_pattern
 from trainer.runtime.flags import TRAINING
-from trainer.runtime.layout import COLLECT_EXPECTED, COLLECT_FORM
+from trainer.runtime.layout import COLLECT_EXPECTED, COLLECT_FORM, KERNELS, KERNELS_EXPECTED
 from trainer.snapshot import DEFAULT_SCRIPT, is_default_script
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class JobRequest:
         max_restarts: How many times a run whose process or node is lost is started again; None for the backend's
             default.
         checkpoints: Pattern of the outputs that it then goes on from, for a script of the user's own.
+        kernels: ``torch`` for PyTorch's CPU kernels (:mod:`trainer.runtime.kernels`); ``off`` or None for Chainer's.
         nodes: How many nodes it runs on.
         processes_per_node: How many ranks each node has.
     """
@@ -67,6 +68,7 @@ class JobRequest:
     collect: str | None = None
     max_restarts: int | None = None
     checkpoints: str | None = None
+    kernels: str | None = None
     nodes: int = 1
     processes_per_node: int = 1
 
@@ -104,6 +106,7 @@ class JobRequest:
             max_restarts=config["max_restarts"],
             # Like the flags of our script: a file or a variable that sets it has another script in mind.
             checkpoints=config["checkpoints"] if config["script"] or config.is_flag("checkpoints") else None,
+            kernels=config["kernels"],
             nodes=config["nodes"],
             processes_per_node=config["processes_per_node"],
         )
@@ -174,6 +177,8 @@ def check_request(request: JobRequest, script: Path) -> None:
         _check_checkpoints(request.checkpoints, script)
     if request.collect is not None and not re.search(COLLECT_FORM, request.collect):
         raise UsageError(must_be("--collect", COLLECT_EXPECTED, request.collect), "Give another.")
+    if request.kernels is not None and request.kernels not in KERNELS:
+        raise UsageError(must_be("--kernels", KERNELS_EXPECTED, request.kernels), "Give another.")
     if not _EXPERIMENT.fullmatch(request.experiment):
         raise UsageError(
             f"{request.experiment[:60]!r} is not a valid experiment name.",

@@ -104,6 +104,7 @@ def prepare(
         collect=request.collect,
         max_restarts=request.max_restarts,
         checkpoints=request.checkpoints,
+        kernels=request.kernels,
         nodes=request.nodes,
         processes_per_node=request.processes_per_node,
         tags=dict(request.tags),

@@ -29,6 +29,7 @@ from backends.azure.sync import Pace
 from trainer.backend import Backend, Plan
 from trainer.console.output import note
 from trainer.errors import RefusedError, SignInError, TrainerError
+from trainer.kernels import torch_for
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import Limits, Snapshot, check_limits
@@ -139,7 +140,7 @@ class AzureBackend(Backend):
         """
         check_limits(snapshot, SNAPSHOT_LIMITS)
         choice = vm_sizes.choose(self.options.vm_size)
-        image = environment_of(snapshot, choice.size, self.node_side)
+        image = environment_of(snapshot, choice.size, self.node_side, job.kernels)
         details = {
             "workspace": self.where(),
             "compute": self.options.compute,
@@ -175,7 +176,7 @@ class AzureBackend(Backend):
         Raises:
             SignInError: We are not who the workspace wants.
             RefusedError: The VM size is retired or not offered, the cluster can't be used, or runs can't be sent again.
-            ConfigError: There is no workspace, and no emulator is asked for.
+            ConfigError: There is no workspace, and no emulator is asked for; or there is no PyTorch here to pin.
         """
         from backends.azure import cluster
         from backends.azure.session import answer_by, find_workspace
@@ -185,6 +186,7 @@ class AzureBackend(Backend):
                 f"The {self.name} backend can't send a run again that has lost its node.",
                 "Leave out --max-restarts, or use --backend azureml.",
             )
+        torch_for(job.kernels)
         if job.nodes <= self._checked:
             return
         if self.options.vm_size is not None:
@@ -206,7 +208,7 @@ class AzureBackend(Backend):
         ref = find_workspace(self.options, self.home)
         client = self.open(ref)
         choice = cluster.get_or_create(client.computes(), self.options, self.notify)
-        image = environment_of(snapshot, choice.size, self.node_side)
+        image = environment_of(snapshot, choice.size, self.node_side, folder.job().kernels)
         self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
         send = client.prepare(folder, image, self.options.compute)
         detail = {

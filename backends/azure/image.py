@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from trainer.errors import DISTRIBUTION, ConfigError, MissingExtraError
+from trainer.kernels import torch_for
 from trainer.provision import BY_HAND
 from trainer.runtime.versions import installed_version
 
@@ -104,7 +105,11 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_pins(
-    sources: Iterable[Path], local_modules: Iterable[str], cuda: Cuda | None, side: NodeSide | None = None
+    sources: Iterable[Path],
+    local_modules: Iterable[str],
+    cuda: Cuda | None,
+    side: NodeSide | None = None,
+    kernels: str | None = None,
 ) -> Pins:
     """Pin what a job needs.
 
@@ -113,15 +118,18 @@ def find_pins(
         local_modules: Names that those files' own directory provides.
         cuda: The CUDA major version of the node's GPU, or None.
         side: What of the SDK the node needs; None for that of v1.
+        kernels: Whose CPU kernels the job asks for.
 
     Thread-safe.
 
     Raises:
         MissingExtraError: What the node needs of the SDK is not installed here.
-        ConfigError: NumPy or Chainer is not installed, or a requirement of theirs is missing.
+        ConfigError: NumPy, Chainer or what the kernels need is not installed, or a requirement of theirs is missing.
     """
     with PARSING:
-        return _find_pins(list(sources), local_modules, cuda, side or V1)
+        pins = _find_pins(list(sources), local_modules, cuda, side or V1)
+    torch = torch_for(kernels)
+    return pins if torch is None else _with_torch(pins, torch)
 
 
 class NodeSide(NamedTuple):
@@ -171,12 +179,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def environment_of(snapshot: Snapshot, size: VMSize, side: NodeSide | None = None) -> Environment:
-    """Make the image for a snapshot's imports and a VM size's GPU; errors as :func:`find_pins`."""
+def environment_of(
+    snapshot: Snapshot, size: VMSize, side: NodeSide | None = None, kernels: str | None = None
+) -> Environment:
+    """Make the image for a snapshot's imports, a VM size's GPU and a job's kernels; errors as :func:`find_pins`."""
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
-    return make_environment(find_pins([file.source for file in modules], beside, size.cuda, side), size.cuda)
+    return make_environment(find_pins([file.source for file in modules], beside, size.cuda, side, kernels), size.cuda)
 
 
 def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Environment:
@@ -218,6 +228,15 @@ def _find_pins(sources: Sequence[Path], local_modules: Iterable[str], cuda: Cuda
         packages |= _cupy(cuda, packages["numpy"])
     ordered = {name: packages[name] for name in sorted(packages)}
     return Pins(python=platform.python_version(), packages=ordered, left_out=left_out)
+
+
+def _with_torch(pins: Pins, version: str) -> Pins:
+    """With PyTorch in that version; of a build such as 2.13.0+cpu the index has the one without the ending."""
+    packages = pins.packages | {"torch": version.partition("+")[0]}
+    left_out = {name: reason for name, reason in pins.left_out.items() if name != "torch"}
+    return msgspec.structs.replace(
+        pins, packages={name: packages[name] for name in sorted(packages)}, left_out=left_out
+    )
 
 
 def imported_distributions(sources: Iterable[Path], local_modules: Iterable[str]) -> set[str]:

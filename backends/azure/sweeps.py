@@ -81,7 +81,7 @@ class HyperDrive:
             return  # it may be on its way; the next look sees
         choice = cluster.get_or_create(SdkComputes(workspace), options, self._notify)
         snapshot = Snapshot.load(study.snapshot)
-        image = environment_of(snapshot, choice.size)
+        image = environment_of(snapshot, choice.size, kernels=definition.job.kernels)
         for text in image.left_out_notes():
             self._notify(f"warning: {text}")
         self._notify(f"Study {study.study_id}: loading the SDK's HyperDrive; this takes ten seconds ...")

@@ -190,6 +190,12 @@ def _add_job(parser: Parser) -> None:
         metavar="PATTERN",
         help="The files below outputs/ that a script of your own then continues from, such as 'checkpoints/*'.",
     )
+    training.add_argument(
+        "--kernels",
+        metavar="NAME",
+        help="CPU kernels of convolution, max pooling and batch normalization: torch for PyTorch's, which round "
+        "differently, or off (default: off, Chainer's).",
+    )
     _add_ranks(parser, "1")
     record = parser.add_argument_group("what is recorded")
     record.add_argument(

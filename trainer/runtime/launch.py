@@ -8,9 +8,9 @@
 
 The last form needs nothing installed but NumPy and Chainer: it is how a node starts a job, DIR
 being the folder in the snapshot that holds this package (``trainer.runtime.layout``). The settings are ``--collect=``,
-which ``trainer.runtime.collecting`` is told, and ``--checkpoints=``, ``--checkpoint-seconds=`` and ``--attempt=``,
-which ``trainer.runtime.azureml_checkpoints`` is. The script
-sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
+which ``trainer.runtime.collecting`` is told, ``--kernels=``, which ``trainer.runtime.kernels`` is, and
+``--checkpoints=``, ``--checkpoint-seconds=`` and ``--attempt=``, which ``trainer.runtime.azureml_checkpoints`` is.
+The script sees the ``sys.argv``, ``sys.path`` and ``__main__`` that
 ``python SCRIPT ARGS...`` would give it; its exit status, its tracebacks and
 the signals that end it are the same too.
 
@@ -38,7 +38,7 @@ from types import ModuleType, TracebackType
 
 USAGE = "usage: python -m trainer.runtime.launch SCRIPT [ARGS...] | -m MODULE [ARGS...]"
 
-SETTINGS = ("collect", "checkpoints", "checkpoint-seconds", "attempt")
+SETTINGS = ("collect", "kernels", "checkpoints", "checkpoint-seconds", "attempt")
 
 _THIS_FILE = Path(__file__).absolute()
 _RUNTIME_DIR = _THIS_FILE.parent
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
     sys.argv[:] = [target, *joined(arguments)]
     try:
-        _install_layers(folder, settings.get("collect"))
+        _install_layers(folder, settings.get("collect"), settings.get("kernels"))
         if not as_module:
             sys.argv += _checkpoints(Path(target), settings)
         try:
@@ -107,7 +107,7 @@ def _import_layers(folder: Path) -> None:
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
-        from trainer.runtime import compat, fast, reporting, service_values  # noqa: F401
+        from trainer.runtime import compat, fast, kernels, reporting, service_values  # noqa: F401
         from trainer.runtime.compat import removed_names  # noqa: F401
 
 
@@ -138,8 +138,8 @@ def give_way() -> None:
         del sys.modules["trainer"]
 
 
-def _install_layers(folder: Path, collect: str | None) -> None:
-    from trainer.runtime import compat, fast, layout, recording, reporting
+def _install_layers(folder: Path, collect: str | None, choice: str | None) -> None:
+    from trainer.runtime import compat, fast, kernels, layout, recording, reporting
     from trainer.runtime.compat import removed_names
 
     os.environ[removed_names.SCRIPT_DIR_VARIABLE] = str(folder)
@@ -147,6 +147,9 @@ def _install_layers(folder: Path, collect: str | None) -> None:
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))
+    used = kernels.install(choice)
+    if used is not None:
+        reporting.record(kernels=used)
     reporting.install(collect)
     recording.install()
 

@@ -74,6 +74,13 @@ COLLECT_EXPECTED = "off, all, or a size such as 500MB"
 """What it looks like, in words."""
 COLLECT_DEFAULT = "2GB"
 
+KERNELS_VARIABLE = "TRAINER_KERNELS"
+KERNELS = ("off", "torch")
+"""Whose kernels a job uses where there is a choice; see trainer.runtime.kernels."""
+KERNELS_EXPECTED = "torch or off"
+MISSING_TORCH = "--kernels torch needs PyTorch, which isn't installed here"
+TORCH_HINT = "pip install 'chainer-trainer[torch]', or leave out --kernels torch"
+
 # Paths inside a snapshot.
 JOB_DIR = "_trainer_job"
 LAUNCHER = f"{JOB_DIR}/trainer/runtime/launch.py"

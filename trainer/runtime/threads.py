@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainer.runtime import ranks
@@ -18,6 +19,9 @@ from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import BLAS_VARIABLES, THREADS_VARIABLE
 
 DEFAULT = 1
+
+# Called with the number whenever it is set: for other libraries whose threads are to be as many.
+FOLLOWERS: list[Callable[[int], object]] = []
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def limit(count: int | None = None) -> Threads:
         count, reason = _from_environment()
     if count < 1:
         raise RuntimeFault(f"{reason} is {count}; a thread count is a positive number", "use 1 or more")
+    for follow in FOLLOWERS:
+        follow(count)
     try:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
@@ -61,6 +67,15 @@ def limit(count: int | None = None) -> Threads:
     if not found:
         return Threads(None, "no BLAS library that threadpoolctl knows is loaded")
     return Threads(max(found), reason)
+
+
+def asked_for() -> int:
+    """The number that the environment asks for, else one: ``TRAINER_THREADS`` first, then BLAS's own variables.
+
+    Raises:
+        RuntimeFault: A number there is not a positive integer.
+    """
+    return _from_environment()[0]
 
 
 def _from_environment() -> tuple[int, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from azureml_emulator import Emulator, Endpoint
+from azureml_emulator import Emulator
 from tests.conftest import write_idx_set
 from tests.emulator.clients import PROGRAMS, client_environment
 from tests.emulator.conftest import SETTINGS
@@ -34,18 +34,20 @@ sys.addaudithook(check)
 
 
 @pytest.mark.slow
-def test_the_tutorial(emulator: Endpoint, tmp_path: Path) -> None:
-    emulator.write_config(tmp_path)
-    (tmp_path / "hooks").mkdir()
-    (tmp_path / "hooks" / "sitecustomize.py").write_text(ONLY_LOOPBACK)
-    result = subprocess.run(
-        [sys.executable, str(PROGRAMS / "tutorial.py"), str(PROGRAMS / "job"), "STANDARD_NC6"],
-        cwd=tmp_path,
-        env=client_environment(emulator) | {"PYTHONPATH": str(tmp_path / "hooks")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def test_the_tutorial(tmp_path: Path) -> None:
+    # An emulator of its own: the tutorial creates its cluster, and its model's version is the first.
+    with Emulator(tmp_path / "state", settings=SETTINGS) as emulator:
+        emulator.write_config(tmp_path)
+        (tmp_path / "hooks").mkdir()
+        (tmp_path / "hooks" / "sitecustomize.py").write_text(ONLY_LOOPBACK)
+        result = subprocess.run(
+            [sys.executable, str(PROGRAMS / "tutorial.py"), str(PROGRAMS / "job"), "STANDARD_NC6"],
+            cwd=tmp_path,
+            env=client_environment(emulator) | {"PYTHONPATH": str(tmp_path / "hooks")},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
     assert result.returncode == 0, result.stdout + result.stderr
     for line in (
         "Workspace name: emulator-ws",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from trainer.cli.completers import model_files
 from trainer.cli.context import store_of
+from trainer.cli.networks import add_network
 from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
 from trainer.console.output import inline, note, print_json, say, size
-from trainer.modeluse.building import input_shape
 
 _FORMATS = ("onnx", "safetensors")
 
@@ -22,14 +21,7 @@ def add_export(parser: Parser) -> None:
     parser.add_argument(
         "--format", choices=_FORMATS, required=True, help="ONNX: network and weights. safetensors: weights alone."
     )
-    parser.add_argument(
-        "--model-file", metavar="FILE:FUNCTION", help="Build the Chainer network with this function of this file."
-    )
-    parser.add_argument(
-        "--input-shape", metavar="N,N,...", type=_shape, default=(), help="Shape of one input of that network."
-    )
-    own = "The function that makes its network, as for trainer run (default: as recorded with the model)."
-    parser.add_argument("--network", metavar="FILE.py:NAME", help=own)
+    add_network(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -89,10 +81,3 @@ def export_command(
             f"{inline(found.model)}: in onnxruntime the scores differ by {found.difference:.1e} at most, "
             f"over {found.compared:,} {inline(found.inputs)}; {size(found.size)}"
         )
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return input_shape(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers such as 1,28,28, not {text!r}") from None

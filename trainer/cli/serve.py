@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 from trainer.cli.completers import model_files
 from trainer.cli.context import backend_of, configured
+from trainer.cli.networks import add_network
 from trainer.cli.parsing import Parser, add_backend, complete_with
 from trainer.console.output import inline, note, size
 from trainer.errors import UsageError
-from trainer.modeluse.building import input_shape
 from trainer.serving.settings import BODY_MAX, MODEL_PORT, ServeSettings, check, check_installed
 
 _KEY_FILE = "serving/key"
@@ -26,14 +25,7 @@ def add_serve(parser: Parser) -> None:
     parser.add_argument(
         "--script", metavar="FILE", type=Path, help="An Azure ML score script, with init() and run(data)."
     )
-    parser.add_argument(
-        "--model-file", metavar="FILE:FUNCTION", help="Build the Chainer network with this function of this file."
-    )
-    parser.add_argument(
-        "--input-shape", metavar="N,N,...", type=_shape, default=(), help="Shape of one input of that network."
-    )
-    own = "The function that makes its network, as for trainer run (default: as recorded with the model)."
-    parser.add_argument("--network", metavar="FILE.py:NAME", help=own)
+    add_network(parser)
     parser.add_argument(
         "--port", metavar="N", type=int, default=MODEL_PORT, help=f"Listen on this port (default: {MODEL_PORT})."
     )
@@ -130,10 +122,3 @@ def _fragment(settings: ServeSettings) -> str:
 
 def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return input_shape(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers such as 1,28,28, not {text!r}") from None

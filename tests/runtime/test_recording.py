@@ -236,7 +236,7 @@ def test_what_is_logged_with_mlflow_is_recorded(launch: Launch, loggers: Path) -
         import os
         assert "MLFLOW_TRACKING_URI" not in os.environ
         import mlflow
-        assert os.environ["MLFLOW_TRACKING_URI"].endswith("/work/outputs/mlruns")
+        assert os.environ["MLFLOW_TRACKING_URI"].endswith(os.path.join(os.getcwd(), "outputs", "mlruns"))
         mlflow.log_metric("Loss", 0.5, step=1)
         mlflow.log_metric(key="Loss", value=0.25, step=2)
         mlflow.log_metrics({"Accuracy": 0.5, "F1": 1}, 2)

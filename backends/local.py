@@ -20,7 +20,6 @@ import msgspec
 from trainer.backend import Backend, Plan
 from trainer.errors import ConfigError, DamagedRecordError
 from trainer.host import elsewhere
-from trainer.interpreter import own_module
 from trainer.kernels import torch_for
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
@@ -112,54 +111,51 @@ class LocalBackend(Backend):
     def _start_supervisor(self, folder: RunFolder) -> None:
         import subprocess
 
+        from backends.local_processes import start_detached
         from backends.local_supervisor import SUPERVISOR_LOG
 
-        environment = _environment()
         log = folder.logs / SUPERVISOR_LOG
-        supervisor = own_module("backends.local_supervisor")
         try:
-            with log.open("wb") as stream:
-                started = subprocess.run(
-                    [*supervisor, str(folder.path), str(self.home.models)],
-                    cwd=folder.path,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    timeout=_START_SECONDS,
-                    check=False,
-                )
+            log.unlink(missing_ok=True)
+            last = start_detached(
+                "backends.local_supervisor",
+                str(folder.path),
+                str(self.home.models),
+                directory=folder.path,
+                environment=_environment(),
+                log=log,
+                seconds=_START_SECONDS,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(f"The run's supervisor could not be started: {error}.", f"Look into {log}.") from error
-        if started.returncode:
-            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it ended at once"]
-            raise ConfigError(f"The run's supervisor could not be started: {last[0]}.", f"Look into {log}.")
+        if last is not None:
+            last = last or "it ended at once"
+            raise ConfigError(f"The run's supervisor could not be started: {last}.", f"Look into {log}.")
 
     def warm_up(self, study: Path) -> str:
         """See :meth:`trainer.backend.Backend.warm_up`. One process that has imported Chainer forks every trial."""
         import subprocess
 
         from backends import local_pool
+        from backends.local_processes import start_detached
 
         if sys.platform != "linux":
             return "forking an interpreter that has imported Chainer is tried on Linux alone"
         log = study / local_pool.POOL_LOG
         try:
-            with log.open("ab") as stream:
-                started = subprocess.run(
-                    [*own_module("backends.local_pool"), str(study.resolve()), str(self.home.models)],
-                    cwd=study,
-                    env=_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    timeout=_START_SECONDS * 2,
-                    check=False,
-                )
+            last = start_detached(
+                "backends.local_pool",
+                str(study.resolve()),
+                str(self.home.models),
+                directory=study,
+                environment=_environment(),
+                log=log,
+                seconds=_START_SECONDS * 2,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"the warm worker could not be started: {error}"
-        if started.returncode:
-            return (log.read_text("utf-8", "replace").strip().splitlines() or ["the warm worker ended at once"])[-1]
+        if last is not None:
+            return last or "the warm worker ended at once"
         self._warm = study.resolve()
         return ""
 

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.interpreter import own_module
 from trainer.runtime.layout import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
@@ -25,6 +26,64 @@ GRACE_SECONDS = 5.0
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def start_detached(
+    module: str, *arguments: str, directory: Path, environment: Mapping[str, str], log: Path, seconds: float
+) -> str | None:
+    """Start a module of this package that detaches itself, and wait until it says that it has.
+
+    Args:
+        module: Its dotted name; it calls :func:`detach`, or keeps to its protocol.
+        arguments: Its command line.
+        directory: Its working directory.
+        environment: Its environment.
+        log: Takes its output, behind what is there.
+        seconds: How long it may take.
+
+    Returns:
+        None if it runs; else the last line of the log, which may be empty.
+
+    Raises:
+        OSError: It can't be started.
+        subprocess.TimeoutExpired: It took longer.
+    """
+    with log.open("ab") as stream:
+        started = subprocess.run(
+            [*own_module(module), *arguments],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            timeout=seconds,
+            check=False,
+        )
+    if not started.returncode:
+        return None
+    return (log.read_text("utf-8", "replace").strip().splitlines() or [""])[-1]
+
+
+def detach() -> Callable[[], None]:
+    """Go on in a process of a session of its own, which no terminal's end ends.
+
+    The process that was started ends with exit code 0 as soon as what is returned is called, and with 1 if the
+    detached one dies before.
+    """
+    ready, announce = os.pipe()
+    if os.fork():
+        os.close(announce)
+        # Nothing is written if the detached process dies first.
+        os._exit(0 if os.read(ready, 1) else 1)
+    os.close(ready)
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def tell() -> None:
+        os.write(announce, b"1")
+        os.close(announce)
+
+    return tell
 
 
 def become_subreaper() -> None:

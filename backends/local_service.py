@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from backends.local_processes import detach
 from trainer import recordfile
 from trainer.deploy import records
 from trainer.errors import DamagedRecordError, RefusedError, TrainerError
@@ -247,19 +248,11 @@ def main(path: str) -> int:
     Returns:
         The exit code.
     """
-    ready, announce = os.pipe()
-    if os.fork():
-        os.close(announce)
-        # Nothing is written if the detached process dies first.
-        os._exit(0 if os.read(ready, 1) else 1)
-    os.close(ready)
-    os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    announce = detach()
     folder = Path(path)
     with locked(folder / PROCESS_LOCK, blocking=False):
         service = _Service(folder)
-        os.write(announce, b"1")
-        os.close(announce)
+        announce()
         try:
             service.serve()
         except TrainerError as error:

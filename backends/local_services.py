@@ -44,7 +44,6 @@ from trainer.deploy.service import (
 )
 from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError
 from trainer.host import is_here, this_host
-from trainer.interpreter import own_module
 from trainer.locks import is_locked, locked
 from trainer.repair import Damage, moved
 from trainer.runtime.atomic import make_directory
@@ -328,21 +327,18 @@ def _start(folder: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
     log = folder / LOG_FILE
     try:
-        with log.open("ab") as stream:
-            started = subprocess.run(
-                [*own_module("backends.local_service"), str(folder)],
-                cwd=folder,
-                env=environment | {SERVICE_DIR_VARIABLE: str(folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                timeout=_START_SECONDS,
-                check=False,
-            )
+        last = processes.start_detached(
+            "backends.local_service",
+            str(folder),
+            directory=folder,
+            environment=environment | {SERVICE_DIR_VARIABLE: str(folder)},
+            log=log,
+            seconds=_START_SECONDS,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"The service's process could not be started: {error}.", f"Look into {log}.") from error
-    if started.returncode:
-        last = (_tail(log, 1) or ["it ended at once"])[0]
+    if last is not None:
+        last = last or "it ended at once"
         raise ConfigError(f"The service's process could not be started: {last}.", f"Look into {log}.")
 
 

@@ -221,25 +221,17 @@ def main(run_dir: str, models: str) -> None:
 
     The process that was started ends as soon as the detached one holds the run's lock.
     """
-    ready, announce = os.pipe()
-    if os.fork():
-        os.close(announce)
-        # Nothing is written if the detached process dies first.
-        os._exit(0 if os.read(ready, 1) else 1)
-    os.close(ready)
-    os.setsid()
+    announce = processes.detach()
     folder = RunFolder(Path(run_dir))
-    # A terminal's end must not end the run; a shutdown, or a plain kill, is a cancel.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A shutdown, or a plain kill, is a cancel.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel_flag(folder).touch())
     processes.become_subreaper()
     with ExitStack() as stack:
         if not _take_lock(stack, folder):
-            os.write(announce, b"1")  # another process supervises the run by now
+            announce()  # another process supervises the run by now
             return
-        os.write(announce, b"1")
-        os.close(announce)
+        announce()
         try:
             supervise(folder, LocalStore(Path(models)))
         finally:

@@ -18,12 +18,12 @@ from backends.azure.options import AzureOptions
 from trainer.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from backends.azure.hyperdrive import HyperDrive
     from backends.azure.sdk import FollowedRun
     from backends.azure.services import AzureServices
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
     from backends.azure.submit import SdkClient
-    from backends.azure.sweeps import HyperDrive
     from trainer.runfolder import RunFolder
 
 # Key of what this backend keeps in RunInfo.detail.
@@ -92,7 +92,7 @@ class AzureMLBackend(AzureBackend):
 
     def study_service(self) -> HyperDrive:
         """See :meth:`trainer.backend.Backend.study_service`."""
-        from backends.azure.sweeps import HyperDrive
+        from backends.azure.hyperdrive import HyperDrive
 
         return HyperDrive(self.home, self.options, lambda text: self.notify(text))
 

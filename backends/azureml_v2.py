@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backends.azure.session import WorkspaceRef
     from backends.azure.v2.store import AzureMLV2Store
     from backends.azure.v2.submit import RestClient
+    from backends.azure.v2.sweep import SweepJobs
     from trainer.backend import Plan
     from trainer.job import TrainingJob
     from trainer.snapshot import Snapshot
@@ -61,6 +62,13 @@ class AzureMLV2Backend(AzureBackend):
         from backends.azure.v2.connection import forget_connections
 
         forget_connections()
+
+    def study_service(self) -> SweepJobs:
+        """See :meth:`trainer.backend.Backend.study_service`."""
+        from backends.azure.v2.sweep import SweepJobs
+
+        _require_sdk()
+        return SweepJobs(self.home, self.options, lambda text: self.notify(text))
 
 
 def _require_sdk() -> None:

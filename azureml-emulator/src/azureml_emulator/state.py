@@ -159,7 +159,7 @@ def storage_suffix(base_url: str) -> str:
 
 
 def cloud_description(base_url: str) -> str:
-    """Return the JSON of ARM's /metadata/endpoints with the emulator as every cloud there is. No URL may end in a slash."""
+    """Return the JSON of ARM's /metadata/endpoints with no cloud but the emulator. No URL may end in a slash."""
     cloud = {
         "name": CLOUD_NAME,
         "resourceManager": base_url,

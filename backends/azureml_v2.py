@@ -41,6 +41,15 @@ class AzureMLV2Backend(AzureBackend):
         _require_sdk()
         return super().plan(job, snapshot)
 
+    def check(self, job: TrainingJob) -> None:
+        """See :meth:`backends.azure.base.AzureBackend.check`.
+
+        Raises:
+            MissingExtraError: The SDK is not installed.
+        """
+        _require_sdk()
+        super().check(job)
+
     def open(self, ref: WorkspaceRef) -> RestClient:
         """See :meth:`backends.azure.base.AzureBackend.open`."""
         from backends.azure.v2.connection import open_connection

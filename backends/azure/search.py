@@ -106,8 +106,9 @@ def _parameter(each: Parameter, sampler: str, name: str) -> list[Refusal]:
     listed = each.grid() or ()
     if len(listed) > _MOST_VALUES:
         return [(f"{each.name} has {len(listed):,} values; with {name} up to {_MOST_VALUES:,}.", OURS)]
+    whole_steps = not each.kind.startswith("q") or each.step.is_integer()
     if sampler != BAYESIAN:
-        return []
+        return [] if whole_steps else [(f"{name} takes whole steps in {each.kind}: {each.name}.", OURS)]
     if each.kind not in _BAYESIAN_KINDS:
         return [(f"{name}'s Bayesian sampling takes {', '.join(_BAYESIAN_KINDS)}, not {each.kind}.", OURS)]
     if each.kind == "choice" and len({isinstance(value, str) for value in listed}) > 1:

@@ -1,5 +1,5 @@
-"""Studies that Azure ML drives, by HyperDrive or by a sweep job: what can't be done is refused; on the emulator the real
-SDKs send and find them."""
+"""Studies that HyperDrive or a sweep job drives: what that can't do is refused; on the emulator the real SDKs send and
+find them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ REFUSED: list[tuple[tuple[str, ...], int, str, str]] = [
         "whole numbers in",
         "client",
     ),
+    ((*ON, "--space", "x=quniform:0..1:0.1", "--trials", "3"), 4, "whole steps in quniform: x", "--driver client"),
+    ((*V2, "--space", "x=qnormal:0,1:0.5", "--trials", "3"), 4, "whole steps in qnormal: x", "--driver client"),
     ((*ON, "--space", "x=int:1..5000", "--trials", "3"), 4, "5,000 values", "--driver client"),
     ((*ON, *X, "--trials", "3", "--", "-n", "3"), 4, "argument -n for a notebook's", "--driver client"),
     ((*V2, *X, "--trials", "3", "--sampler", "qmc"), 4, "A sweep job has no sampler qmc", "--driver client"),

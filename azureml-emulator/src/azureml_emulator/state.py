@@ -123,6 +123,10 @@ class StateDir:
 
 CLOUD_NAME = "AzureMLEmulator"
 STORAGE_ACCOUNT = "emu"
+PRINCIPAL_ID = "22222222-2222-2222-2222-222222222222"
+"""The client id of the one service principal."""
+PRINCIPAL_TENANT = "adfs"
+"""Its tenant."""
 # What SDK v1's ``Run`` asks for in a job, whatever the environment names. Not found, it would be asked for at Azure.
 _PUBLIC_CLOUD_NAME = "AzureCloud"
 METADATA_PATH = "/metadata/endpoints?api-version=2019-05-01"

@@ -62,7 +62,7 @@ REFUSED: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*V2, *X, "--trials", "3", "--sampler", "bayesian", "--stop", "median"), 4, "takes no policy", "Leave out --stop"),
     ((*V2, "--space", "x=1,$HOME", "--trials", "3"), 4, "'$HOME' of x does not survive", "Leave out quotes, $"),
     ((*HERE, *X, "--driver", "service"), 4, "no service that drives studies", "--driver client"),
-    ((*HERE, *X, "--sampler", "bayesian"), 2, "bayesian sampler is HyperDrive's", "--sampler tpe"),
+    ((*HERE, *X, "--sampler", "bayesian"), 2, "bayesian sampler is Azure ML's own", "--sampler tpe"),
 ]
 # One process that is asked everything: starting one takes longer than the answers.
 ASK = """

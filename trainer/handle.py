@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from trainer.changes import Changes
 from trainer.errors import DamagedRecordError, NotFoundError
 from trainer.host import elsewhere
-from trainer.runfolder import STATUS_FILE, LogReader
+from trainer.logreader import LogReader
+from trainer.runfolder import STATUS_FILE
 from trainer.trees import walk
 
 if TYPE_CHECKING:

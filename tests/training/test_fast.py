@@ -91,6 +91,7 @@ def test_results_are_equal(plain: Any, tmp_path: Path, script: Any, optimizer: A
 SIGNS = {
     "activations": "made_in('activation', chainer.functions.activation.relu.ReLUGrad2.forward_cpu)",
     "batches": "made_by('fast.batches', chainer.iterators.SerialIterator.next, chainer.dataset.convert._concat_arrays)",
+    "collections": "gc.get_freeze_count() > 0",
     "convolutions": "made_by('fast.convolution', chainer.functions.connection.convolution_2d.conv.im2col_cpu)",
     "functions": "made_in('applying', chainer.FunctionNode.apply)",
     "normalization": (
@@ -102,6 +103,7 @@ SIGNS = {
 }
 
 LOOK = """
+import gc
 import sys
 import chainer
 import numpy as np

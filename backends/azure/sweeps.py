@@ -22,8 +22,8 @@ from backends.azure.session import WorkspaceRef, find_workspace
 from trainer.errors import NotFoundError, SignInError, TrainerError
 from trainer.records import RunInfo, RunStatus
 from trainer.snapshot import Snapshot
-from trainer.tune.service import ServiceLook, ServiceTrial
 from trainer.tune.study import ServiceRecord
+from trainer.tune.study_service import ServiceLook, ServiceTrial
 
 if TYPE_CHECKING:
     from backends.azure.cluster import Computes

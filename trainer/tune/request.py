@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainer.backend import Backend
     from trainer.data import ProgressDisplay
     from trainer.home import Home
-    from trainer.tune.service import StudyService
+    from trainer.tune.study_service import StudyService
 
 _Count = Annotated[int, Meta(ge=1)]
 

@@ -107,6 +107,15 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             after=_later("activation", "patch"),
         ),
     ),
+    "memory": (
+        Patch(
+            name="freed-memory-kept",
+            module="chainer",
+            reason="the arrays of a step go back to the system, and come from it again in the next",
+            versions="any",
+            after=_later("memory", "keep"),
+        ),
+    ),
 }
 
 

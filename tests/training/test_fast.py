@@ -89,6 +89,7 @@ def test_results_are_equal(plain: Any, tmp_path: Path, script: Any, optimizer: A
 
 # What a script can see of each means.
 SIGNS = {
+    "accumulation": "made_in('accumulation', chainer._backprop_utils.backprop_step)",
     "activations": "made_in('activation', chainer.functions.activation.relu.ReLUGrad2.forward_cpu)",
     "batches": "made_by('fast.batches', chainer.iterators.SerialIterator.next, chainer.dataset.convert._concat_arrays)",
     "convolutions": "made_by('fast.convolution', chainer.functions.connection.convolution_2d.conv.im2col_cpu)",

@@ -107,6 +107,16 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             after=_later("activation", "patch"),
         ),
     ),
+    "accumulation": (
+        Patch(
+            name="gradients-added-in-place",
+            module="chainer",
+            reason="the sum of a variable's gradients is a new array with every further use of the variable",
+            versions="7.8.1",
+            # Waits for all of Chainer: the modules of backpropagation import each other.
+            after=_later("accumulation", "patch"),
+        ),
+    ),
     "memory": (
         Patch(
             name="freed-memory-kept",

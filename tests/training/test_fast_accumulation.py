@@ -121,10 +121,8 @@ def test_a_gradient_that_is_that_of_several_variables(embedded: bool) -> None:
         # In this order: the gradient of y, a sum, becomes that of both; then the last use of one of them counts.
         if embedded:
             words = np.array([0, 3, 0, 1], np.int32)
-            return [F.sum(F.embed_id(words, y) * high + F.embed_id(words, y)) + F.sum(F.embed_id(words, middle))], [
-                a,
-                b,
-            ]
+            first, second, last = (F.embed_id(words, each) for each in (y, y, middle))
+            return [F.sum(first * high + (second + F.tanh(last)))], [a, b]
         return [F.sum(y * high + F.exp(y) + F.sin(y)) + F.sum(F.cos(middle))], [a, b]
 
     def compute() -> list[Any]:

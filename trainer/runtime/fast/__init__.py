@@ -118,6 +118,25 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             after=lambda _: gc.freeze(),
         ),
     ),
+    "accumulation": (
+        Patch(
+            name="gradients-added-in-place",
+            module="chainer",
+            reason="the sum of a variable's gradients is a new array with every further use of the variable",
+            versions="7.8.1",
+            # Waits for all of Chainer: the modules of backpropagation import each other.
+            after=_later("accumulation", "patch"),
+        ),
+    ),
+    "memory": (
+        Patch(
+            name="freed-memory-kept",
+            module="chainer",
+            reason="the arrays of a step go back to the system, and come from it again in the next",
+            versions="any",
+            after=_later("memory", "keep"),
+        ),
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from backends.local import LocalBackend
 from tests.backends.local_runs import SECONDS, SLEEP, gone, start, until
 from trainer.backend import load_backend
+from trainer.cli import main
 from trainer.errors import RefusedError, UsageError
 from trainer.handle import Run
 from trainer.home import Home
@@ -106,7 +107,9 @@ def test_a_rank_that_ends_badly_ends_the_job(home: Home, tmp_path: Path, end: st
     assert values(run, "Rank") in ([0.0], [])  # rank 1 reports nothing
 
 
-def test_ranks_have_logs_and_threads_of_their_own(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_have_logs_and_threads_of_their_own(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "TRAINER_THREADS"):
         monkeypatch.delenv(name, raising=False)
     run = start(home, tmp_path / "job", ENDS, "well", nodes=2)
@@ -115,6 +118,16 @@ def test_ranks_have_logs_and_threads_of_their_own(home: Home, tmp_path: Path, mo
     assert run.folder.read_log().decode().splitlines() == [f"rank 0 of 2 {threads}"]
     assert run.folder.read_log(rank=1).decode().splitlines() == [f"rank 1 of 2 {threads}"]
     assert values(run, "Rank") == [0.0]
+    monkeypatch.setenv("TRAINER_HOME", str(home.path))
+    for rank, printed in (
+        ("0", f"rank 0 of 2 {threads}\n"),
+        ("1", f"rank 1 of 2 {threads}\n"),
+        ("all", f"rank 0: rank 0 of 2 {threads}\nrank 1: rank 1 of 2 {threads}\n"),
+    ):
+        assert main(["logs", run.run_id, "--rank", rank]) == 0
+        assert capsys.readouterr().out == printed
+    assert main(["logs", run.run_id, "--rank", "2"]) == 2
+    assert "has the ranks 0 to 1" in capsys.readouterr().err
 
 
 def test_a_killed_rank_is_a_lost_process(home: Home, tmp_path: Path) -> None:
@@ -128,6 +141,7 @@ def test_canceling_ends_every_rank(home: Home, tmp_path: Path) -> None:
     files = [run.folder.outputs / f"{rank}.pid" for rank in range(2)]
     until(lambda: all(file.exists() and file.read_text() for file in files), "the ranks' start")
     pids = [int(file.read_text()) for file in files]
+    assert next(run.logs(follow=True, rank=1)) == "up"
     run.cancel()
     assert run.wait(SECONDS).status is RunStatus.CANCELED
     assert all(gone(pid) for pid in pids)

@@ -74,6 +74,9 @@ def notice(folder: RunFolder, status: RunStatus, lines: bytes) -> bytes:
         put_log_aside(folder)
         folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, _REQUEUED: True}))
     for mark in marks:
+        seen = folder.info()
+        if int(mark.value or 0) == 2 + len(seen.restarts) and not seen.detail.get(_REQUEUED):
+            put_log_aside(folder)  # it was restarted between two looks
         folder.update(functools.partial(_with_mark, mark))
     info = folder.info()
     if info.detail.get(_REQUEUED) and not waits and (metrics or status.terminal):

@@ -8,13 +8,16 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.local import LocalBackend
+from backends.local_processes import find_processes
 from tests.backends.local_runs import SECONDS, SLEEP, gone, start, until
+from tests.backends.test_local import supervise
 from trainer.backend import load_backend
 from trainer.cli import main
 from trainer.errors import RefusedError, UsageError
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
+from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, prepare, resume, submit, with_ranks
 
 # Rank 1 ends as it is told, while the other waits for it.
@@ -23,12 +26,11 @@ import os, sys, threading, time
 from pathlib import Path
 from mpi4py import MPI
 from trainer.runtime import reporting
+end, once = sys.argv[1], Path("ended")
 ranks = MPI.COMM_WORLD
 print("rank", ranks.rank, "of", ranks.size, os.environ["OPENBLAS_NUM_THREADS"], flush=True)
 reporting.report({"Rank": ranks.rank}, epoch=1)
 if ranks.rank == 1:
-    end = sys.argv[1]
-    once = Path("ended")
     if end == "raise":
         raise ValueError("no such thing")
     if end == "thread":
@@ -38,10 +40,15 @@ if ranks.rank == 1:
         sys.exit(3)
     if end == "leave":
         os._exit(4)
-    if end == "kill" or end == "once" and not once.exists():
+    if end == "kill":
+        os.kill(os.getpid(), 9)
+    if end == "once" and not once.exists():
         once.touch()
+        Path("outputs/state").write_text("so far")
         os.kill(os.getpid(), 9)
 ranks.allreduce(1)
+if end == "once":
+    print(Path(os.environ["TRAINER_RESUME_DIR"], "state").read_text(), os.environ["TRAINER_ATTEMPT"])
 """
 WAITS = f"""
 import os
@@ -130,10 +137,27 @@ def test_ranks_have_logs_and_threads_of_their_own(
     assert "has the ranks 0 to 1" in capsys.readouterr().err
 
 
-def test_a_killed_rank_is_a_lost_process(home: Home, tmp_path: Path) -> None:
-    run = start(home, tmp_path / "job", ENDS, "once", processes_per_node=2, max_restarts=1)
+def test_a_job_whose_rank_is_killed_goes_on_from_its_checkpoint(home: Home, tmp_path: Path) -> None:
+    asked = {"processes_per_node": 2, "max_restarts": 1, "checkpoints": "state"}
+    run = start(home, tmp_path / "job", ENDS, "once", **asked)
     info = run.wait(SECONDS)
-    assert (info.status, len(info.restarts)) == (RunStatus.COMPLETED, 1)
+    assert info.status is RunStatus.COMPLETED, run.folder.log_tail()
+    assert [restart.checkpoint for restart in info.restarts] == ["state"]
+    for rank in range(2):
+        assert list(run.logs(rank=rank))[-1] == "so far 2"
+
+
+def test_the_cap_ends_every_rank(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(WAITS)
+    asked = JobRequest(script=tmp_path / "train.py", model_name=None, processes_per_node=2, max_minutes=1)
+    prepared = prepare(asked, home)
+    folder = RunFolder.create(home.runs, prepared.job, backend="local", snapshot=prepared.snapshot.digest)
+    prepared.snapshot.stage(folder.snapshot)
+    supervise(home, folder, minute=4.0)
+    info = folder.info()
+    assert info.failure is not None
+    assert info.failure.message == "It was stopped after 1 min, the cap that it was submitted with."
+    assert not list(find_processes(folder.path))
 
 
 def test_canceling_ends_every_rank(home: Home, tmp_path: Path) -> None:

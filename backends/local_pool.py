@@ -30,7 +30,8 @@ from backends.local_supervisor import SUPERVISOR_LOCK, cancel_flag, supervise
 from backends.local_workdir import copy_linked
 from trainer.locks import is_locked, locked
 from trainer.records import RunStatus
-from trainer.runfolder import RUN_ID, RunFolder, new_run_id
+from trainer.runfolder import RunFolder
+from trainer.runids import RUN_ID, new_run_id
 from trainer.runtime.layout import JOB_DIR, RUN_DIR_VARIABLE
 from trainer.tune.study import StudyFolder
 

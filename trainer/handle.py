@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import DamagedRecordError, NotFoundError, UsageError
 from trainer.host import elsewhere
-from trainer.runfolder import LogReader
+from trainer.logreader import LogReader
 from trainer.trees import walk
 
 if TYPE_CHECKING:

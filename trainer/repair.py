@@ -16,7 +16,9 @@ from trainer.errors import DamagedRecordError, TrainerError
 from trainer.failures import reason
 from trainer.home import Home
 from trainer.host import elsewhere
-from trainer.runfolder import NEW_PREFIX, SUBMISSION_LOCK, RunFolder, metric_lines, run_ids
+from trainer.runfolder import NEW_PREFIX, SUBMISSION_LOCK, RunFolder
+from trainer.runids import run_ids
+from trainer.runmetrics import metric_lines
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import ENVIRONMENT_FILE, LABELS_FILE, METRICS_FILE, PROGRESS_FILE
 

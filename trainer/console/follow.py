@@ -15,8 +15,8 @@ from trainer.console.output import note, print_error, print_json, say
 from trainer.console.summary import FLAGS, as_object, kept_path, print_failure, print_summary
 from trainer.console.view import View, make_view
 from trainer.errors import InterruptedRunError, RunFailedError
+from trainer.logreader import LogReader
 from trainer.records import RunStatus
-from trainer.runfolder import LogReader
 from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from trainer.backend import Backend
 from trainer.errors import InterruptedRunError, NotFoundError, RunFailedError, TrainerError, UsageError
 from trainer.home import Home
 from trainer.records import RunInfo, RunStatus, Stopped
-from trainer.runfolder import RunFolder, new_run_id
+from trainer.runfolder import RunFolder
+from trainer.runids import new_run_id
 from trainer.tune import trials as runs
 from trainer.tune.driver import Driver, Running, View
 from trainer.tune.space import Value

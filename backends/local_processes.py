@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
 GRACE_SECONDS = 5.0
+# "oom_kill" counts those of containers too: mm/oom_kill.c.
+_VMSTAT = Path("/proc/vmstat")
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -155,6 +157,15 @@ def reap_adopted(job: subprocess.Popen[bytes]) -> None:
             if ended.si_pid == job.pid:
                 return
             os.waitpid(ended.si_pid, 0)
+
+
+def oom_kills() -> int:
+    """Return how many processes Linux has killed for want of memory since this machine was started; 0 elsewhere."""
+    try:
+        lines = _VMSTAT.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def stop_children() -> None:

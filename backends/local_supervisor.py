@@ -146,12 +146,15 @@ def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
     folder.update(status=RunStatus.PREPARING, detail={"supervisor_pid": os.getpid()})
     work = make_workdir(folder) if info.started is None else working_directory(folder)
     while True:
+        killed = processes.oom_kills()
         outcome = _attempt(folder, minute, jobs, work, _again(folder, job, work, lost) if lost else ())
         if isinstance(outcome, Outcome):
             return outcome
-        lost = _loss(outcome)
+        out_of_memory = processes.oom_kills() > killed
+        lost = _loss(outcome, out_of_memory=out_of_memory)
         if not lost or not _may_restart(folder):
-            return ranks.outcome(folder, outcome) if ranks else Outcome.from_exit_code(folder, outcome)
+            judge = ranks.outcome if ranks else Outcome.from_exit_code
+            return judge(folder, outcome, out_of_memory=out_of_memory)
 
 
 def _again(folder: RunFolder, job: TrainingJob, work: Path, lost: str) -> tuple[str, ...]:
@@ -170,11 +173,11 @@ def _again(folder: RunFolder, job: TrainingJob, work: Path, lost: str) -> tuple[
     return words_for(script, found)
 
 
-def _loss(exit_code: int) -> str:
+def _loss(exit_code: int, *, out_of_memory: bool) -> str:
     """Say how a job was lost; empty for one that has ended by itself."""
     if -exit_code not in _FROM_OUTSIDE:
         return ""
-    message = failure(exit_code, ()).message.rstrip(".")
+    message = failure(exit_code, (), out_of_memory=out_of_memory).message.rstrip(".")
     return message[0].lower() + message[1:]
 
 

@@ -10,10 +10,12 @@ class LogReader:
 
     Args:
         folder: The run.
+        rank: Whose log, of a job of several ranks.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, rank: int = 0) -> None:
         self._folder = folder
+        self._rank = rank
         self._offset = 0
         self._pending = b""
 
@@ -23,7 +25,7 @@ class LogReader:
         Args:
             final: Nothing more is written: return a last line that has no line end, too.
         """
-        chunk = self._folder.read_log(self._offset)
+        chunk = self._folder.read_log(self._offset, self._rank)
         self._offset += len(chunk)
         *lines, self._pending = (self._pending + chunk).split(b"\n")
         if final and self._pending:

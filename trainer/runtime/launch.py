@@ -159,21 +159,15 @@ def _install_layers(folder: Path, collect: str | None, choice: str | None) -> No
 
 def _checkpoints(script: Path, settings: dict[str, str]) -> tuple[str, ...]:
     """On Azure ML, see to the job's checkpoints; return what is added to the script's arguments."""
-    from trainer.runtime import azureml_checkpoints, reporting
-    from trainer.runtime.sinks import mpi_rank
+    from trainer.runtime import azureml_checkpoints, layout, reporting
 
-    if not reporting.on_azure() or mpi_rank() != 0:
+    if not reporting.on_azure():
         return ()
     seconds = float(settings.get("checkpoint-seconds", azureml_checkpoints.SECONDS))
-    from trainer.runtime import ranks
-
-    return azureml_checkpoints.begin(
-        script.resolve(),
-        settings.get("checkpoints"),
-        int(settings.get("attempt", "1")),
-        seconds,
-        continues=ranks.size() == 1,
-    )
+    attempt = int(settings.get("attempt", "1"))
+    words = azureml_checkpoints.begin(script.resolve(), settings.get("checkpoints"), attempt, seconds)
+    layout.tell_resume_dir()
+    return words
 
 
 def _run_script(path: str) -> None:

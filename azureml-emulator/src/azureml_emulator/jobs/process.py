@@ -177,7 +177,8 @@ class Attempt:
         process = self.process()
         if process is None:
             return
-        with contextlib.suppress(psutil.Error):
+        # Another thread of ours may have waited for it first.
+        with contextlib.suppress(psutil.Error, ChildProcessError):
             # A stopped supervisor starts nothing new while its children are being collected.
             process.suspend()
             for child in process.children(recursive=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backends.azure.v2.services import ManagedServices
     from backends.azure.v2.store import AzureMLV2Store
     from backends.azure.v2.submit import RestClient
+    from backends.azure.v2.sweep import SweepJobs
     from trainer.backend import Plan
     from trainer.job import TrainingJob
     from trainer.snapshot import Snapshot
@@ -43,6 +44,15 @@ class AzureMLV2Backend(AzureBackend):
         """
         _require_sdk()
         return super().plan(job, snapshot)
+
+    def check(self, job: TrainingJob) -> None:
+        """See :meth:`backends.azure.base.AzureBackend.check`.
+
+        Raises:
+            MissingExtraError: The SDK is not installed.
+        """
+        _require_sdk()
+        super().check(job)
 
     def open(self, ref: WorkspaceRef) -> RestClient:
         """See :meth:`backends.azure.base.AzureBackend.open`."""
@@ -72,6 +82,13 @@ class AzureMLV2Backend(AzureBackend):
         from backends.azure.v2.connection import forget_connections
 
         forget_connections()
+
+    def study_service(self) -> SweepJobs:
+        """See :meth:`trainer.backend.Backend.study_service`."""
+        from backends.azure.v2.sweep import SweepJobs
+
+        _require_sdk()
+        return SweepJobs(self.home, self.options, lambda text: self.notify(text))
 
 
 def _require_sdk() -> None:

@@ -16,7 +16,8 @@ from backends.azureml_v2 import AzureMLV2Backend
 from tests.backends import sdk_warnings
 from trainer.home import Home
 from trainer.records import RunStatus
-from trainer.runfolder import RunFolder, run_ids
+from trainer.runfolder import RunFolder
+from trainer.runids import run_ids
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow, pytest.mark.timeout(1800)]
 CLIENT = Path(__file__).parent / "azureml_client.py"

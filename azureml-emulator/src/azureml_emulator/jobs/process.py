@@ -18,7 +18,7 @@ import psutil
 
 from azureml_emulator.jobs.command import CommandPlan
 from azureml_emulator.jobs.files import lay_out
-from azureml_emulator.jobs.plan import LAUNCHER, JobPlan, job_environment, kept_environment
+from azureml_emulator.jobs.plan import LAUNCHER, MPIRUN, JobPlan, job_environment, kept_environment
 from azureml_emulator.jobs.plans import Plan, plan_of
 from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
@@ -28,6 +28,7 @@ from azureml_emulator.store.runs import Run
 from azureml_emulator.tokens import Scope
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_LOOK_AGAIN = 0.02
 _STARTERS = ("mpiexec", "mpirun", "hydra_", "orted", "prted")
 """How the names of the processes begin that start the ranks of an MPI job."""
 
@@ -181,16 +182,26 @@ class Attempt:
         with contextlib.suppress(psutil.Error, ChildProcessError):
             # A stopped supervisor starts nothing new while its children are being collected.
             process.suspend()
-            for child in process.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    child.kill()
+            # The others do: what one starts just before its end becomes a child of the supervisor, and is found there.
+            while alive := [child for child in process.children(recursive=True) if _is_alive(child)]:
+                for child in alive:
+                    with contextlib.suppress(psutil.Error):
+                        child.kill()
+                time.sleep(_LOOK_AGAIN)
             process.kill()
             os.waitpid(process.pid, 0) if process.ppid() == os.getpid() else process.wait(5)
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _only_waits(process: psutil.Process) -> bool:
     """Tell whether a process of a job has started the script, and does nothing but wait for its end."""
-    if process.name().startswith(_STARTERS):
+    if process.name().startswith(_STARTERS) or str(MPIRUN) in process.cmdline():
         return True
     # The launcher runs the script in a fork of itself; a rank's does not.
     return str(LAUNCHER) in process.cmdline() and any(str(LAUNCHER) in child.cmdline() for child in process.children())

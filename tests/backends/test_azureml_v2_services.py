@@ -135,7 +135,7 @@ def test_a_client_that_is_gone_leaves_what_the_next_one_finishes(place: Place) -
     # Gone while it replaces that: the old one answers until somebody looks, and is removed then.
     script = place.write("own/score.py", "def init():\n    pass\n\ndef run(data):\n    return 'own'\n")
     gone = deploy_until_it_waits(place, vanish, "--name", "orphan", "--script", script, "--overwrite")
-    assert (gone.code, gone.out) == (130, "")
+    assert (gone.code, gone.out) == (130, ""), gone.err
     found = there(place, "orphan")
     assert (len(found.deployments), found.traffic) == (2, {one: 100})
     (other,) = found.deployments.keys() - {one}

@@ -28,7 +28,7 @@ from azureml_emulator.api import (
     sweeps,
     webservices,
 )
-from azureml_emulator.api.v2 import codes, containers, data, history, mlflow, signin
+from azureml_emulator.api.v2 import codes, containers, data, endpoints, history, mlflow, signin
 from azureml_emulator.api.v2 import datastores as arm_datastores
 from azureml_emulator.api.v2 import environments as arm_environments
 from azureml_emulator.api.v2 import jobs as arm_jobs
@@ -63,6 +63,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     arm_datastores.router,
     arm_models.router,
     data.router,
+    endpoints.router,
+    endpoints.operations,
     history.router,
     mlflow.router,
     containers.router,

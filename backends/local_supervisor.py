@@ -23,7 +23,6 @@ from typing import Any, Protocol
 import msgspec
 
 from backends import local_processes as processes
-from backends.local_ranks import RankJobs
 from backends.local_store import LocalStore
 from backends.local_workdir import collect_outputs, make_workdir, release_reserve, working_directory
 from trainer.artifacts import ArtifactStore
@@ -137,8 +136,11 @@ def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInf
 
 def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
     info, job = folder.info(), folder.job()
-    ranks = RankJobs(folder, job.ranks) if job.ranks > 1 else None
-    jobs = ranks or jobs
+    ranks = None
+    if job.ranks > 1:
+        from backends.local_ranks import RankJobs
+
+        jobs = ranks = RankJobs(folder, job.ranks)
     lost = ""
     if info.status is not RunStatus.NOT_STARTED:
         lost = _SUPERVISOR_DIED

@@ -125,7 +125,7 @@ OTHER = {
         """python -c 'import json, sys; print(json.load(sys.stdin)["url"])')""",
     ): "tests/backends/test_local_services.py",
     ("emulator", 'env = Environment.from_conda_specification("scoring", "conda.yml")'): "tests/emulator",
-    ("gpu", "pytest tests/runtime/test_compat_gpu.py"): CARD,
+    ("gpu", "bash scripts/gpu_check.sh prepare    # once, with a package index; needs no card"): INDEX,
     ("performance", "python -m bench --data DIR            # DIR: MNIST's four gzipped files"): MINUTES,
     ("performance", "updater = rt.compiled(updater)"): "a line of the included script",
     ("performance", "uv run python -m bench --data DIR --part serve"): MINUTES,

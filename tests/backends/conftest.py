@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from azureml_emulator import Emulator, Endpoint, Settings
+from backends.azure.base import AzureBackend
 from backends.azureml import AzureMLBackend
+from backends.azureml_v2 import AzureMLV2Backend
 from trainer.home import Home
 from trainer.serving.settings import SCORING_SERVER
 
@@ -68,3 +70,10 @@ def azure_home(emulated: Callable[[Path], Home], tmp_path: Path) -> Home:
 def azure(azure_home: Home) -> AzureMLBackend:
     """The backend, on the shared emulator."""
     return AzureMLBackend(azure_home, {"emulator": True})
+
+
+@pytest.fixture(params=[AzureMLBackend, AzureMLV2Backend], ids=lambda kind: kind.name)
+def either(request: pytest.FixtureRequest, azure_home: Home) -> AzureBackend:
+    """The backend of each SDK in turn, on the shared emulator."""
+    kind: type[AzureBackend] = request.param
+    return kind(azure_home, {"emulator": True})

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ class FakeRun:
         return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
 
     def download_file(self, name: str, output_file_path: str) -> None:
-        shutil.copyfile(self.root / name, output_file_path)
+        shutil.copyfile(self.root / unquote(name), output_file_path)
 
     def upload_file(self, name: str, path: str) -> None:
         assert not (self.root / name).exists(), name

@@ -32,7 +32,8 @@ _MOST_WAITING = 20_000
 _PAUSE_SECONDS = 1.0
 _CLOSE_SECONDS = 30.0
 _REQUEST_SECONDS = 20.0
-_PASSING = {408, 429, 500, 502, 503, 504}
+PASSING = {408, 429, 500, 502, 503, 504}
+"""Statuses of answers after which the same request may work a little later."""
 
 
 def is_wanted() -> bool:
@@ -106,14 +107,15 @@ class MlflowSink:
     def _send(self, batch: list[dict[str, Any]]) -> bool:
         """Send some values; tell whether they are done with."""
         body = {"run_id": os.environ[AZURE_RUN_ID_VARIABLE], "metrics": batch, "params": [], "tags": []}
-        headers = {"Authorization": f"Bearer {os.environ[_TOKEN]}", "Content-Type": "application/json"}
+        headers = {**authorization(), "Content-Type": "application/json"}
         try:
-            request = urllib.request.Request(_address(), json.dumps(body).encode(), headers)  # noqa: S310  # https
-            with _opener().open(request, timeout=_REQUEST_SECONDS) as answer:
+            url = f"{address()}/api/2.0/mlflow/runs/log-batch"
+            request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310  # https
+            with opener().open(request, timeout=_REQUEST_SECONDS) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             with contextlib.closing(error):
-                if error.code in _PASSING:
+                if error.code in PASSING:
                     return False
                 sys.stderr.write(f"warning: Azure ML does not take metrics through MLflow: {error.code}\n")
         except (OSError, ValueError):
@@ -127,13 +129,23 @@ def _whole(step: float | None, iteration: int | None, count: int) -> int:
     return count if iteration is None else iteration
 
 
-def _address() -> str:
+def address() -> str:
+    """Return where Azure ML has MLflow's interface for the workspace: ``https://HOST/mlflow/v2.0/subscriptions/...``.
+
+    Raises:
+        ValueError: What it has set is no https address.
+    """
     base = os.environ[_URI].partition("?")[0].rstrip("/")
     if base.startswith(_SCHEME):
         base = "https://" + base.removeprefix(_SCHEME).replace(*_LATEST, 1)
     if not base.startswith("https://"):
         raise ValueError(f"{_URI} is no https address")
-    return f"{base}/api/2.0/mlflow/runs/log-batch"
+    return base
+
+
+def authorization() -> dict[str, str]:
+    """Return the header of the job's own token."""
+    return {"Authorization": f"Bearer {os.environ[_TOKEN]}"}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -141,6 +153,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follow none: the token is for who is asked."""
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def opener() -> urllib.request.OpenerDirector:
+    """Return what sends requests to Azure ML, and trusts whom the job's environment says."""
     context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or None)
     return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirects())

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from backends.azure import sending
 from backends.azure.errors import explained, retry
+from backends.azure.restarts import launcher_arguments
 from backends.azure.v2 import run as runs
 from backends.azure.v2.client import ml_client, quietly, sdk
 from backends.azure.v2.computes import RestComputes
-from trainer.runtime.layout import NO_TELEMETRY_VARIABLE, TRACKING_VARIABLE
+from trainer.runtime.layout import LAUNCHER, NO_TELEMETRY_VARIABLE, TRACKING_VARIABLE
 
 if TYPE_CHECKING:
     from backends.azure.image import Environment
+    from backends.azure.restarts import Again
     from backends.azure.v2.connection import Connection
     from trainer.runfolder import RunFolder
 
@@ -41,14 +43,17 @@ class RestClient:
         with explained(f"look up run {name}"):
             return retry(lambda: runs.find_run(self._connection, name))
 
-    def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
+    def prepare(
+        self, folder: RunFolder, image: Environment, compute: str, seconds: int, again: Again | None = None
+    ) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
         client = ml_client(self._connection)
         temporary = tempfile.mkdtemp(prefix="trainer-image-")
         # The directory's name is a part of the environment, and an environment of this content can be there already.
         context = Path(temporary, "image")
         context.mkdir()
-        job = make_job(folder, image, compute, context)
+        job = make_job(folder, image, compute, context, checkpoint_seconds=seconds, again=again)
+        name = folder.run_id if again is None else again.name
 
         def send() -> None:
             with quietly():
@@ -56,14 +61,22 @@ class RestClient:
 
         def send_once() -> bool:
             try:
-                return sending.send_once(lambda: runs.find_run(self._connection, folder.run_id), folder.run_id, send)
+                return sending.send_once(lambda: runs.find_run(self._connection, name), name, send)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
         return send_once
 
 
-def make_job(folder: RunFolder, image: Environment, compute: str, context: Path) -> Any:  # noqa: ANN401
+def make_job(
+    folder: RunFolder,
+    image: Environment,
+    compute: str,
+    context: Path,
+    *,
+    checkpoint_seconds: int = 60,
+    again: Again | None = None,
+) -> Any:  # noqa: ANN401
     """Make the command job of a run.
 
     Args:
@@ -71,27 +84,30 @@ def make_job(folder: RunFolder, image: Environment, compute: str, context: Path)
         image: What it runs in.
         compute: The cluster's name.
         context: An empty directory for the image's build context, to be kept until the job is sent.
+        checkpoint_seconds: Between two uploads of its checkpoint, at least.
+        again: Of a further attempt, what is different.
 
     Returns:
         What ``MLClient.jobs.create_or_update`` takes. Sent again it is the same job.
     """
     ml, entities = sdk("azure.ai.ml"), sdk("azure.ai.ml.entities")
-    job = folder.job()
+    job, name = folder.job(), folder.run_id if again is None else again.name
     (context / "Dockerfile").write_text(image.dockerfile)
     facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
     made = ml.command(
-        name=folder.run_id,
-        display_name=folder.run_id,
+        name=name,
+        display_name=name,
         experiment_name=job.experiment,
-        code=str(folder.snapshot),
-        command=command_line(job.command("python")),
+        code=str(folder.snapshot if again is None else again.snapshot),
+        command=command_line(["python", LAUNCHER, *launcher_arguments(job, checkpoint_seconds, again)]),
         environment=entities.Environment(
             build=entities.BuildContext(path=str(context), dockerfile_path="Dockerfile"),
             tags={"trainer.name": image.name},
         ),
         environment_variables={NO_TELEMETRY_VARIABLE: "true", TRACKING_VARIABLE: "mlflow"},
         compute=compute,
-        instance_count=1,
+        instance_count=job.nodes,
+        distribution=None if job.ranks == 1 else ml.MpiDistribution(process_count_per_instance=job.processes_per_node),
         tags={name: str(value) for name, value in facts.items() if value is not None},
     )
     if job.max_minutes is not None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from trainer.home import Home
 pytest.register_assert_rewrite("tests.contract")
 
 _OURS = ("TRAINER_", "AZUREML_")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: one that begins last would be waited for by all the other workers."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

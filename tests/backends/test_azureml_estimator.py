@@ -40,6 +40,7 @@ def sent(config: Any) -> dict[str, Any]:
     return dict(json.loads(json.dumps(serialize(config.run_config))))
 
 
+@pytest.mark.slow
 def test_the_run_configuration_is_ours(folder: RunFolder) -> None:
     image = make_environment(find_pins([], [], "12"), "12")
     config = submit.make_config(folder, image, "gpu-cluster", 7)

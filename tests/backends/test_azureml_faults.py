@@ -65,6 +65,7 @@ def times_run(tmp_path: Path) -> int:
     return len((tmp_path / "diary").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_passing_failures_are_ridden_out_and_a_lost_answer_runs_nothing_twice(
     start: Callable[..., Run], faults: Callable[..., None], tmp_path: Path, azure: AzureMLBackend
 ) -> None:
@@ -98,6 +99,7 @@ def test_expired_links_and_tokens_are_ridden_out(
     assert completed(run).file("model.npz").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_service_that_is_down_is_said_and_changes_nothing(
     azure: AzureMLBackend, azure_home: Home, faults: Callable[..., None]
 ) -> None:

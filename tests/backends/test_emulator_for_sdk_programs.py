@@ -97,6 +97,7 @@ def test_the_tutorial_as_it_stands(home: Path, tmp_path: Path) -> None:
     assert "environment.json" not in ran.stdout
 
 
+@pytest.mark.slow
 def test_the_refusal_of_the_tutorial_s_size_names_the_switch_that_the_command_has(home: Path, tmp_path: Path) -> None:
     started = command("--print-env", home=home)
     program = (

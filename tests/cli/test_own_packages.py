@@ -32,6 +32,7 @@ def command() -> str:
     return str(Path(sys.executable).with_name("trainer"))
 
 
+@pytest.mark.slow
 def test_on_pythonpath(project: Project, packages: Path) -> None:
     project.environment["PYTHONPATH"] = str(packages)
     ran = project.train("--json", command=[command()])

@@ -50,6 +50,7 @@ def test_each_is_one_line_and_the_rest_is_listed(damaged: Project) -> None:
         assert (shown.returncode, "status.json is damaged" in shown.stderr) == (3, True)
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_set_aside_and_nothing_is_deleted(damaged: Project) -> None:
     before = _files(damaged)
     found = json.loads(damaged.trainer("doctor", "--json").stdout)["findings"]

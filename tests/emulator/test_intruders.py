@@ -34,6 +34,7 @@ def nothing_left(emulator: Endpoint) -> Iterator[None]:
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_second_user_gets_nowhere(tmp_path: Path) -> None:
     second_user.open_way_to(tmp_path)
     (tmp_path / "client").mkdir()
@@ -308,6 +309,7 @@ def test_a_body_that_is_no_good_is_400(http: Http, body: str) -> None:
         assert answer.status_code == 400, answer.text[:500]
 
 
+@pytest.mark.slow
 def test_a_flood_costs_no_memory_to_speak_of(tmp_path: Path) -> None:
     """Bodies of 300 MB without a token and with one, and long unknown routes by the hundred."""
     with Emulator(tmp_path / "state") as endpoint:

@@ -172,6 +172,7 @@ def test_a_job_that_outlives_its_emulator_is_adopted(lab: Lab) -> None:
     assert lab.attempts.read_text() == "attempt\n"
 
 
+@pytest.mark.slow
 def test_a_job_whose_log_could_not_be_streamed_ends(lab: Lab) -> None:
     # The SDK gives a file up without noticing when a new link is refused too, and then waits for its upload.
     run_id = lab.submit(use_sdk=True, script="stream.py")
@@ -194,6 +195,7 @@ def test_a_job_whose_log_could_not_be_streamed_ends(lab: Lab) -> None:
     assert content.endswith(".last")
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_while_there_is_no_emulator(lab: Lab) -> None:
     # As long as the SDK's own retries take, and half as long again: they give up after a minute.
     run_id = lab.submit(use_sdk=True, script="counting.py")

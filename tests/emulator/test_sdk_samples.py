@@ -43,6 +43,7 @@ def test_a_file_in_outputs_that_the_script_has_uploaded_itself(sdk: Sdk, tmp_pat
         assert (tmp_path / "back").read_text() == name
 
 
+@pytest.mark.slow
 def test_a_watched_file_that_the_script_has_uploaded_itself(sdk: Sdk, tmp_path: Path) -> None:
     source = write_job(
         tmp_path,

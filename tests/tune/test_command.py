@@ -241,6 +241,7 @@ def test_a_study_whose_time_is_over_ends_and_can_go_on(studies: Studies) -> None
     assert [trial["state"] for trial in again["trials"]].count("Completed") >= 5
 
 
+@pytest.mark.slow
 def test_a_resumed_study_takes_more_trials_with_new_values(studies: Studies) -> None:
     first = result(studies.tune(*X, "--trials", "3", "--seed", "5"))
     more = result(studies.trainer("tune", "--resume", first["study"], "--trials", "6", "--json"))

@@ -10,6 +10,7 @@ optuna = pytest.importorskip("optuna")
 SPACE = ("--space", "x=uniform:0..1")
 
 
+@pytest.mark.slow
 def test_tpe_is_the_same_whether_or_not_it_was_interrupted(studies: Studies) -> None:
     at_once = result(studies.tune(*SPACE, "--sampler", "tpe", "--trials", "14"))
     first = result(studies.tune(*SPACE, "--sampler", "tpe", "--trials", "6"))
@@ -27,6 +28,7 @@ def test_tpe_is_the_same_whether_or_not_it_was_interrupted(studies: Studies) -> 
     assert loaded.best_value == max(trial["value"] for trial in more["trials"])
 
 
+@pytest.mark.slow
 def test_a_warm_start_is_known_to_tpe(studies: Studies) -> None:
     earlier = result(studies.tune(*SPACE, "--sampler", "qmc", "--trials", "12", "--parallel", "2"))
     found = result(studies.tune(*SPACE, "--sampler", "tpe", "--trials", "3", "--warm-start", earlier["study"]))

@@ -28,6 +28,7 @@ from azureml_emulator.store.runs import Run
 from azureml_emulator.tokens import Scope
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_LOOK_AGAIN = 0.02
 _STARTERS = ("mpiexec", "mpirun", "hydra_", "orted", "prted")
 """How the names of the processes begin that start the ranks of an MPI job."""
 
@@ -180,11 +181,21 @@ class Attempt:
         with contextlib.suppress(psutil.Error):
             # A stopped supervisor starts nothing new while its children are being collected.
             process.suspend()
-            for child in process.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    child.kill()
+            # The others do: what one starts just before its end becomes a child of the supervisor, and is found there.
+            while alive := [child for child in process.children(recursive=True) if _is_alive(child)]:
+                for child in alive:
+                    with contextlib.suppress(psutil.Error):
+                        child.kill()
+                time.sleep(_LOOK_AGAIN)
             process.kill()
             os.waitpid(process.pid, 0) if process.ppid() == os.getpid() else process.wait(5)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _only_waits(process: psutil.Process) -> bool:

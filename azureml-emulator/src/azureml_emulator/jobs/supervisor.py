@@ -102,11 +102,13 @@ class Supervisor:
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-        _, alive = psutil.wait_procs(processes, timeout=self._spec["grace"])
+        psutil.wait_procs(processes, timeout=self._spec["grace"])
         # Those that were started while the others were being stopped are found by looking again.
-        for process in {*alive, *psutil.Process().children(recursive=True)}:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        while alive := psutil.Process().children(recursive=True):
+            for process in alive:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(alive, timeout=POLL_INTERVAL)
 
     def _write_outcome(self, outcome: dict[str, Any]) -> None:
         path = Path(self._spec["outcome"])

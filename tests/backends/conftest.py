@@ -37,6 +37,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         assert one.unknown_requests() == []
 
 
+@pytest.fixture
+def faults(service: Endpoint) -> Iterator[Callable[..., None]]:
+    """Sets the emulator's fault switches; puts them back afterwards."""
+    yield service.set_faults
+    service.clear_faults()
+
+
 @pytest.fixture(scope="module")
 def emulated(service: Endpoint) -> Iterator[Callable[[Path], Home]]:
     """Makes homes whose emulator is the shared one, in an environment that the SDK finds it by."""

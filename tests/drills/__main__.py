@@ -11,44 +11,18 @@ The exit status is 1 if a promise was broken.
 from __future__ import annotations
 
 import argparse
-import importlib
-import multiprocessing
 import sys
 import tempfile
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-from tests.drills.drill import Drill, NotHereError
-
-
-def drills() -> list[Drill]:
-    """Every drill, by the names of their modules."""
-    modules = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("__"))
-    loaded = [importlib.import_module(f"tests.drills.{name}") for name in modules]
-    return [drill for module in loaded for drill in getattr(module, "DRILLS", ())]
-
-
-def _run(name: str, scratch: str, scale: float) -> dict[str, int]:
-    known = {drill.name: drill for drill in drills()}
-    try:
-        return known[name].run(Path(scratch), scale)
-    except NotHereError:
-        raise
-    except Exception:  # not each kind of error can be sent to another process
-        raise AssertionError(traceback.format_exc()) from None
-
-
-def run_apart(name: str, scratch: str, scale: float) -> dict[str, int]:
-    """Run a drill in a process of its own: a process works with one service, and a drill starts its own emulator."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_run, name, scratch, scale).result()
+from tests.drills.apart import drills, run_apart
+from tests.drills.drill import NotHereError
 
 
 def main(words: list[str]) -> int:
     """Run the drills that are named, or all of them."""
-    known = {drill.name: drill for drill in drills()}
+    known = drills()
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description="The drills of docs/reliability.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"One of: {', '.join(known)}.")
     parser.add_argument("--scale", type=float, default=1.0, help="Do it less often (default: 1).")

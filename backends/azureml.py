@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 from backends.azure.base import SNAPSHOT_LIMITS, AzureBackend
 from backends.azure.image import V1
 from backends.azure.options import AzureOptions
+from trainer.errors import MissingExtraError
+from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
+    from backends.azure.hyperdrive import HyperDrive
     from backends.azure.services import AzureServices
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
     from backends.azure.submit import SdkClient
-    from backends.azure.sweeps import HyperDrive
+    from trainer.job import TrainingJob
 
 __all__ = ["SNAPSHOT_LIMITS", "AzureMLBackend"]
 
@@ -32,6 +35,16 @@ class AzureMLBackend(AzureBackend):
     options: AzureOptions
     node_side = V1
     loading = "the SDK's Chainer estimator"
+
+    def check(self, job: TrainingJob) -> None:
+        """See :meth:`backends.azure.base.AzureBackend.check`.
+
+        Raises:
+            MissingExtraError: The SDK is not installed.
+        """
+        if installed_version("azureml-core") is None:
+            raise MissingExtraError("The azureml backend", "azureml")
+        super().check(job)
 
     def open(self, ref: WorkspaceRef) -> SdkClient:
         """See :meth:`backends.azure.base.AzureBackend.open`."""
@@ -61,7 +74,7 @@ class AzureMLBackend(AzureBackend):
 
     def study_service(self) -> HyperDrive:
         """See :meth:`trainer.backend.Backend.study_service`."""
-        from backends.azure.sweeps import HyperDrive
+        from backends.azure.hyperdrive import HyperDrive
 
         return HyperDrive(self.home, self.options, lambda text: self.notify(text))
 

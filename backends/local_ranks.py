@@ -128,20 +128,20 @@ class RankJobs:
     reap_adopted = staticmethod(processes.reap_adopted)
     stop_children = staticmethod(processes.stop_children)
 
-    def outcome(self, folder: RunFolder, code: int) -> Outcome:
+    def outcome(self, folder: RunFolder, code: int, *, out_of_memory: bool) -> Outcome:
         """Judge the job by the rank that ended it, and show the end of that rank's log in the run's."""
         rank, _ = self._first(code)
         if code == 0:
             return Outcome.from_exit_code(folder, code)
         if rank is None:
             _append(folder, _read(self._words / _MPIEXEC_LOG).splitlines())
-            return Outcome.from_exit_code(folder, code)
+            return Outcome.from_exit_code(folder, code, out_of_memory=out_of_memory)
         # The last word of a rank that ends the others is MPI's.
         lines = [line for line in folder.log_tail(1000, rank) if not line.startswith("Abort(")]
         if rank:
             last = [f"rank {rank}: {line}" for line in lines[-_COPIED_LINES:]]
             _append(folder, [f"rank {rank} ended the job; the end of {folder.rank_log(rank).name}:", *last])
-        return Outcome.from_exit_code(folder, code, lines, f"rank {rank}: ")
+        return Outcome.from_exit_code(folder, code, lines, f"rank {rank}: ", out_of_memory=out_of_memory)
 
     def _said(self) -> tuple[int, int] | None:
         """The first rank that has said that it ends badly, and its exit status."""

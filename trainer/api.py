@@ -267,14 +267,17 @@ class Run:
             raise RunFailedError(f"Run {info.run_id}: {info.status}{reason}", f"Its output: trainer logs {info.run_id}")
         return self
 
-    def logs(self, *, follow: bool = False) -> Iterator[str]:
+    def logs(self, *, follow: bool = False, rank: int = 0) -> Iterator[str]:
         """Iterate over the lines of the script's output.
 
         Args:
             follow: Go on until the run ends.
+            rank: Whose output, of a job of several processes.
+
+        Raises:
+            UsageError: The job has no such rank.
         """
-        self._handle.info()
-        return self._handle.logs(follow=follow)
+        return self._handle.logs(follow=follow, rank=rank)
 
     def cancel(self) -> None:
         """Ask for the run to stop. Does nothing to a run that has ended."""

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from trainer.artifacts import ArtifactStore
+    from trainer.damage import Damage
     from trainer.deploy.service import Services
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.records import RunInfo
-    from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.snapshot import Limits, Snapshot
-    from trainer.tune.service import StudyService
+    from trainer.tune.study_service import StudyService
 
 ENTRY_POINTS = "trainer.backends"
 BUNDLED = "backends"
@@ -166,6 +166,12 @@ class Backend(ABC):
             f"The {self.name} backend runs one process per job, and this one asks for {job.ranks}.",
             "Leave out --nodes and --processes-per-node, or use --backend local",
         )
+
+    def watch_ranks(self, folder: RunFolder, ranks: Sequence[int]) -> None:  # noqa: B027  # a default, not an omission
+        """Have :meth:`refresh` bring the logs of those ranks, too, up to date while the run goes on.
+
+        By default does nothing: a backend of this machine has them written where they are read.
+        """
 
     def warm_up(self, study: Path) -> str:  # noqa: ARG002  # a default
         """Get ready to run a study's trials without starting an interpreter for each; ``submit`` then does so.

@@ -25,14 +25,16 @@ _ERROR_LINES = 5
 LINES = 200
 
 
-def failure(exit_code: int | None, log: Sequence[str]) -> RunFailure:
+def failure(exit_code: int | None, log: Sequence[str], *, out_of_memory: bool = False) -> RunFailure:
     """Describe a script that did not end well.
 
     Args:
         exit_code: Its exit status; negative for a signal, None if unknown.
         log: The last lines of what it printed; :data:`LINES` of them are enough.
+        out_of_memory: Whether the system is known to have killed a process for want of memory meanwhile.
     """
-    return RunFailure(message=_script_reason(exit_code, log), log_tail=tuple(log[-_KEPT_LINES:]), exit_code=exit_code)
+    message = _script_reason(exit_code, log, out_of_memory=out_of_memory)
+    return RunFailure(message=message, log_tail=tuple(log[-_KEPT_LINES:]), exit_code=exit_code)
 
 
 def reason(error: Exception) -> str:
@@ -45,10 +47,10 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": .")[:_LONGEST] + "."
 
 
-def _script_reason(exit_code: int | None, log: Sequence[str]) -> str:
+def _script_reason(exit_code: int | None, log: Sequence[str], *, out_of_memory: bool) -> str:
     if exit_code is not None and exit_code < 0:
         # A traceback above is of something that the script survived.
-        return f"The script was ended by {_signal_name(-exit_code)}."
+        return f"The script was ended by {_signal_name(-exit_code, out_of_memory=out_of_memory)}."
     line = _last_exception(log) or _last_error(log)
     if line:
         return line[:_LONGEST] + (f" ({FULL})" if os.strerror(errno.ENOSPC) in line else "")
@@ -81,9 +83,9 @@ def _last_line(lines: Sequence[str]) -> str | None:
     return next((line.rstrip("\r").rpartition("\r")[2].strip() for line in reversed(lines) if line.strip()), None)
 
 
-def _signal_name(number: int) -> str:
+def _signal_name(number: int, *, out_of_memory: bool) -> str:
     if number == signal.SIGKILL:
-        return "SIGKILL, possibly out of memory"
+        return "SIGKILL: the system was out of memory" if out_of_memory else "SIGKILL, possibly out of memory"
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -55,7 +55,13 @@ class Outcome:
 
     @classmethod
     def from_exit_code(
-        cls, folder: RunFolder, exit_code: int, log: Sequence[str] | None = None, whose: str = ""
+        cls,
+        folder: RunFolder,
+        exit_code: int,
+        log: Sequence[str] | None = None,
+        whose: str = "",
+        *,
+        out_of_memory: bool = False,
     ) -> Outcome:
         """Judge a job by its process: 0 is Completed, anything else Failed, with the reason that the log gives.
 
@@ -64,10 +70,12 @@ class Outcome:
             exit_code: The process's exit status; negative for a signal.
             log: The last lines of the log that says why, where it is not the run's.
             whose: Put before the reason: ``rank 1: ``.
+            out_of_memory: Whether the system is known to have killed a process for want of memory meanwhile.
         """
         if exit_code == 0:
             return cls(RunStatus.COMPLETED)
-        found = failure(exit_code, folder.log_tail(LINES) if log is None else log[-LINES:])
+        lines = folder.log_tail(LINES) if log is None else log[-LINES:]
+        found = failure(exit_code, lines, out_of_memory=out_of_memory)
         found = msgspec.structs.replace(found, message=f"{whose}{found.message}")
         if _disk_is_full(folder.path) and FULL not in found.message:
             # The log ends where the disk was full, most often before the script's own words about it.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import DamagedRecordError, NotFoundError
+from trainer.changes import Changes
+from trainer.errors import DamagedRecordError, NotFoundError, UsageError
 from trainer.host import elsewhere
-from trainer.runfolder import LogReader
+from trainer.logreader import LogReader
+from trainer.runfolder import STATUS_FILE
 from trainer.trees import walk
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from trainer.job import TrainingJob
     from trainer.records import Metric, Progress, RunInfo, RunStatus
     from trainer.runfolder import RunFolder
+
+# Of the time between two looks: a backend may write the record whenever it is asked.
+_REST = 0.05
 
 
 class Run:
@@ -70,12 +75,46 @@ class Run:
         """How far the script is, if it says so."""
         return self.folder.progress()
 
-    def logs(self, *, follow: bool = False, poll_seconds: float = 0.2) -> Iterator[str]:
-        """The log's lines without their line ends; with ``follow``, until the run ends."""
-        log = LogReader(self.folder)
+    def logs(self, *, follow: bool = False, rank: int = 0, poll_seconds: float = 0.2) -> Iterator[str]:
+        """The log's lines without their line ends; with ``follow``, until the run ends.
+
+        Args:
+            follow: Wait for further lines.
+            rank: Whose lines, of a job of several ranks.
+            poll_seconds: Seconds between looks.
+
+        Raises:
+            UsageError: The job has no such rank.
+        """
+        return (line for _, line in self.rank_logs([rank], follow=follow, poll_seconds=poll_seconds))
+
+    def rank_logs(
+        self, ranks: Sequence[int], *, follow: bool = False, poll_seconds: float = 0.2
+    ) -> Iterator[tuple[int, str]]:
+        """The lines of several ranks' logs, each with its rank; see :meth:`logs`.
+
+        At each look come the new lines of one rank after those of another: their order in time is known only
+        within a rank.
+
+        Raises:
+            UsageError: The job has no such rank.
+        """
+        there = self.job.ranks
+        if not all(0 <= rank < there for rank in ranks):
+            has = "one process, rank 0" if there == 1 else f"the ranks 0 to {there - 1}"
+            raise UsageError(f"Run {self.run_id} has {has}.", "Choose one of them: --rank")
+        return self._rank_logs(ranks, follow=follow, poll_seconds=poll_seconds)
+
+    def _rank_logs(self, ranks: Sequence[int], *, follow: bool, poll_seconds: float) -> Iterator[tuple[int, str]]:
+        self.backend.watch_ranks(self.folder, ranks)
+        if not follow:
+            self.info()  # fetches a remote run's logs
+        logs = [(rank, LogReader(self.folder, rank)) for rank in ranks]
         while True:
             ended = self.status().terminal if follow else True
-            yield from log.lines(final=ended)
+            for rank, log in logs:
+                for line in log.lines(final=ended):
+                    yield rank, line
             if ended:
                 return
             time.sleep(poll_seconds)
@@ -112,17 +151,19 @@ class Run:
 
         Args:
             timeout: Seconds to wait at most; None waits for ever.
-            poll_seconds: Seconds between looks.
+            poll_seconds: Seconds between looks, at most: a change of the record is looked at sooner.
 
         Returns:
             The record; not terminal if the time ran out first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            info = self.info()
-            if info.status.terminal or (deadline is not None and time.monotonic() >= deadline):
-                return info
-            time.sleep(poll_seconds)
+        with Changes(self.folder.path, STATUS_FILE) as changes:
+            while True:
+                info = self.info()
+                if info.status.terminal or (deadline is not None and time.monotonic() >= deadline):
+                    return info
+                time.sleep(poll_seconds * _REST)
+                changes.wait(poll_seconds * (1 - _REST))
 
     def cancel(self) -> None:
         """Ask for the run to stop. Does nothing to a run that has ended."""

@@ -25,7 +25,8 @@ from trainer.job import TrainingJob
 from trainer.labels import all_tags, user_labels
 from trainer.listing import read_info, refreshed
 from trainer.records import Metric, RunInfo
-from trainer.runfolder import STATUS_FILE, RunFolder, run_ids
+from trainer.runfolder import STATUS_FILE, RunFolder
+from trainer.runids import run_ids
 from trainer.runtime.atomic import write_bytes
 
 INDEX_FILE = "index.json"

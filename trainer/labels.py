@@ -10,7 +10,8 @@ import msgspec
 
 from trainer import recordfile
 from trainer.errors import ConfigError, DamagedRecordError, UsageError
-from trainer.runfolder import RUN_ID, USER_FILE, RunFolder
+from trainer.runfolder import USER_FILE, RunFolder
+from trainer.runids import RUN_ID
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import LABELS_FILE
 

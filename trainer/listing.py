@@ -12,11 +12,13 @@ from trainer.backend import Backend, load_backend
 from trainer.config import load_config
 from trainer.errors import DamagedRecordError, NoLocksError, TrainerError
 from trainer.failures import reason
+from trainer.findrun import find_run
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.host import elsewhere
 from trainer.records import RunInfo
-from trainer.runfolder import STATUS_FILE, RunFolder, check_info, find_run, run_ids
+from trainer.runfolder import STATUS_FILE, RunFolder, check_info
+from trainer.runids import run_ids
 
 _DECODER = msgspec.json.Decoder(RunInfo)
 

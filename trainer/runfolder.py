@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +24,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trainer import recordfile
-from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, UsageError
+from trainer import recordfile, runmetrics
+from trainer.errors import ConfigError, DamagedRecordError, NotFoundError
 from trainer.host import elsewhere, this_host
 from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import Metric, Progress, RunInfo, RunStatus
+from trainer.runids import unused_run_id
 from trainer.runtime.atomic import make_directory, sync_directory, write_bytes
 from trainer.runtime.layout import (
     ATTEMPT_VARIABLE,
@@ -45,36 +45,19 @@ from trainer.runtime.layout import (
 )
 from trainer.trees import remove_tree
 
-RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z2-7]{6}")
 JOB_FILE = "job.json"
 STATUS_FILE = "status.json"
+USER_FILE = "user.json"
 NEW_PREFIX = ".new-"
 """Begins the name of a run's folder until its records are whole."""
 _T = TypeVar("_T")
-# In the order in which texts sort.
-_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 # Held while a run is being submitted; see RunFolder.locked.
 SUBMISSION_LOCK = "submission"
 _TAIL_BYTES = 64 << 10
 # A line without an end may be hundreds of megabytes long.
 _LONGEST_TAIL_LINE = 2000
-_LARGEST_METRICS = 512 << 20
-_MOST_PROBLEMS = 3
 # Detail is the only part of a record without a fixed shape.
 _DEEPEST_DETAIL = 16
-USER_FILE = "user.json"
-
-
-def new_run_id(now: float | None = None) -> str:
-    """Return an id that sorts by time (UTC) and can be typed: ``20261123-180501-k3xq2m``.
-
-    Of the six letters, three count 32,768ths of the second, and three are drawn at random.
-    """
-    now = time.time() if now is None else now
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-    fraction = int(now % 1 * 32**3)
-    digits = (fraction >> 10, fraction >> 5, fraction, *os.urandom(3))
-    return f"{stamp}-{''.join(_ALPHABET[digit % 32] for digit in digits)}"
 
 
 class RunFolder:
@@ -131,7 +114,7 @@ class RunFolder:
                 clean_new(runs)
                 draft = stack.enter_context(_draft(runs))
                 info = RunInfo(
-                    run_id=run_id or _unused_id(runs),
+                    run_id=run_id or unused_run_id(runs),
                     backend=backend,
                     status=RunStatus.NOT_STARTED,
                     experiment=job.experiment,
@@ -259,7 +242,7 @@ class RunFolder:
             NotFoundError: There is no such run.
         """
         if not self.path.is_dir():
-            raise _no_such_run(self.run_id)
+            raise no_such_run(self.run_id)
         with locked(self._lock_path(name), blocking=blocking):
             yield
 
@@ -302,28 +285,7 @@ class RunFolder:
 
     def read_metrics(self) -> tuple[list[Metric], list[str]]:
         """Return every metric logged so far, and what is damaged in ``metrics.jsonl``, in a few sentences."""
-        path = self.path / METRICS_FILE
-        try:
-            data = recordfile.read_bytes(path, _LARGEST_METRICS)
-        except FileNotFoundError:
-            return [], []
-        except DamagedRecordError as error:
-            return [], [error.message]
-        found: list[Metric] = []
-        problems: list[str] = []
-        damaged = 0
-        for number, line in enumerate(data.split(b"\n")[:-1], 1):
-            metric = _metric(line)
-            if isinstance(metric, Metric):
-                found.append(metric)
-                continue
-            # The script owns this file; a line that it spoiled must not hide the others.
-            damaged += 1
-            if damaged <= _MOST_PROBLEMS:
-                problems.append(f"Line {number} of {path} is damaged and left out: {recordfile.explain(metric, line)}.")
-        if damaged > _MOST_PROBLEMS:
-            problems.append(f"{damaged - _MOST_PROBLEMS:,} more lines of {path} are damaged and left out.")
-        return _once(found), problems
+        return runmetrics.read(self.path / METRICS_FILE)
 
     def progress(self) -> Progress | None:
         """The script's last word on how far it is; None also where that is damaged."""
@@ -371,34 +333,7 @@ class RunFolder:
         except FileNotFoundError as error:
             if self.path.is_dir():
                 raise DamagedRecordError(path, "it is missing") from error
-            raise _no_such_run(self.run_id) from error
-
-
-class LogReader:
-    """Reads a run's log as it grows, line by line.
-
-    Args:
-        folder: The run.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._offset = 0
-        self._pending = b""
-
-    def lines(self, *, final: bool) -> list[str]:
-        """Return the lines that were completed since the last call, without their line ends.
-
-        Args:
-            final: Nothing more is written: return a last line that has no line end, too.
-        """
-        chunk = self._folder.read_log(self._offset)
-        self._offset += len(chunk)
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        if final and self._pending:
-            lines.append(self._pending)
-            self._pending = b""
-        return [line.decode("utf-8", "replace") for line in lines]
+            raise no_such_run(self.run_id) from error
 
 
 def check_info(info: RunInfo, path: str | Path) -> None:
@@ -426,35 +361,9 @@ def check_info(info: RunInfo, path: str | Path) -> None:
     raise DamagedRecordError(path, "it is nested too deeply")
 
 
-class _Named(msgspec.Struct):
-    name: str | None = None
-
-
-_NAMED = msgspec.json.Decoder(_Named)
-_METRIC = msgspec.json.Decoder(Metric)
 _PROGRESS = msgspec.json.Decoder(Progress)
 _INFO = msgspec.json.Decoder(RunInfo)
 _JOB = msgspec.json.Decoder(TrainingJob)
-
-
-def metric_lines(data: bytes) -> list[bytes]:
-    """Return the lines of ``metrics.jsonl`` that hold a metric."""
-    return [line for line in data.split(b"\n")[:-1] if isinstance(_metric(line), Metric)]
-
-
-def _once(metrics: list[Metric]) -> list[Metric]:
-    """Leave out what a later attempt has logged again under the same name and step."""
-    if not metrics or metrics[-1].attempt == 1:
-        return metrics
-    latest = {(metric.name, metric.step): metric.attempt for metric in metrics}
-    return [metric for metric in metrics if metric.step is None or metric.attempt == latest[metric.name, metric.step]]
-
-
-def _metric(line: bytes) -> Metric | Exception:
-    try:
-        return _METRIC.decode(line)
-    except (ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
-        return error
 
 
 def _encode(record: msgspec.Struct) -> bytes:
@@ -497,13 +406,6 @@ def _draft(runs: Path) -> Iterator[RunFolder]:
             return
 
 
-def _unused_id(runs: Path) -> str:
-    while True:
-        run_id = new_run_id(time.time())
-        if not os.path.lexists(runs / run_id):
-            return run_id
-
-
 def clean_new(runs: Path) -> None:
     """Remove what processes left that were killed while they made a run's folder."""
     for leftover in runs.glob(f"{NEW_PREFIX}*"):
@@ -511,62 +413,6 @@ def clean_new(runs: Path) -> None:
             remove_tree(leftover)
 
 
-def _no_such_run(run_id: str) -> NotFoundError:
+def no_such_run(run_id: str) -> NotFoundError:
+    """Return the error for a run that is not there."""
     return NotFoundError(f"There is no run {run_id!r} here.", "See: trainer runs")
-
-
-def run_ids(runs: Path) -> list[str]:
-    """Every run's id, newest first.
-
-    Raises:
-        ConfigError: ``runs`` is no directory.
-    """
-    try:
-        # Not Path.iterdir: ten thousand Path objects take longer than everything else that listing does.
-        return sorted(filter(RUN_ID.fullmatch, os.listdir(runs)), reverse=True)  # noqa: PTH208
-    except FileNotFoundError:
-        return []
-    except NotADirectoryError as error:
-        raise ConfigError(f"{runs} is not a directory.", "Move it away, or set TRAINER_HOME to a directory.") from error
-
-
-def run_named(runs: Path, name: str, known: list[str]) -> list[str]:
-    """The ids, among those ``known``, of the runs that people have given this name."""
-    found = []
-    for run_id in known:
-        try:
-            user = recordfile.read(runs / run_id / USER_FILE, _NAMED)
-        except (OSError, DamagedRecordError):
-            continue
-        if user.name == name:
-            found.append(run_id)
-    return found
-
-
-def find_run(runs: Path, reference: str) -> RunFolder:
-    """The run that ``reference`` names.
-
-    Args:
-        runs: The directory of all runs.
-        reference: A run id, an unambiguous beginning or ending of one, a name given by ``trainer runs rename``, or
-            ``latest``.
-
-    Raises:
-        NotFoundError: No run fits.
-        UsageError: More than one fits.
-    """
-    known = run_ids(runs)
-    if reference == "latest":
-        if not known:
-            raise NotFoundError("There are no runs here.", "Start one: trainer run")
-        return RunFolder(runs / known[0])
-    if reference in known:
-        return RunFolder(runs / reference)
-    fitting = [run_id for run_id in known if reference and (run_id.startswith(reference) or run_id.endswith(reference))]
-    if not fitting and reference:
-        fitting = run_named(runs, reference, known)
-    if not fitting:
-        raise _no_such_run(reference)
-    if len(fitting) > 1:
-        raise UsageError(f"{reference!r} fits {len(fitting)} runs: {', '.join(fitting[:3])}.", "Give more of the id.")
-    return RunFolder(runs / fitting[0])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -108,6 +108,7 @@ class AzureBackend(Backend):
         self.notify: Callable[[str], None] = note
         self._runs: dict[str, FollowedRun] = {}
         self._paces: dict[str, Pace] = {}
+        self._watched: dict[str, set[int]] = {}
         self._checked = 0  # how many nodes were asked for
 
     @abstractmethod
@@ -165,6 +166,10 @@ class AzureBackend(Backend):
     def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:  # noqa: ARG002  # it runs every such job
         """See :meth:`trainer.backend.Backend.check_ranks`."""
         return ()
+
+    def watch_ranks(self, folder: RunFolder, ranks: Sequence[int]) -> None:
+        """See :meth:`trainer.backend.Backend.watch_ranks`."""
+        self._watched.setdefault(folder.run_id, set()).update(ranks)
 
     def check(self, job: TrainingJob) -> None:
         """See :meth:`trainer.backend.Backend.check`. Sign in, and ask the workspace for its cluster or VM sizes.
@@ -250,7 +255,8 @@ class AzureBackend(Backend):
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
                 store = functools.partial(self.registry, lambda: workspace_ref(info))
-                found = sync.sync_run(run, folder, store, functools.partial(self._again, folder))
+                ranks = self._watched.get(folder.run_id, ())
+                found = sync.sync_run(run, folder, store, functools.partial(self._again, folder), ranks)
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
             if not pace.record_failure():

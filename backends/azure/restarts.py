@@ -106,6 +106,9 @@ def notice(folder: RunFolder, status: RunStatus, lines: bytes) -> bytes:
         put_log_aside(folder)
         folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, _REQUEUED: True}))
     for mark in marks:
+        seen = folder.info()
+        if int(mark.value or 0) == 2 + len(seen.restarts) and not seen.detail.get(_REQUEUED):
+            put_log_aside(folder)  # it was restarted between two looks
         folder.update(functools.partial(_with_mark, mark))
     info = folder.info()
     if info.detail.get(_REQUEUED) and not waits and (metrics or status.terminal):
@@ -118,8 +121,9 @@ def notice(folder: RunFolder, status: RunStatus, lines: bytes) -> bytes:
 def put_log_aside(folder: RunFolder) -> None:
     """Keep the log of the attempt that was lost under another name: the next one's begins anew."""
     number = 1 + len(folder.info().restarts)
-    if folder.log_path.is_file():
-        folder.log_path.replace(folder.log_path.with_stem(f"{folder.log_path.stem}.attempt-{number}"))
+    for path in (folder.rank_log(rank) for rank in range(folder.job().ranks)):
+        if path.is_file():
+            path.replace(path.with_stem(f"{path.stem}.attempt-{number}"))
 
 
 def rescue(run: FollowedRun, folder: RunFolder) -> None:

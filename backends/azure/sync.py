@@ -9,14 +9,14 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backends.azure import restarts
+from backends.azure import rank_logs, restarts
 from backends.azure.errors import (
     ServiceUnavailableError,
     explained,
@@ -69,8 +69,6 @@ _SCRIPT_LOGS = (
 )
 # Lines of trainer.runtime.reporting, with the steps and times that Run.get_metrics() leaves out.
 _METRICS_ARTIFACT = f"{LOGS_DIR}/{METRICS_FILE}"
-# What trainer.runtime.ranks writes into the log of a rank that ends badly.
-_ENDS = re.compile(r"rank (\d+) ends the job with exit status (\d+)")
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
 _LARGEST_LOG = 1 << 30
@@ -137,6 +135,7 @@ def sync_run(
     folder: RunFolder,
     store: Callable[[], ArtifactStore],
     again: Callable[[FollowedRun], None] | None = None,
+    ranks: Iterable[int] = (),
 ) -> RunInfo:
     """Bring the folder up to date with the run. The caller holds the run's lock for this.
 
@@ -145,6 +144,7 @@ def sync_run(
         folder: Its folder.
         store: Gives the model registry.
         again: Sends the run again if it has lost its node and may be; None where it is not to be.
+        ranks: Those whose logs are wanted while it runs; the logs of all are at its end.
 
     The record becomes terminal last: a client that is killed before that, or loses the network, does it again.
 
@@ -156,7 +156,8 @@ def sync_run(
         status = status_in(details)
         logs = dict(details.get("logFiles") or {})
         _download_metrics(run, folder, status)
-        _download_log(folder, logs)
+        _download_log(logs.get(_script_log(logs) or ""), folder.log_path)
+        _download_rank_logs(folder, logs, ranks)
     started = seconds(details.get("startTimeUtc"))
     if not status.terminal:
         return folder.update(status=status, started=started)
@@ -174,8 +175,9 @@ def sync_run(
                 restarts.rescue(run, folder)
         return (*problems, *_not_kept(folder))
 
-    if folder.job().ranks > 1:
+    if (several := folder.job().ranks) > 1:
         with explained(f"read the logs of run {folder.run_id}"):
+            _download_rank_logs(folder, logs, range(several))
             _download_other_logs(folder, logs)
     return finish(folder, store, _outcome(folder, status, details), collect=collect, retry_on=_RETRY_ON)
 
@@ -201,7 +203,7 @@ def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     """Describe the failure by the script's log, or by the service's message if the log gives no reason."""
-    found = _reason_of_rank(folder) or failure(None, folder.log_tail(LINES))
+    found = rank_logs.reason(folder) or failure(None, folder.log_tail(LINES))
     if restarts.lost_its_node(details):
         # Whatever the script's log ends with is not why.
         message = (
@@ -214,23 +216,6 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
     return found
 
 
-def _reason_of_rank(folder: RunFolder) -> RunFailure | None:
-    """Describe the failure of a job of several ranks by the log of the one that has said that it ends the job."""
-    for rank in range(folder.job().ranks if folder.job().ranks > 1 else 0):
-        path = folder.log_path if rank == 0 else folder.logs / f"user_logs_std_log_process_{rank}.txt"
-        try:
-            lines = path.read_bytes()[-_CHUNK:].decode("utf-8", "replace").splitlines()
-        except OSError:
-            continue
-        at = next((at for at, line in enumerate(lines) if (said := _ENDS.fullmatch(line)) and int(said[1]) == rank), -1)
-        if at >= 0:
-            status = int(lines[at].rpartition(" ")[2])
-            own = [line for line in lines[:at] + lines[at + 1 :] if not line.startswith("Abort(")]
-            found = failure(status, own[-LINES:])
-            return msgspec.structs.replace(found, message=f"rank {rank}: {found.message}")
-    return None
-
-
 def _said(details: Mapping[str, Any]) -> str:
     """Return what the service says of a run's failure, or an empty text."""
     error = details.get("error")
@@ -239,16 +224,21 @@ def _said(details: Mapping[str, Any]) -> str:
     return str(said) if said else ""
 
 
-def _download_log(folder: RunFolder, logs: Mapping[str, str]) -> None:
-    name = _script_log(logs)
-    if name is None:
+def _download_rank_logs(folder: RunFolder, logs: Mapping[str, str], ranks: Iterable[int]) -> None:
+    """Bring the logs of ranks other than 0 up to date; the run's own log is that of 0."""
+    of_ranks = rank_logs.urls(logs)
+    for rank in {*ranks} - {0}:
+        _download_log(of_ranks.get(rank), folder.rank_log(rank))
+
+
+def _download_log(url: str | None, path: Path) -> None:
+    if url is None:
         return
-    path = folder.log_path
     have = path.stat().st_size if path.exists() else 0
     with contextlib.ExitStack() as stack:
-        chunks = _read_from(str(logs[name]), have)
+        chunks = _read_from(str(url), have)
         if chunks is None:  # shorter than what we have: a preempted job began again
-            have, chunks = 0, _read_from(str(logs[name]), 0)
+            have, chunks = 0, _read_from(str(url), 0)
         stream = stack.enter_context(path.open("ab" if have else "wb"))
         for chunk in chunks or ():
             if stream.tell() < _LARGEST_LOG:
@@ -266,10 +256,10 @@ def _script_log(logs: Mapping[str, str]) -> str | None:
 
 def _download_other_logs(folder: RunFolder, logs: Mapping[str, str]) -> None:
     """Keep the service's own logs too: why an image was not built is in one of them."""
-    main = _script_log(logs)
+    main, several = _script_log(logs), folder.job().ranks > 1
     for name, url in logs.items():
         target = folder.logs / re.sub(r"[^\w.-]+", "_", name)
-        if name == main or target.exists():
+        if name == main or target.exists() or (several and rank_logs.is_of_rank(name)):
             continue
         with contextlib.suppress(OSError):
             write_bytes(target, b"".join(_read_from(str(url), 0) or ()))

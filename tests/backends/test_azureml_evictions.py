@@ -48,6 +48,26 @@ if earlier is None:
     time.sleep(600)
 print("attempt", os.environ["TRAINER_ATTEMPT"], "goes on from", Path(earlier, state).read_text(), flush=True)
 """
+RANKS = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from azureml.core.run import Run
+from mpi4py import MPI
+# Told of its checkpoint as a script that uses trainer.runtime's Checkpoint() and has an option "--resume".
+EPOCH = "updater/iterator:main/epoch"
+resume = os.environ.get("TRAINER_RESUME_DIR")
+epoch = resume and int(np.load(resume + "/checkpoint.npz")[EPOCH])
+print(sys.argv[1:], os.environ["TRAINER_ATTEMPT"], epoch, flush=True)
+if not resume:
+    if MPI.COMM_WORLD.rank == 0:
+        np.savez("half.npz", **{EPOCH: 3})
+        Path("half.npz").rename("outputs/checkpoint.npz")
+        while "trainer_checkpoints/1/1.json" not in Run.get_context().get_file_names():
+            time.sleep(0.1)
+        print("saved", flush=True)
+    time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +180,24 @@ def test_a_script_of_the_users_goes_on_from_its_files_on_a_node_without_the_sdk(
     assert info.detail["run"] == f"{run.run_id}-2"
     assert "attempt 2 goes on from 7" in "\n".join(run.logs())
     assert backend.open(workspace_ref(info)).find_run(f"{run.run_id}-3") is None
+
+
+def test_ranks_that_the_service_restarts_go_on_from_one_checkpoint(
+    service: Endpoint, home: Home, tmp_path: Path
+) -> None:
+    script = tmp_path / "job" / "train.py"
+    script.parent.mkdir()
+    script.write_text(RANKS)
+    run = submit(prepare(JobRequest(script=script, model_name=None, processes_per_node=2), home), low(home), home)
+    logs = [run.logs(follow=True, rank=rank) for rank in range(2)]
+    assert [next(log) for log in logs] == ["[] 1 None"] * 2
+    assert next(logs[0]) == "saved"
+    service.evict(run.run_id)
+    info = run.wait(SECONDS)
+    assert info.status is RunStatus.COMPLETED, (info.failure, run.folder.log_tail())
+    assert [restart.text for restart in info.restarts] == ["attempt 2, from epoch 3: the node was lost"]
+    for rank in range(2):
+        assert "['--resume', '_trainer_job/resume/checkpoint.npz'] 2 3" in list(run.logs(rank=rank))
 
 
 def test_a_run_that_fails_is_sent_again_and_resumed_from_here(

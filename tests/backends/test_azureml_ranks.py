@@ -11,19 +11,27 @@ import pytest
 from backends.azure.base import AzureBackend
 from backends.local import LocalBackend
 from tests.backends import sdk_warnings
+from tests.backends.local_runs import gone
 from tests.contract.backend_contract import arrays
 from trainer.errors import RefusedError
+from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
 from trainer.submission import JobRequest, prepare, submit
 
 pytestmark = sdk_warnings.IGNORED
 ENDS = """
-import sys
+import os, sys, time
 from mpi4py import MPI
-print("rank", MPI.COMM_WORLD.rank, flush=True)
+print(os.getpid(), flush=True)
 if MPI.COMM_WORLD.rank == 1:
-    raise ValueError("no such thing")
+    if sys.argv[1] == "raise":
+        raise ValueError("no such thing")
+    if sys.argv[1] == "leave":
+        os._exit(4)
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), 9)
+    time.sleep(600)
 MPI.COMM_WORLD.allreduce(1)
 """
 
@@ -51,7 +59,7 @@ def test_ranks_train_and_report_as_one(either: AzureBackend, azure_home: Home, t
     assert info.model is not None
     assert [metric.step for metric in run.metrics() if metric.name == "Accuracy"] == [1, 2, 3]
     assert json.loads((run.folder.outputs / "environment.json").read_bytes())["ranks"] == 2
-    assert "rank 1 of 2" in (run.folder.logs / "user_logs_std_log_process_1.txt").read_text()
+    assert "rank 1 of 2" in run.folder.read_log(rank=1).decode()
     here = submit(prepare(request, azure_home), LocalBackend(azure_home, {}), azure_home)
     assert here.wait(timeout=600).status is RunStatus.COMPLETED
     assert {name: array.tobytes() for name, array in arrays(run).items()} == {
@@ -60,12 +68,26 @@ def test_ranks_train_and_report_as_one(either: AzureBackend, azure_home: Home, t
 
 
 @pytest.mark.slow
-def test_the_rank_that_ends_badly_is_named(either: AzureBackend, azure_home: Home, tmp_path: Path) -> None:
+def test_a_rank_ends_the_job(either: AzureBackend, azure_home: Home, tmp_path: Path) -> None:
     script = tmp_path / "job" / "train.py"
     script.parent.mkdir()
     script.write_text(ENDS)
-    request = JobRequest(script=script, dataset="none", model_name=None, processes_per_node=2, max_minutes=2)
-    info = submit(prepare(request, azure_home), either, azure_home).wait(timeout=600)
-    assert info.failure is not None
-    assert (info.status, info.failure.message) == (RunStatus.FAILED, "rank 1: ValueError: no such thing")
-    assert any("Traceback" in line for line in info.failure.log_tail)
+
+    def start(end: str) -> Run:
+        asked = JobRequest(script=script, script_args=(end,), model_name=None, processes_per_node=2, max_minutes=10)
+        return submit(prepare(asked, azure_home), either, azure_home)
+
+    runs = {end: start(end) for end in ("wait", "raise", "leave", "kill")}
+    pids = [int(next(runs["wait"].logs(follow=True, rank=rank))) for rank in range(2)]
+    runs["wait"].cancel()
+    infos = {end: run.wait(timeout=600) for end, run in runs.items()}
+    assert infos.pop("wait").status is RunStatus.CANCELED
+    assert all(gone(pid) for pid in pids)
+    assert {end: info.failure.message for end, info in infos.items() if info.failure} == {
+        "raise": "rank 1: ValueError: no such thing",
+        "leave": "rank 1: The script ended with exit status 4.",
+        "kill": "rank 1: The script was ended by SIGKILL, possibly out of memory.",
+    }
+    failure = infos["raise"].failure
+    assert failure is not None
+    assert any("Traceback" in line for line in failure.log_tail)

@@ -8,12 +8,16 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.local import LocalBackend
+from backends.local_processes import find_processes
 from tests.backends.local_runs import SECONDS, SLEEP, gone, start, until
+from tests.backends.test_local import supervise
 from trainer.backend import Backend
+from trainer.cli import main
 from trainer.errors import RefusedError, UsageError
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
+from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, prepare, resume, submit, with_ranks
 
 # Rank 1 ends as it is told, while the other waits for it.
@@ -22,12 +26,11 @@ import os, sys, threading, time
 from pathlib import Path
 from mpi4py import MPI
 from trainer.runtime import reporting
+end, once = sys.argv[1], Path("ended")
 ranks = MPI.COMM_WORLD
 print("rank", ranks.rank, "of", ranks.size, os.environ["OPENBLAS_NUM_THREADS"], flush=True)
 reporting.report({"Rank": ranks.rank}, epoch=1)
 if ranks.rank == 1:
-    end = sys.argv[1]
-    once = Path("ended")
     if end == "raise":
         raise ValueError("no such thing")
     if end == "thread":
@@ -37,10 +40,15 @@ if ranks.rank == 1:
         sys.exit(3)
     if end == "leave":
         os._exit(4)
-    if end == "kill" or end == "once" and not once.exists():
+    if end == "kill":
+        os.kill(os.getpid(), 9)
+    if end == "once" and not once.exists():
         once.touch()
+        Path("outputs/state").write_text("so far")
         os.kill(os.getpid(), 9)
 ranks.allreduce(1)
+if end == "once":
+    print(Path(os.environ["TRAINER_RESUME_DIR"], "state").read_text(), os.environ["TRAINER_ATTEMPT"])
 """
 WAITS = f"""
 import os
@@ -106,7 +114,9 @@ def test_a_rank_that_ends_badly_ends_the_job(home: Home, tmp_path: Path, end: st
     assert values(run, "Rank") in ([0.0], [])  # rank 1 reports nothing
 
 
-def test_ranks_have_logs_and_threads_of_their_own(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_have_logs_and_threads_of_their_own(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "TRAINER_THREADS"):
         monkeypatch.delenv(name, raising=False)
     run = start(home, tmp_path / "job", ENDS, "well", nodes=2)
@@ -115,12 +125,39 @@ def test_ranks_have_logs_and_threads_of_their_own(home: Home, tmp_path: Path, mo
     assert run.folder.read_log().decode().splitlines() == [f"rank 0 of 2 {threads}"]
     assert run.folder.read_log(rank=1).decode().splitlines() == [f"rank 1 of 2 {threads}"]
     assert values(run, "Rank") == [0.0]
+    monkeypatch.setenv("TRAINER_HOME", str(home.path))
+    for rank, printed in (
+        ("0", f"rank 0 of 2 {threads}\n"),
+        ("1", f"rank 1 of 2 {threads}\n"),
+        ("all", f"rank 0: rank 0 of 2 {threads}\nrank 1: rank 1 of 2 {threads}\n"),
+    ):
+        assert main(["logs", run.run_id, "--rank", rank]) == 0
+        assert capsys.readouterr().out == printed
+    assert main(["logs", run.run_id, "--rank", "2"]) == 2
+    assert "has the ranks 0 to 1" in capsys.readouterr().err
 
 
-def test_a_killed_rank_is_a_lost_process(home: Home, tmp_path: Path) -> None:
-    run = start(home, tmp_path / "job", ENDS, "once", processes_per_node=2, max_restarts=1)
+def test_a_job_whose_rank_is_killed_goes_on_from_its_checkpoint(home: Home, tmp_path: Path) -> None:
+    asked = {"processes_per_node": 2, "max_restarts": 1, "checkpoints": "state"}
+    run = start(home, tmp_path / "job", ENDS, "once", **asked)
     info = run.wait(SECONDS)
-    assert (info.status, len(info.restarts)) == (RunStatus.COMPLETED, 1)
+    assert info.status is RunStatus.COMPLETED, run.folder.log_tail()
+    assert [restart.checkpoint for restart in info.restarts] == ["state"]
+    for rank in range(2):
+        assert list(run.logs(rank=rank))[-1] == "so far 2"
+
+
+def test_the_cap_ends_every_rank(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(WAITS)
+    asked = JobRequest(script=tmp_path / "train.py", model_name=None, processes_per_node=2, max_minutes=1)
+    prepared = prepare(asked, home)
+    folder = RunFolder.create(home.runs, prepared.job, backend="local", snapshot=prepared.snapshot.digest)
+    prepared.snapshot.stage(folder.snapshot)
+    supervise(home, folder, minute=4.0)
+    info = folder.info()
+    assert info.failure is not None
+    assert info.failure.message == "It was stopped after 1 min, the cap that it was submitted with."
+    assert not list(find_processes(folder.path))
 
 
 def test_canceling_ends_every_rank(home: Home, tmp_path: Path) -> None:
@@ -128,6 +165,7 @@ def test_canceling_ends_every_rank(home: Home, tmp_path: Path) -> None:
     files = [run.folder.outputs / f"{rank}.pid" for rank in range(2)]
     until(lambda: all(file.exists() and file.read_text() for file in files), "the ranks' start")
     pids = [int(file.read_text()) for file in files]
+    assert next(run.logs(follow=True, rank=1)) == "up"
     run.cancel()
     assert run.wait(SECONDS).status is RunStatus.CANCELED
     assert all(gone(pid) for pid in pids)

@@ -16,6 +16,7 @@ from trainer.errors import UsageError
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
+from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, prepare, submit
 
 TRAINING = {"epochs": 150, "batchsize": 64, "units": 20, "device": "cpu", "seed": 3}
@@ -139,3 +140,24 @@ def test_a_cancelled_run_is_not_started_again(home: Home, tmp_path: Path) -> Non
 def test_a_pattern_that_leads_out_of_the_outputs_is_refused(home: Home, tmp_path: Path, pattern: str) -> None:
     with pytest.raises(UsageError, match="--checkpoints"):
         start(home, tmp_path / "job", "pass", checkpoints=pattern)
+
+
+def test_what_the_system_killed_for_want_of_memory_is_said(home: Home, tmp_path: Path) -> None:
+    counter, script = tmp_path / "vmstat", tmp_path / "train.py"
+    counter.write_text("nr_free_pages 3\noom_kill 4\n")
+    script.write_text(
+        "import os, pathlib, sys\npathlib.Path(sys.argv[1]).write_text('oom_kill 5\\n')\nos.kill(os.getpid(), 9)\n"
+    )
+    prepared = prepare(JobRequest(script=script, script_args=(str(counter),), model_name=None), home)
+    folder = RunFolder.create(home.runs, prepared.job, backend="local", snapshot=prepared.snapshot.digest)
+    prepared.snapshot.stage(folder.snapshot)
+    code = (
+        "import sys; from pathlib import Path; from backends import local_processes, local_supervisor;"
+        "from backends.local_store import LocalStore; from trainer.runfolder import RunFolder;"
+        "local_processes._VMSTAT = Path(sys.argv[3]);"
+        "local_supervisor.supervise(RunFolder(Path(sys.argv[1])), LocalStore(Path(sys.argv[2])))"
+    )
+    subprocess.run([sys.executable, "-c", code, folder.path, home.models, counter], check=True)
+    failure = folder.info().failure
+    assert failure is not None
+    assert failure.message == "The script was ended by SIGKILL: the system was out of memory."

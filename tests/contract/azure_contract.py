@@ -24,7 +24,8 @@ from backends.azure.base import AzureBackend
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
-from trainer.runfolder import RunFolder, run_ids
+from trainer.runfolder import RunFolder
+from trainer.runids import run_ids
 from trainer.submission import JobRequest, prepare, submit
 
 BACKENDS = Path(__file__).parents[1] / "backends"

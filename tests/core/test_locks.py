@@ -13,7 +13,8 @@ from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import RunStatus
-from trainer.runfolder import NEW_PREFIX, RunFolder, run_ids
+from trainer.runfolder import NEW_PREFIX, RunFolder
+from trainer.runids import run_ids
 
 ROOT = Path(__file__).resolve().parents[2]
 

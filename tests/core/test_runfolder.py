@@ -10,11 +10,14 @@ import msgspec
 import pytest
 
 from trainer.errors import ConfigError, NotFoundError, UsageError
+from trainer.findrun import find_run
 from trainer.home import Home, find_home
 from trainer.job import TrainingJob
 from trainer.listing import list_infos, open_run
+from trainer.logreader import LogReader
 from trainer.records import Metric, Progress, RunFailure, RunInfo, RunStatus
-from trainer.runfolder import NEW_PREFIX, RUN_ID, SUBMISSION_LOCK, LogReader, RunFolder, find_run, new_run_id, run_ids
+from trainer.runfolder import NEW_PREFIX, SUBMISSION_LOCK, RunFolder
+from trainer.runids import RUN_ID, new_run_id, run_ids
 
 JOB = TrainingJob(script="train.py", arguments=("--a", "ü", ""), tags={"k": "v"}, max_minutes=3)
 

@@ -17,11 +17,12 @@ from trainer.errors import (
     TrainerError,
     UsageError,
 )
+from trainer.findrun import find_run
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.job import TrainingJob
 from trainer.records import RunInfo, RunStatus
-from trainer.runfolder import SUBMISSION_LOCK, RunFolder, find_run
+from trainer.runfolder import SUBMISSION_LOCK, RunFolder
 from trainer.snapshot import Limits
 from trainer.submission import JobRequest, prepare, resume, submit
 

@@ -32,7 +32,8 @@ from trainer.errors import TrainerError
 from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunInfo, RunStatus
-from trainer.runfolder import RunFolder, run_ids
+from trainer.runfolder import RunFolder
+from trainer.runids import run_ids
 from trainer.submission import JobRequest, prepare, submit
 
 _SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0)

@@ -33,9 +33,9 @@ _SECONDS = 600.0
 _EPOCHS = 1000
 
 
-def _train(home: Home, backend: Backend, data: Path, restarts: int = 5) -> Run:
+def _train(home: Home, backend: Backend, data: Path, ranks: int, restarts: int = 5) -> Run:
     training = {"epochs": _EPOCHS, "batchsize": 64, "units": 20, "device": "cpu", "seed": 3}
-    request = JobRequest(training=training, dataset=str(data), max_restarts=restarts)
+    request = JobRequest(training=training, dataset=str(data), max_restarts=restarts, processes_per_node=ranks)
     return submit(prepare(request, home), backend, home)
 
 
@@ -56,22 +56,27 @@ def _prepared(scratch: Path) -> tuple[Home, Path]:
 
 
 def _kill_here(run: Run, chance: random.Random) -> None:
-    """Kill the script, or its supervisor, or both."""
+    """Kill the script, or one of its ranks, or its supervisor, or both."""
     detail = run.folder.info().detail
-    which = chance.choice([("pid",), ("supervisor_pid",), ("supervisor_pid", "pid")])
-    for name in which:
-        with suppress(psutil.NoSuchProcess, KeyError):
-            psutil.Process(detail[name]).kill()
+    scripts = [detail.get("pid")]
+    if run.job.ranks > 1:
+        with suppress(OSError, ValueError):  # it has not come to that yet
+            scripts = [int((run.folder.path / ".ranks" / f"pid.{chance.randrange(run.job.ranks)}").read_text())]
+    supervisors = [detail.get("supervisor_pid")]
+    for pid in chance.choice([scripts, supervisors, supervisors + scripts]):
+        with suppress(psutil.NoSuchProcess):
+            if pid is not None:
+                psutil.Process(pid).kill()
 
 
-def here(scratch: Path, scale: float) -> dict[str, int]:
+def here(scratch: Path, scale: float, ranks: int = 1) -> dict[str, int]:
     """Kill script and supervisor on this machine."""
     home, data = _prepared(scratch)
     backend = LocalBackend(home, {})
-    expected = _model(_train(home, backend, data))
+    expected = _model(_train(home, backend, data, ranks))
     chance, restarts = random.Random(0), 0
     for _ in range(max(1, round(_TIMES * scale))):
-        run = _train(home, backend, data)
+        run = _train(home, backend, data, ranks)
         for _ in range(2):
             time.sleep(chance.uniform(0, 6))
             if not run.info().status.terminal:
@@ -82,10 +87,10 @@ def here(scratch: Path, scale: float) -> dict[str, int]:
 
 
 def _evicted(
-    scratch: Path, scale: float, kind: type[AzureBackend], priority: str, *, fail: bool = False
+    scratch: Path, scale: float, kind: type[AzureBackend], priority: str, ranks: int = 1, *, fail: bool = False
 ) -> dict[str, int]:
     home, data = _prepared(scratch)
-    expected = _model(_train(home, LocalBackend(home, {}), data))
+    expected = _model(_train(home, LocalBackend(home, {}), data, ranks))
     with Emulator(scratch / "emulator", settings=Settings(phase_duration=0.0, cancel_grace=2.0)) as endpoint:
         home.path.mkdir(parents=True, exist_ok=True)
         (home.path / "emulator").symlink_to(endpoint.state_dir, target_is_directory=True)
@@ -97,7 +102,7 @@ def _evicted(
         chance, restarts = random.Random(1), 0
         times = max(1, round(_TIMES * scale))
         for _ in range(times):
-            run = _train(home, backend, data)
+            run = _train(home, backend, data, ranks)
             # Some before the first checkpoint has left the node.
             until(lambda run=run: run.info().status.terminal or run.metrics(), "its first epoch")
             time.sleep(chance.uniform(0, 8))
@@ -130,5 +135,18 @@ DRILLS = (
             ("restarted", "lowpriority", "Azure ML restarts on another low-priority node"),
             ("failed", "lowpriority", "fails because a low-priority node is taken"),
         )
+    ),
+    Drill(
+        "evict-ranks-here",
+        f"A run of two ranks on this machine, one of which or whose supervisor is killed, {_SAME}",
+        lambda scratch, scale: here(scratch, scale, ranks=2),
+    ),
+    *(
+        Drill(
+            f"evict-{'v2-' if kind is AzureMLV2Backend else ''}ranks",
+            f"A run of two ranks of `{kind.name}` that Azure ML restarts on another low-priority node {_SAME}",
+            functools.partial(_evicted, kind=kind, priority="lowpriority", ranks=2),
+        )
+        for kind in (AzureMLBackend, AzureMLV2Backend)
     ),
 )

@@ -76,8 +76,27 @@ def _last_error(text: str) -> str:
     return next((line for line in lines if line), text.strip().splitlines()[-1] if text else "")[:300]
 
 
+class _RankRecorder(_Recorder):
+    """Writes down that a test begins, too, and leaves out those that other ranks have been through."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / f"rank-{os.environ['PMI_RANK']}")
+        self._done = set((folder / "done").read_text().splitlines())
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        left_out = [item for item in items if item.nodeid in self._done]
+        items[:] = [item for item in items if item.nodeid not in self._done]
+        config.hook.pytest_deselected(items=left_out)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._write(nodeid, "started", "")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     path = os.environ.get("UPSTREAM_OUTCOMES")
-    if path and not hasattr(session.config, "workerinput"):
+    folder = os.environ.get("UPSTREAM_RANKS")
+    if folder:
+        session.config.pluginmanager.register(_RankRecorder(Path(folder)))
+    elif path and not hasattr(session.config, "workerinput"):
         session.config.pluginmanager.register(_Recorder(Path(path)))

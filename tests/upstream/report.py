@@ -68,7 +68,7 @@ def summarise(outcomes: Iterable[Outcome], known: Iterable[Known]) -> Summary:
     summary = Summary(known=dict.fromkeys(known, 0))
     for outcome in outcomes:
         summary.groups.setdefault(group_of(outcome.test), Counter())[outcome.outcome] += 1
-        if outcome.outcome not in ("failed", "error"):
+        if outcome.outcome not in ("failed", "error", "hung"):
             continue
         for entry in summary.known:
             if re.match(entry.test, outcome.test):
@@ -79,15 +79,17 @@ def summarise(outcomes: Iterable[Outcome], known: Iterable[Known]) -> Summary:
     return summary
 
 
-def write_table(summary: Summary, *, layer: bool, minutes: float) -> str:
+def write_table(summary: Summary, *, layer: bool, minutes: float, ranks: int = 0) -> str:
     """The summary in Markdown, headed by the versions that it was measured on."""
-    lines = [f"## {_versions()}, {'with' if layer else 'without'} the layer ({minutes:.0f} min)", ""]
-    lines += ["| group | passed | failed | not importable | skipped |", "| --- | --- | --- | --- | --- |"]
+    by = f", {ranks} ranks" if ranks else ""
+    lines = [f"## {_versions()}, {'with' if layer else 'without'} the layer{by} ({minutes:.0f} min)", ""]
+    kinds = ["passed", "failed", "error", "skipped", *(["hung"] if ranks else [])]
+    lines += [f"| group | {' | '.join(kinds).replace('error', 'not importable')} |", "| --- " * (1 + len(kinds)) + "|"]
     total: Counter[str] = Counter()
     for group, counts in sorted(summary.groups.items()):
-        lines.append(_row(group, counts))
+        lines.append(_row(group, counts, kinds))
         total += counts
-    lines += [_row("**total**", total), ""]
+    lines += [_row("**total**", total, kinds), ""]
     hit = {entry: count for entry, count in summary.known.items() if count}
     if hit:
         lines += ["| known failures | number | fault of | cause |", "| --- | --- | --- | --- |"]
@@ -103,8 +105,8 @@ def write_table(summary: Summary, *, layer: bool, minutes: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, counts: Counter[str]) -> str:
-    cells = (counts[kind] for kind in ("passed", "failed", "error", "skipped"))
+def _row(name: str, counts: Counter[str], kinds: list[str]) -> str:
+    cells = (counts[kind] for kind in kinds)
     return f"| {name} | " + " | ".join(str(cell) for cell in cells) + " |"
 
 

@@ -16,7 +16,7 @@ _MOST_RUNS = 200
 
 def run_ids(**_: Any) -> list[str]:
     """Return ``latest`` and the ids of the newest runs."""
-    from trainer.runfolder import run_ids as known
+    from trainer.runids import run_ids as known
 
     return ["latest", *known(find_home().runs)[:_MOST_RUNS]]
 

@@ -151,7 +151,7 @@ def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> N
 
 def _names_a_run(reference: str) -> bool:
     """Whether it is a run that is meant: of the newest one only the id will do."""
-    from trainer.runfolder import find_run
+    from trainer.findrun import find_run
 
     if reference == "latest":
         return False

@@ -305,8 +305,9 @@ def _note(*, reference: str, text: str, as_json: bool) -> None:
 
 
 def _rename(*, reference: str, name: str, as_json: bool) -> None:
+    from trainer.findrun import run_named
     from trainer.labels import change_labels
-    from trainer.runfolder import run_ids, run_named
+    from trainer.runids import run_ids
 
     run = open_run(reference)
     runs = run.folder.path.parent

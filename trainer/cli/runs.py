@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trainer.records import Metric
 
 _IN_THE_TERMINAL = Path("-")
+_ALL = "all"
 
 
 def add_show(parser: Parser) -> None:
@@ -97,19 +98,23 @@ def add_logs(parser: Parser) -> None:
     """Declare ``trainer logs``."""
     add_reference(parser, "whose log is printed")
     parser.add_argument("-f", "--follow", action="store_true", help="Continue until the run ends.")
-    add_json(parser, 'Print one JSON object per line: {"line": ...}.')
+    what = "Of a job of several processes, print the output of rank K, or of all, each line with its rank (default: 0)."
+    parser.add_argument("--rank", metavar="K", default="0", help=what)
+    add_json(parser, 'Print one JSON object per line: {"line": ...}, with --rank all {"rank": ..., "line": ...}.')
 
 
-def logs_command(*, reference: str, follow: bool, as_json: bool) -> None:
+def logs_command(*, reference: str, follow: bool, rank: str, as_json: bool) -> None:
     """Print a run's log."""
+    together = rank == _ALL
+    if not together and not (rank.isascii() and rank.isdecimal() and len(rank) < 10):
+        raise UsageError(f"--rank {rank} is neither the number of a process, from 0, nor {_ALL}.")
     run = open_run(reference)
-    if not follow:
-        run.info()  # fetches a remote run's log
-    for line in run.logs(follow=follow):
+    ranks = range(run.job.ranks) if together else [int(rank)]
+    for number, line in run.rank_logs(ranks, follow=follow):
         if as_json:
-            print_json({"line": line})
+            print_json({"rank": number, "line": line} if together else {"line": line})
         else:
-            print_log(kept_path(line, run), sys.stdout)
+            print_log(f"rank {number}: {kept_path(line, run)}" if together else kept_path(line, run), sys.stdout)
         if follow:
             sys.stdout.flush()
 

@@ -138,7 +138,7 @@ def lay(checkpoint: Checkpoint, root: Path) -> None:
     for name, source in checkpoint.files.items():
         target = root / RESUME_DIR / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        half = target.with_name(f".{target.name}.tmp")
+        half = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # nodes may have one folder
         shutil.copyfile(source, half)
         shutil.copystat(source, half)
         half.chmod(0o644)

@@ -1,7 +1,7 @@
 """The files of a job's own run on Azure ML, by plain HTTPS: a node of SDK v2 has no SDK to upload with.
 
 The interface is run history's, which azureml-mlflow asks for ``mlflow.log_artifact``; the address and the token are
-those of :mod:`trainer.runtime.tracking`. A file's content goes to storage itself, by a link that is signed:
+those of :mod:`trainer.runtime.log_batch`. A file's content goes to storage itself, by a link that is signed:
 https://learn.microsoft.com/rest/api/storageservices/put-blob.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from trainer.runtime import tracking
+from trainer.runtime import log_batch
 from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE
 
 # Set by Azure ML in every job: its experiment's name.
@@ -44,7 +44,7 @@ class JobArtifacts:
     """
 
     def __init__(self) -> None:
-        host, interface, workspace = tracking.address().partition("/mlflow/")
+        host, interface, workspace = log_batch.address().partition("/mlflow/")
         if not interface:
             raise ValueError("the address that Azure ML has set is not that of its MLflow interface")
         names = (os.environ[_EXPERIMENT], os.environ[AZURE_RUN_ID_VARIABLE])
@@ -119,7 +119,7 @@ class JobArtifacts:
             _sent(request, lambda answer: answer.read())
 
     def _ask(self, path: str, body: object = None) -> dict[str, Any]:
-        headers = {**tracking.authorization(), "Content-Type": "application/json"}
+        headers = {**log_batch.authorization(), "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         found: list[Any] = []
         _sent(
@@ -135,11 +135,11 @@ def _sent(make: Callable[[], urllib.request.Request], read: Callable[[Any], obje
     """Send what ``make`` gives, and have ``read`` take the answer in; again, where the failure may pass."""
     for attempt in range(1, _TRIES + 1):
         try:
-            with tracking.opener().open(make(), timeout=_SECONDS) as answer:
+            with log_batch.opener().open(make(), timeout=_SECONDS) as answer:
                 read(answer)
         except urllib.error.HTTPError as error:
             with closing(error):
-                if error.code not in tracking.PASSING or attempt == _TRIES:
+                if error.code not in log_batch.PASSING or attempt == _TRIES:
                     raise OSError(f"Azure ML answers {error.code}: {_said(error)}") from None
         except (OSError, http.client.HTTPException) as error:
             if attempt == _TRIES:

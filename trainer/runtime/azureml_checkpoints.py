@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from trainer.runtime import attempts, tracking
+from trainer.runtime import attempts, ranks, tracking
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.attempts import Checkpoint
 from trainer.runtime.layout import (
@@ -63,12 +63,13 @@ class Artifacts(Protocol):
         """Download one; its name is percent-encoded."""
 
 
-def restore(run: Artifacts, directory: Path) -> tuple[Checkpoint, bytes]:
+def restore(run: Artifacts, directory: Path, only: str | None = None) -> tuple[Checkpoint, bytes]:
     """Download the newest checkpoint that is whole.
 
     Args:
         run: The run, at whatever side.
         directory: An empty folder, for the files.
+        only: The name of one checkpoint, which is the first part of its files' names below the folder.
 
     Returns:
         It, and the lines of metrics that were logged before it. Without files if there is none.
@@ -80,6 +81,8 @@ def restore(run: Artifacts, directory: Path) -> tuple[Checkpoint, bytes]:
     found = [(int(match[1]), int(match[2]), match[0]) for name in names if (match := _INDEX.fullmatch(name))]
     for attempt, number, name in sorted(found, reverse=True):
         root = directory / f"{attempt}-{number}"
+        if only not in (None, root.name):
+            continue
         root.mkdir()
         index = root / ".index.json"
         run.download_file(name, str(index))
@@ -211,54 +214,84 @@ class Uploader(threading.Thread):
 _uploader: Uploader | None = None
 
 
-def begin(
-    script: Path, pattern: str | None, attempt: int, seconds: float, *, continues: bool = True
-) -> tuple[str, ...]:
+def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tuple[str, ...]:
     """Look for a checkpoint of an earlier attempt, lay it out, and begin to upload this one's.
+
+    Of a job of several ranks each calls it, and rank 0 alone looks and uploads.
 
     Args:
         script: The job's script, in the working directory.
         pattern: Of its checkpoints; None for those of ours, where it writes them.
         attempt: The attempt's number as the client knows it.
         seconds: Between two uploads, at least.
-        continues: Whether to look for a checkpoint of an attempt that the service has restarted. Of several ranks each
-            would have to find the same one.
 
     Returns:
         What is added to the script's arguments.
     """
     global _uploader
     root = Path.cwd()
+    leads = ranks.rank() == 0
     os.environ[ATTEMPT_VARIABLE] = str(attempt)
     earlier = root / RESUME_DIR / EARLIER_METRICS
-    metrics = earlier.read_bytes() if earlier.is_file() else b""
+    metrics = earlier.read_bytes() if leads and earlier.is_file() else b""
     words: tuple[str, ...] = ()
     chosen = attempts.pattern_for(script, pattern)
     if chosen is not None:
         try:
-            run = _run()
-            before = last_attempt(run.get_file_names())
-            if before:
+            with tempfile.TemporaryDirectory(prefix="trainer-resume-") as temporary:
+                before, found, lines = _look(Path(temporary)) if leads else (0, Checkpoint(), b"")
                 attempt = max(attempt, before + 1)
+                attempt, found = _lay(script, root, Path(temporary), attempt, found)
                 os.environ[ATTEMPT_VARIABLE] = str(attempt)
-                with tempfile.TemporaryDirectory(prefix="trainer-resume-") as temporary:
-                    found, lines = restore(run, Path(temporary)) if continues else (Checkpoint(), b"")
-                    if found.files:
-                        attempts.lay(found, root)
-                        words, metrics = attempts.words_for(script, found), lines
+                if found.files:
+                    words, metrics = attempts.words_for(script, found), lines
+                if before:
                     metrics += _mark(attempt, found)
                     sys.stdout.write(f"Attempt {attempt} goes on from {_place(found)}.\n")
-            _uploader = Uploader(_run(), root, chosen, attempt, seconds)
+            if leads:
+                _uploader = Uploader(_run(), root, chosen, attempt, seconds)
         except Exception as error:  # without its checkpoint the job starts over, which is better than not at all
-            sys.stderr.write(f"warning: No checkpoint can be looked for or uploaded: {type(error).__name__}: {error}\n")
+            _warn(error)
     if metrics:
         _begin_metrics(root, metrics)
-    if attempt > 1 and attempts.continues_by_option(script):
+    if leads and attempt > 1 and attempts.continues_by_option(script):
         _keep(root)
     if _uploader is not None:
         _uploader.start()
         atexit.register(_uploader.stop, save=False)
     return words
+
+
+def _look(temporary: Path) -> tuple[int, Checkpoint, bytes]:
+    """Return the last attempt that has uploaded a checkpoint, 0 for none; the newest one; the metrics before it."""
+    try:
+        run = _run()
+        before = last_attempt(run.get_file_names())
+        return (before, *restore(run, temporary)) if before else (0, Checkpoint(), b"")
+    except Exception as error:
+        if ranks.size() == 1:
+            raise
+        _warn(error)  # the other ranks wait to be told
+        return 0, Checkpoint(), b""
+
+
+def _lay(script: Path, root: Path, temporary: Path, attempt: int, found: Checkpoint) -> tuple[int, Checkpoint]:
+    """Lay a checkpoint out for the script, on every node; return the attempt and what it goes on from."""
+    if ranks.size() == 1:
+        if found.files:
+            attempts.lay(found, root)
+        return attempt, found
+    from trainer.runtime import azureml_ranks
+
+    def bring(name: str) -> Checkpoint:
+        return restore(_run(), temporary, name)[0]
+
+    name = next((path.relative_to(temporary).parts[0] for path in found.files.values()), "")
+    return azureml_ranks.share(script, attempt, name, found, bring)
+
+
+def _warn(error: Exception) -> None:
+    sys.stderr.write(f"warning: No checkpoint can be looked for or uploaded: {type(error).__name__}: {error}\n")
 
 
 def save_last() -> None:

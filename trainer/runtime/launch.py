@@ -107,8 +107,11 @@ def _import_layers(folder: Path) -> None:
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
-        from trainer.runtime import compat, fast, kernels, reporting, service_values  # noqa: F401
+        from trainer.runtime import compat, fast, kernels, reporting, service_values, tracking  # noqa: F401
         from trainer.runtime.compat import removed_names  # noqa: F401
+
+        if tracking.is_wanted():
+            from trainer.runtime import log_batch  # noqa: F401
 
 
 def _arrange_path(folder: Path) -> None:
@@ -156,21 +159,15 @@ def _install_layers(folder: Path, collect: str | None, choice: str | None) -> No
 
 def _checkpoints(script: Path, settings: dict[str, str]) -> tuple[str, ...]:
     """On Azure ML, see to the job's checkpoints; return what is added to the script's arguments."""
-    from trainer.runtime import azureml_checkpoints, reporting
-    from trainer.runtime.sinks import mpi_rank
+    from trainer.runtime import azureml_checkpoints, layout, reporting
 
-    if not reporting.on_azure() or mpi_rank() != 0:
+    if not reporting.on_azure():
         return ()
     seconds = float(settings.get("checkpoint-seconds", azureml_checkpoints.SECONDS))
-    from trainer.runtime import ranks
-
-    return azureml_checkpoints.begin(
-        script.resolve(),
-        settings.get("checkpoints"),
-        int(settings.get("attempt", "1")),
-        seconds,
-        continues=ranks.size() == 1,
-    )
+    attempt = int(settings.get("attempt", "1"))
+    words = azureml_checkpoints.begin(script.resolve(), settings.get("checkpoints"), attempt, seconds)
+    layout.tell_resume_dir()
+    return words
 
 
 def _run_script(path: str) -> None:

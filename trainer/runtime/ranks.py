@@ -26,6 +26,7 @@ PID = "pid."
 """How the files there begin that hold each rank's process number."""
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 _SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK")
 _LOCAL_SIZE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
 # What a rank that ends badly may still take: threads of the script that do not end, functions at exit.
 _SECONDS_TO_END = 3.0
@@ -49,6 +50,11 @@ def size() -> int:
 def local_size() -> int:
     """Return how many of them are on this machine."""
     return max(1, _number(_LOCAL_SIZE, size()))
+
+
+def local_rank() -> int:
+    """Return this process's number among the ranks of its machine; 0 without MPI."""
+    return _number(_LOCAL_RANK, rank() % local_size())
 
 
 def _number(names: tuple[str, ...], otherwise: int) -> int:

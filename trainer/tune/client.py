@@ -16,7 +16,8 @@ from trainer.backend import Backend
 from trainer.errors import InterruptedRunError, TrainerError
 from trainer.home import Home
 from trainer.records import RunStatus, Stopped
-from trainer.runfolder import RunFolder, new_run_id
+from trainer.runfolder import RunFolder
+from trainer.runids import new_run_id
 from trainer.tune import trials as runs
 from trainer.tune.driver import Driver, Running, View
 from trainer.tune.proposals import Proposals, check_warm_start, make_optuna

@@ -29,7 +29,7 @@ from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, Usage
 from trainer.job import TrainingJob
 from trainer.locks import is_locked, locked
 from trainer.records import ModelRef, Stopped
-from trainer.runfolder import new_run_id
+from trainer.runids import new_run_id
 from trainer.runtime.atomic import write_bytes
 from trainer.tune.space import Parameter, Value
 from trainer.tune.stopping import Policy

@@ -26,7 +26,7 @@ from trainer.backend import DEFAULT_BACKEND, load_backend
 from trainer.console.output import log_line
 from trainer.errors import NotFoundError, RefusedError, TrainerError
 from trainer.home import Home
-from trainer.runfolder import RUN_ID
+from trainer.runids import RUN_ID
 from trainer.view.curves import Curves
 from trainer.view.feed import Feed, safe
 from trainer.view.studies import Studies

@@ -16,7 +16,8 @@ from trainer.history import RunRow, differing, main_metrics, read_history, read_
 from trainer.home import Home
 from trainer.labels import all_tags
 from trainer.records import RunInfo
-from trainer.runfolder import STATUS_FILE, RunFolder, run_ids
+from trainer.runfolder import STATUS_FILE, RunFolder
+from trainer.runids import run_ids
 from trainer.runtime.layout import METRICS_FILE
 from trainer.view.curves import Curves
 

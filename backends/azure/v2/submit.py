@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from backends.azure.image import Environment
     from backends.azure.restarts import Again
     from backends.azure.v2.connection import Connection
+    from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 
 
@@ -47,25 +49,42 @@ class RestClient:
         self, folder: RunFolder, image: Environment, compute: str, seconds: int, again: Again | None = None
     ) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
-        client = ml_client(self._connection)
-        temporary = tempfile.mkdtemp(prefix="trainer-image-")
-        # The directory's name is a part of the environment, and an environment of this content can be there already.
-        context = Path(temporary, "image")
-        context.mkdir()
-        job = make_job(folder, image, compute, context, checkpoint_seconds=seconds, again=again)
-        name = folder.run_id if again is None else again.name
 
-        def send() -> None:
-            with quietly():
-                client.jobs.create_or_update(job)
+        def make(context: Path) -> Any:  # noqa: ANN401
+            return make_job(folder, image, compute, context, checkpoint_seconds=seconds, again=again)
 
-        def send_once() -> bool:
-            try:
-                return sending.send_once(lambda: runs.find_run(self._connection, name), name, send)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        return prepare_job(self._connection, folder.run_id if again is None else again.name, make)
 
-        return send_once
+
+def prepare_job(connection: Connection, name: str, make: Callable[[Path], Any]) -> Callable[[], bool]:
+    """Make a job of the SDK's, to be sent so that it can't run twice.
+
+    Args:
+        connection: The workspace.
+        name: The job's.
+        make: Makes it, given an empty directory for its image's build context.
+
+    Returns:
+        Sends it; tells whether the service is known to have it.
+    """
+    client = ml_client(connection)
+    temporary = tempfile.mkdtemp(prefix="trainer-image-")
+    # The directory's name is a part of the environment, and an environment of this content can be there already.
+    context = Path(temporary, "image")
+    context.mkdir()
+    job = make(context)
+
+    def send() -> None:
+        with quietly():
+            client.jobs.create_or_update(job)
+
+    def send_once() -> bool:
+        try:
+            return sending.send_once(lambda: runs.find_run(connection, name), name, send)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    return send_once
 
 
 def make_job(
@@ -90,16 +109,48 @@ def make_job(
     Returns:
         What ``MLClient.jobs.create_or_update`` takes. Sent again it is the same job.
     """
+    job = folder.job()
+    name, snapshot = (folder.run_id, folder.snapshot) if again is None else (again.name, again.snapshot)
+    line = command_line(["python", LAUNCHER, *launcher_arguments(job, checkpoint_seconds, again)])
+    staged = (snapshot, folder.info().snapshot)
+    made = command_job(name, job, line, staged, image, compute, context)
+    if job.max_minutes is not None:
+        made.set_limits(timeout=job.max_minutes * 60)
+    return made
+
+
+def command_job(
+    name: str,
+    job: TrainingJob,
+    line: str,
+    staged: tuple[Path, str],
+    image: Environment,
+    compute: str,
+    context: Path,
+) -> Any:  # noqa: ANN401
+    """Make a command job, without limits.
+
+    Args:
+        name: Its name.
+        job: What it is made from.
+        line: What the node's shell runs.
+        staged: The files that travel, and their digest.
+        image: What it runs in.
+        compute: The cluster's name.
+        context: An empty directory for the image's build context, to be kept until the job is sent.
+
+    Returns:
+        An ``azure.ai.ml.entities.Command``.
+    """
     ml, entities = sdk("azure.ai.ml"), sdk("azure.ai.ml.entities")
-    job, name = folder.job(), folder.run_id if again is None else again.name
     (context / "Dockerfile").write_text(image.dockerfile)
-    facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
-    made = ml.command(
+    facts = {"trainer.snapshot": staged[1], "trainer.dataset": job.dataset, **job.tags}
+    return ml.command(
         name=name,
         display_name=name,
         experiment_name=job.experiment,
-        code=str(folder.snapshot if again is None else again.snapshot),
-        command=command_line(["python", LAUNCHER, *launcher_arguments(job, checkpoint_seconds, again)]),
+        code=str(staged[0]),
+        command=line,
         environment=entities.Environment(
             build=entities.BuildContext(path=str(context), dockerfile_path="Dockerfile"),
             tags={"trainer.name": image.name},
@@ -110,14 +161,12 @@ def make_job(
         distribution=None if job.ranks == 1 else ml.MpiDistribution(process_count_per_instance=job.processes_per_node),
         tags={name: str(value) for name, value in facts.items() if value is not None},
     )
-    if job.max_minutes is not None:
-        made.set_limits(timeout=job.max_minutes * 60)
-    return made
 
 
 def command_line(words: list[str]) -> str:
     """Write a command line for the node's shell.
 
-    Azure ML puts values in place of ``${{...}}`` before the shell sees it; a word of the user's may hold that.
+    Azure ML puts values in place of ``${{...}}`` before the shell sees it, and the SDK takes ``{inputs.x}`` for that;
+    a word of the user's may hold either.
     """
-    return shlex.join(words).replace("${{", "$''{{")
+    return re.sub(r"\{(?=(inputs|outputs|search_space)\.)", "{''", shlex.join(words).replace("${{", "$''{{"))

@@ -10,6 +10,7 @@ debug mode, function hooks, subclasses with ideas of their own) Chainer's own co
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Callable, Mapping
@@ -105,6 +106,35 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             reason="the gradient of ReLU multiplies floats by booleans",
             versions="any",
             after=_later("activation", "patch"),
+        ),
+    ),
+    "collections": (
+        Patch(
+            name="library-not-collected",
+            module="chainer",
+            reason="the garbage collector walks all of Chainer's functions and classes, three times at the end alone",
+            versions="any",
+            # What is alive now is left to its references; what the script makes is collected as ever.
+            after=lambda _: gc.freeze(),
+        ),
+    ),
+    "accumulation": (
+        Patch(
+            name="gradients-added-in-place",
+            module="chainer",
+            reason="the sum of a variable's gradients is a new array with every further use of the variable",
+            versions="7.8.1",
+            # Waits for all of Chainer: the modules of backpropagation import each other.
+            after=_later("accumulation", "patch"),
+        ),
+    ),
+    "memory": (
+        Patch(
+            name="freed-memory-kept",
+            module="chainer",
+            reason="the arrays of a step go back to the system, and come from it again in the next",
+            versions="any",
+            after=_later("memory", "keep"),
         ),
     ),
 }

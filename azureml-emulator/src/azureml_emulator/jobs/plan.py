@@ -21,6 +21,7 @@ from azureml_emulator.store.jobs import RunConfiguration
 from azureml_emulator.times import from_epoch
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
+MPIRUN = Path(__file__).with_name("mpirun.py")
 _MPI_COMMUNICATORS = {"mpi", "intelmpi", "openmpi"}
 _PYTHON_FRAMEWORKS = {"python", ""}
 
@@ -140,7 +141,7 @@ def mpiexec() -> list[str]:
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
         raise ServiceError(400, "MpiNotInstalled", "No mpiexec here; `pip install mpich` gives one.")
-    return [found]
+    return [sys.executable, "-I", "-S", str(MPIRUN), found]
 
 
 def _argument(value: object) -> str:

@@ -18,7 +18,7 @@ import psutil
 
 from azureml_emulator.jobs.command import CommandPlan
 from azureml_emulator.jobs.files import lay_out
-from azureml_emulator.jobs.plan import LAUNCHER, JobPlan, job_environment, kept_environment
+from azureml_emulator.jobs.plan import LAUNCHER, MPIRUN, JobPlan, job_environment, kept_environment
 from azureml_emulator.jobs.plans import Plan, plan_of
 from azureml_emulator.private import write_atomically
 from azureml_emulator.service import Service
@@ -178,7 +178,8 @@ class Attempt:
         process = self.process()
         if process is None:
             return
-        with contextlib.suppress(psutil.Error):
+        # Another thread of ours may have waited for it first.
+        with contextlib.suppress(psutil.Error, ChildProcessError):
             # A stopped supervisor starts nothing new while its children are being collected.
             process.suspend()
             # The others do: what one starts just before its end becomes a child of the supervisor, and is found there.
@@ -200,7 +201,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _only_waits(process: psutil.Process) -> bool:
     """Tell whether a process of a job has started the script, and does nothing but wait for its end."""
-    if process.name().startswith(_STARTERS):
+    if process.name().startswith(_STARTERS) or str(MPIRUN) in process.cmdline():
         return True
     # The launcher runs the script in a fork of itself; a rank's does not.
     return str(LAUNCHER) in process.cmdline() and any(str(LAUNCHER) in child.cmdline() for child in process.children())

@@ -95,6 +95,8 @@ def test_one_that_did_not_arrive_whole_is_passed_over(work: Path, damage: str) -
     else:
         newest.write_bytes(data[: len(data) // 2] if damage == "cut" else data.replace(b"\7\0\0", b"\6\0\0"))
     assert restored(work)[0].epoch == 3
+    # The names of the second attempt are taken all the same.
+    assert azureml_checkpoints.last_attempt(FakeRun(work.parent / "artifacts").get_file_names()) == 2
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "a/../../../escaped"])

@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import commands, epochs, gpu, machine, report, serving, startup, threads, tuning
+from bench import commands, epochs, gpu, machine, networks, ranks, report, serving, startup, threads, tuning
 from bench.measuring import Samples
 
-PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "serve", "gpu")
+PARTS = ("epoch", "networks", "command", "scripts", "threads", "startup", "tune", "serve", "gpu", "ranks")
 
 
 def main() -> None:
@@ -50,6 +50,11 @@ def main() -> None:
                 title = f"Training part of an epoch, {units} units"
                 add(title, samples, epochs.FLOOR, "times the products", notes)
                 panels[title] = samples
+        if "networks" in parts:
+            for title, samples, notes in networks.measure(args.repeats):
+                reference = networks.PYTORCH if networks.PYTORCH in samples else networks.FAST
+                add(title, samples, reference, f"times {reference}", notes)
+                panels[title] = samples
         if "command" in parts:
             samples, notes = commands.measure_training(data, args.epochs, args.repeats, folder / "command")
             title = f"Whole command, {args.epochs} epochs"
@@ -72,6 +77,14 @@ def main() -> None:
                 title = f"A study of {trials} trials, 2 at once, {what}"
                 add(title, studies, tuning.OURS, f"times {tuning.OURS}", [tuning.per_hour(studies, trials)])
                 panels[title] = studies
+        if "ranks" in parts:
+            most = len(os.sched_getaffinity(0))
+            for units in (100, 1000):
+                place = folder / f"ranks-{units}"
+                samples, notes = ranks.measure(data, units, args.repeats, place, args.peers.resolve(), most)
+                title = f"Training part of an epoch by ranks, {units} units"
+                add(title, samples, ranks.REFERENCE, f"times {ranks.REFERENCE}", notes)
+                panels[title] = samples
         if "gpu" in parts:
             for units in (100, 1000):
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

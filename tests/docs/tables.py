@@ -51,8 +51,8 @@ NOT_RUN = {
     "trainer serve chainer-dnn-mnist --script score.py": f"{SERVES}: tests/serving",
     "trainer serve ./outputs/model.npz --model-file net.py:make --input-shape 1,28,28": f"{SERVES}: tests/serving",
     "trainer deploy chainer-dnn-mnist": f"{SERVES}: tests/backends/test_local_services.py",
-    "trainer deploy chainer-dnn-mnist --backend azureml": ACCOUNT,
-    "trainer deploy chainer-dnn-mnist --backend azureml --emulator": f"{SERVES}: tests/backends/test_local_services.py",
+    "trainer deploy chainer-dnn-mnist --backend azureml-v2": ACCOUNT,
+    "trainer deploy chainer-dnn-mnist --backend azureml-v2 --emulator": f"{SERVES}: tests/backends",
     "trainer score chainer-dnn-mnist digit.png": "needs such a service: tests/backends/test_local_services.py",
     "trainer run --processes-per-node 2 --script train_mnist.py -- --communicator naive": "needs ChainerMN's example: "
     "tests/backends/test_local_ranks.py",
@@ -124,6 +124,7 @@ OTHER = {
         "url=$(trainer services chainer-dnn-mnist --json | "
         """python -c 'import json, sys; print(json.load(sys.stdin)["url"])')""",
     ): "tests/backends/test_local_services.py",
+    ("emulator", 'endpoint = ManagedOnlineEndpoint(name="digits", auth_mode="key")'): "tests/emulator",
     ("emulator", 'env = Environment.from_conda_specification("scoring", "conda.yml")'): "tests/emulator",
     ("gpu", "bash scripts/gpu_check.sh prepare    # once, with a package index; needs no card"): INDEX,
     ("performance", "python -m bench --data DIR            # DIR: MNIST's four gzipped files"): MINUTES,

@@ -9,6 +9,7 @@ directory put in front of ours. So the command starts here, and takes both from 
 
 from __future__ import annotations
 
+import gc
 import runpy
 import sys
 from importlib.machinery import PathFinder
@@ -26,7 +27,10 @@ def main() -> int:
     _take_ours()
     from trainer.cli import main as run
 
-    return run()
+    try:
+        return run()
+    finally:
+        _leave_garbage()
 
 
 def _take_ours() -> None:
@@ -62,7 +66,15 @@ def _run_module(name: str) -> None:
 
     bundled_names()  # takes our ``backends`` too
     sys.argv[:] = sys.argv[2:]
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    finally:
+        _leave_garbage()
+
+
+def _leave_garbage() -> None:
+    """Spare the interpreter's end three searches of everything for what is only alive through itself."""
+    gc.freeze()
 
 
 if __name__ == "__main__":

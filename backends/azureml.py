@@ -15,15 +15,18 @@ from backends.azure import restarts, sync, vm_sizes
 from backends.azure.base import SNAPSHOT_LIMITS, AzureBackend, workspace_ref
 from backends.azure.image import V1, environment_of
 from backends.azure.options import AzureOptions
+from trainer.errors import MissingExtraError
+from trainer.runtime.versions import installed_version
 from trainer.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from backends.azure.hyperdrive import HyperDrive
     from backends.azure.sdk import FollowedRun
     from backends.azure.services import AzureServices
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
     from backends.azure.submit import SdkClient
-    from backends.azure.sweeps import HyperDrive
+    from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 
 # Key of what this backend keeps in RunInfo.detail.
@@ -41,6 +44,16 @@ class AzureMLBackend(AzureBackend):
     sends_again = True
     runs_ranks = True
     loading = "the SDK's Chainer estimator"
+
+    def check(self, job: TrainingJob) -> None:
+        """See :meth:`backends.azure.base.AzureBackend.check`.
+
+        Raises:
+            MissingExtraError: The SDK is not installed.
+        """
+        if installed_version("azureml-core") is None:
+            raise MissingExtraError("The azureml backend", "azureml")
+        super().check(job)
 
     def open(self, ref: WorkspaceRef) -> SdkClient:
         """See :meth:`backends.azure.base.AzureBackend.open`."""
@@ -92,7 +105,7 @@ class AzureMLBackend(AzureBackend):
 
     def study_service(self) -> HyperDrive:
         """See :meth:`trainer.backend.Backend.study_service`."""
-        from backends.azure.sweeps import HyperDrive
+        from backends.azure.hyperdrive import HyperDrive
 
         return HyperDrive(self.home, self.options, lambda text: self.notify(text))
 

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 from backends.azure.base import AzureBackend
 from backends.azure.image import V2
+from backends.azure.options import ManagedOptions
 from trainer.errors import MissingExtraError
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
     from backends.azure.session import WorkspaceRef
+    from backends.azure.v2.services import ManagedServices
     from backends.azure.v2.store import AzureMLV2Store
     from backends.azure.v2.submit import RestClient
+    from backends.azure.v2.sweep import SweepJobs
     from trainer.backend import Plan
     from trainer.job import TrainingJob
     from trainer.snapshot import Snapshot
@@ -28,6 +31,8 @@ class AzureMLV2Backend(AzureBackend):
     """The backend for jobs on Azure ML through SDK v2. Thread-safe; see :class:`backends.azure.base.AzureBackend`."""
 
     name = "azureml-v2"
+    options_type = ManagedOptions
+    options: ManagedOptions
     node_side = V2
     loading = "the SDK"
 
@@ -39,6 +44,15 @@ class AzureMLV2Backend(AzureBackend):
         """
         _require_sdk()
         return super().plan(job, snapshot)
+
+    def check(self, job: TrainingJob) -> None:
+        """See :meth:`backends.azure.base.AzureBackend.check`.
+
+        Raises:
+            MissingExtraError: The SDK is not installed.
+        """
+        _require_sdk()
+        super().check(job)
 
     def open(self, ref: WorkspaceRef) -> RestClient:
         """See :meth:`backends.azure.base.AzureBackend.open`."""
@@ -56,11 +70,25 @@ class AzureMLV2Backend(AzureBackend):
         _require_sdk()
         return AzureMLV2Store(lambda: open_connection(ref()))
 
+    def services(self) -> ManagedServices:
+        """Return the services of the workspace that the options name."""
+        from backends.azure.v2.services import ManagedServices
+
+        _require_sdk()
+        return ManagedServices(self.options, self.home, self.store, self.where)
+
     def forget(self) -> None:
         """See :meth:`backends.azure.base.AzureBackend.forget`."""
         from backends.azure.v2.connection import forget_connections
 
         forget_connections()
+
+    def study_service(self) -> SweepJobs:
+        """See :meth:`trainer.backend.Backend.study_service`."""
+        from backends.azure.v2.sweep import SweepJobs
+
+        _require_sdk()
+        return SweepJobs(self.home, self.options, lambda text: self.notify(text))
 
 
 def _require_sdk() -> None:

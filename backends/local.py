@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from backends.local_services import LocalServices
     from backends.local_store import LocalStore
+    from trainer.damage import Damage
     from trainer.job import TrainingJob
-    from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.runtime.devices import Selected
     from trainer.snapshot import Snapshot

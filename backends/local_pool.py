@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,6 @@ _PIPE = ".pool"
 _WORKER = ".worker"
 _IDLE_SECONDS = 0.2
 _CHUNK = 1 << 16
-UNSAFE = 3
-"""Exit status: trials can't be forked here; the reason is the last line of the log."""
 
 
 def send(study: Path, run_id: str) -> bool:
@@ -317,23 +316,14 @@ def _run_of(pid: int) -> str | None:
 def main(study_dir: str, models: str) -> None:
     """Detach, and supervise. The process that was started ends when the worker is warm, or can't be."""
     study = StudyFolder(Path(study_dir))
-    reader, writer = os.pipe()
-    if os.fork():
-        os.close(writer)
-        with os.fdopen(reader, "rb") as told:
-            word = told.read()
-        sys.stderr.write(word.decode().removeprefix("ok"))
-        os._exit(0 if word == b"ok" else UNSAFE if word else 1)
-    os.close(reader)
-    os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    announce = processes.detach()
     with suppress(BlockingIOError), locked(study.path / POOL_LOCK, blocking=False):
-        _run(study, LocalStore(Path(models)), writer)
+        _run(study, LocalStore(Path(models)), announce)
         return
-    os.write(writer, b"ok")  # another one serves the study
+    announce()  # another one serves the study
 
 
-def _run(study: StudyFolder, store: LocalStore, writer: int) -> None:
+def _run(study: StudyFolder, store: LocalStore, announce: Callable[[], None]) -> None:
     processes.become_subreaper()
     path = study.path / _PIPE
     path.unlink(missing_ok=True)
@@ -348,12 +338,11 @@ def _run(study: StudyFolder, store: LocalStore, writer: int) -> None:
         signal.signal(number, lambda *_: pool.cancel_all())
     try:
         worker.start()
-        os.write(writer, b"ok")
-        os.close(writer)
+        announce()
         pool.serve(pipe)
     except _UnsafeError as error:
-        os.write(writer, str(error).encode()[:4000])
-        os.close(writer)
+        # The last line of the log is what whoever started this is told.
+        sys.stderr.write(f"{str(error)[:4000]}\n")
     finally:
         path.unlink(missing_ok=True)
         worker.stop()

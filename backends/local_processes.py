@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -51,17 +50,23 @@ def start_detached(
         subprocess.TimeoutExpired: It took longer.
     """
     with log.open("ab") as stream:
-        started = subprocess.run(
+        started = subprocess.Popen(
             [*own_module(module), *arguments],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            timeout=seconds,
-            check=False,
         )
-    if not started.returncode:
+    with started:
+        try:
+            status = wait(started, seconds)  # Popen.wait() with a timeout looks every 50 ms
+            if status is None:
+                raise subprocess.TimeoutExpired(started.args, seconds)
+        except BaseException:
+            started.kill()
+            raise
+    if not status:
         return None
     return (log.read_text("utf-8", "replace").strip().splitlines() or [""])[-1]
 
@@ -140,7 +145,8 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
         finally:
             os.close(descriptor)
     elif process.returncode is None:
-        time.sleep(seconds)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
     return process.poll()
 
 
@@ -164,6 +170,15 @@ def oom_kills() -> int:
 
 def stop_children() -> None:
     """End every process below this one: SIGTERM, a few seconds, SIGKILL."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        # No child, and so nothing below: most jobs leave none, and psutil takes its time to import.
+        return
+    _stop_descendants()
+
+
+def _stop_descendants() -> None:
     import psutil
 
     stop(psutil.Process().children(recursive=True))

@@ -29,6 +29,7 @@ from backends.local_service import (
     wanted_of,
 )
 from trainer.artifacts import fetch
+from trainer.damage import Damage, moved
 from trainer.deploy import records
 from trainer.deploy.preparing import resolved, source_of
 from trainer.deploy.service import (
@@ -45,7 +46,6 @@ from trainer.deploy.service import (
 from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError
 from trainer.host import is_here, this_host
 from trainer.locks import is_locked, locked
-from trainer.repair import Damage, moved
 from trainer.runtime.atomic import make_directory
 from trainer.trees import remove_tree
 

@@ -34,10 +34,10 @@ from trainer.artifacts import (
     describe_model,
     model_output,
 )
+from trainer.damage import Damage, moved
 from trainer.errors import ConfigError, DamagedRecordError, IntegrityError, NotFoundError
 from trainer.home import Home
 from trainer.locks import locked
-from trainer.repair import Damage, moved
 from trainer.runfolder import RunFolder
 from trainer.runtime.atomic import make_directory, sync_directory
 from trainer.runtime.layout import MODEL_FILE

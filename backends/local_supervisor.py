@@ -40,6 +40,7 @@ SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself prints: nothing, or a traceback.
 SUPERVISOR_LOG = "supervisor_log.txt"
 _POLL_SECONDS = 0.2
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _MINUTE = 60.0
 _TRIES = 25
 # Sent from outside the script: by a person, the system's shortage of memory, a shutdown. A crash is the script's fault.
@@ -190,8 +191,12 @@ def _attempt(folder: RunFolder, minute: float, jobs: Jobs, work: Path, words: tu
     started = folder.info().started or time.time()
     folder.update(status=RunStatus.RUNNING, started=started, detail=detail)
     deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
+    is_ready = False
     while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
         jobs.reap_adopted(process)
+        if not is_ready and job.model_name is not None:
+            _import_for_the_end()
+        is_ready = True
         with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
             folder.mend()
         if _stop_requested(folder):
@@ -203,6 +208,25 @@ def _attempt(folder: RunFolder, minute: float, jobs: Jobs, work: Path, words: tu
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
     jobs.stop_children()
     return exit_code
+
+
+def _import_for_the_end() -> None:
+    """Import what the registration of a model needs, so that its end doesn't wait for that.
+
+    With one thread: a process that has several can't start another safely.
+    """
+    before = {name: os.environ.get(name) for name in _BLAS_THREADS}
+    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+    try:
+        with suppress(ImportError):
+            from trainer.runtime import npz  # noqa: F401
+    finally:
+        # The next attempt's environment is made from this one.
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _stop_requested(folder: RunFolder) -> bool:

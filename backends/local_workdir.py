@@ -17,6 +17,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from backends.local_bytecode import lay_compiled
 from trainer.copying import copy_file
 from trainer.errors import TrainerError
 from trainer.failures import reason
@@ -59,6 +60,7 @@ def make_workdir(folder: RunFolder) -> Path:
         copy_linked(folder.snapshot, work)
     else:
         shutil.copytree(folder.snapshot, work, copy_function=_copy_writable)
+        lay_compiled(work)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
     folder.outputs.symlink_to(Path(work.name) / OUTPUTS_DIR)

@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import commands, epochs, gpu, machine, ranks, report, serving, startup, threads, tuning
+from bench import commands, epochs, gpu, machine, networks, ranks, report, serving, startup, threads, tuning
 from bench.measuring import Samples
 
-PARTS = ("epoch", "command", "scripts", "threads", "startup", "tune", "serve", "gpu", "ranks")
+PARTS = ("epoch", "networks", "command", "scripts", "threads", "startup", "tune", "serve", "gpu", "ranks")
 
 
 def main() -> None:
@@ -49,6 +49,11 @@ def main() -> None:
                     samples, notes = pool.submit(epochs.measure, data, units, repeats).result()
                 title = f"Training part of an epoch, {units} units"
                 add(title, samples, epochs.FLOOR, "times the products", notes)
+                panels[title] = samples
+        if "networks" in parts:
+            for title, samples, notes in networks.measure(args.repeats):
+                reference = networks.PYTORCH if networks.PYTORCH in samples else networks.FAST
+                add(title, samples, reference, f"times {reference}", notes)
                 panels[title] = samples
         if "command" in parts:
             samples, notes = commands.measure_training(data, args.epochs, args.repeats, folder / "command")

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from trainer.artifacts import ArtifactStore
+    from trainer.damage import Damage
     from trainer.deploy.service import Services
     from trainer.home import Home
     from trainer.job import TrainingJob
     from trainer.records import RunInfo
-    from trainer.repair import Damage
     from trainer.runfolder import RunFolder
     from trainer.snapshot import Limits, Snapshot
-    from trainer.tune.service import StudyService
+    from trainer.tune.study_service import StudyService
 
 ENTRY_POINTS = "trainer.backends"
 BUNDLED = "backends"

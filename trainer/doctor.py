@@ -251,15 +251,15 @@ def _configuration(home: Home) -> Iterator[Finding]:
 
 
 def _records(home: Home, *, repair: bool) -> Iterator[Finding]:
-    from trainer import repair as repairs
+    from trainer.repair import find
 
     whole = True
     try:
-        for damage in repairs.find(home):
+        for damage in find(home):
             whole = False
             found, fix = damage.found, "trainer doctor --repair"
             if repair:
-                found, fix = f"{found} {repairs.repair(damage)}", ""
+                found, fix = f"{found} {damage.set_aside()}", ""
             yield Finding(area="records", name=damage.name, state="note", found=found, fix=fix)
     except (OSError, TrainerError) as error:
         whole = False

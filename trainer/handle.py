@@ -9,9 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.changes import Changes
 from trainer.errors import DamagedRecordError, NotFoundError, UsageError
 from trainer.host import elsewhere
 from trainer.logreader import LogReader
+from trainer.runfolder import STATUS_FILE
 from trainer.trees import walk
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from trainer.job import TrainingJob
     from trainer.records import Metric, Progress, RunInfo, RunStatus
     from trainer.runfolder import RunFolder
+
+# Of the time between two looks: a backend may write the record whenever it is asked.
+_REST = 0.05
 
 
 class Run:
@@ -146,17 +151,19 @@ class Run:
 
         Args:
             timeout: Seconds to wait at most; None waits for ever.
-            poll_seconds: Seconds between looks.
+            poll_seconds: Seconds between looks, at most: a change of the record is looked at sooner.
 
         Returns:
             The record; not terminal if the time ran out first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            info = self.info()
-            if info.status.terminal or (deadline is not None and time.monotonic() >= deadline):
-                return info
-            time.sleep(poll_seconds)
+        with Changes(self.folder.path, STATUS_FILE) as changes:
+            while True:
+                info = self.info()
+                if info.status.terminal or (deadline is not None and time.monotonic() >= deadline):
+                    return info
+                time.sleep(poll_seconds * _REST)
+                changes.wait(poll_seconds * (1 - _REST))
 
     def cancel(self) -> None:
         """Ask for the run to stop. Does nothing to a run that has ended."""

@@ -1,10 +1,9 @@
-"""Find what is damaged in the home, and set it aside: moved to ``damaged/<time>/``, never deleted."""
+"""Find what is damaged in the home; :mod:`trainer.damage` sets it aside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import msgspec
 
 from trainer import recordfile
 from trainer.artifacts import environment_problems
+from trainer.damage import Damage, moved
 from trainer.errors import DamagedRecordError, TrainerError
-from trainer.failures import reason
 from trainer.home import Home
 from trainer.host import elsewhere
 from trainer.runfolder import NEW_PREFIX, SUBMISSION_LOCK, RunFolder
@@ -23,21 +22,6 @@ from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import ENVIRONMENT_FILE, LABELS_FILE, METRICS_FILE, PROGRESS_FILE
 
 _ANY = msgspec.json.Decoder(Any)
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something that is not what trainer wrote.
-
-    Attributes:
-        name: Whose: a run's id, or ``name:version``.
-        found: What is wrong, in a sentence.
-        repair: Sets it aside and returns what was done, in a sentence; None while a process may still mend it.
-    """
-
-    name: str
-    found: str
-    repair: Callable[[], str] | None
 
 
 def find(home: Home) -> Iterator[Damage]:
@@ -54,12 +38,6 @@ def find(home: Home) -> Iterator[Damage]:
     for name in backend_names():
         if not backend_type(name).remote:
             yield from load_backend(name, home).damage()
-
-
-def moved(home: Home, path: Path) -> str:
-    """Set something aside, and say so."""
-    target = recordfile.set_aside(home.path, path)
-    return f"Moved to {target}." if target else "It is gone."
 
 
 def _in_run(home: Home, folder: RunFolder) -> Iterator[Damage]:
@@ -118,13 +96,3 @@ def _without_damaged_lines(home: Home, folder: RunFolder) -> str:
     done = moved(home, path)
     write_bytes(path, b"".join(line + b"\n" for line in whole))
     return f"{done} The {len(whole):,} whole lines are in {path}."
-
-
-def repair(damage: Damage) -> str:
-    """Set something damaged aside, and say what was done or why it could not be."""
-    if damage.repair is None:
-        return "Left as it is: the run goes on. Look again when it has ended."
-    try:
-        return damage.repair()
-    except (OSError, TrainerError) as error:
-        return f"It could not be set aside: {reason(error)}"

@@ -19,7 +19,7 @@ DOES_NOT_PROVE = (
 )
 SERVICE_DOES_NOT_PROVE = (
     "This is the emulator on 127.0.0.1, not Azure. It proves the calls, and nothing about sign-in, quota or image "
-    "builds; the service is a process on this machine. On Azure, Microsoft calls this way to deploy deprecated."
+    "builds; the service is a process on this machine."
 )
 # One that was started for a run ends when for an hour nobody has asked it anything and no job is active.
 _IDLE_SECONDS = 3600.0

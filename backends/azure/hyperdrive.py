@@ -1,131 +1,153 @@
-"""A study as a HyperDrive configuration: what HyperDrive can do, and how it is said to the SDK.
-
-:func:`check` asks nobody and imports no SDK; the bounds are those that the SDK and Azure's documentation state
-(https://learn.microsoft.com/azure/machine-learning/v1/how-to-tune-hyperparameters-v1).
-"""
+"""HyperDrive: a study as SDK v1 sends it, and a sweep as SDK v1 gives it back."""
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from backends.azure.session import sdk
+from backends.azure import search, submit
+from backends.azure.computes import SdkComputes
+from backends.azure.errors import retry
+from backends.azure.image import V1
+from backends.azure.search import BAYESIAN, OURS, Abilities, Refusal
+from backends.azure.session import forget_workspaces, open_workspace, sdk
+from backends.azure.sweeps import Child, SweepService
 from trainer.errors import RefusedError
-from trainer.runtime.layout import SERVICE_VALUES
-from trainer.tune.space import Parameter, Value
+from trainer.tune.study import find_study
 
 if TYPE_CHECKING:
+    from backends.azure.image import Environment
+    from backends.azure.sdk import Workspace
+    from backends.azure.session import WorkspaceRef
+    from trainer.home import Home
+    from trainer.tune.space import Parameter
     from trainer.tune.stopping import Policy
-    from trainer.tune.study import StudyDefinition
+    from trainer.tune.study import StudyDefinition, StudyFolder
 
-BAYESIAN = "bayesian"
-SAMPLERS = ("random", "grid", BAYESIAN)
-POLICIES = ("bandit", "median", "truncation")
-# Of BayesianParameterSampling: azureml.train.hyperdrive.sampling.
-_BAYESIAN_KINDS = ("choice", "int", "uniform", "quniform")
-_BAYESIAN_POINTS = 100_000
-_MOST_TRIALS = 1000
-_MOST_AT_ONCE = 100
 _MOST_MINUTES = 10_080
-_MOST_PARENTS = 5
-# A choice's values travel in a tag of the run.
-_MOST_VALUES = 1000
-_OURS = "This program can: --driver client"
+ABILITIES = Abilities("HyperDrive", most_at_once=100, most_minutes=_MOST_MINUTES, largest_seed=0, most_parents=5)
+# Where the service notes a trial's values: on the trial, and on the sweep (SDK: HyperDriveRun.get_hyperparameters).
+_VALUES_TAG = "hyperparameters"
+_SWEEP_TAG = "_aml_system_"
 
 
-def check(definition: StudyDefinition, compute: str) -> None:
-    """Refuse what HyperDrive can't do.
+class HyperDrive(SweepService):
+    """The service of SDK v1; see :class:`backends.azure.sweeps.SweepService`."""
+
+    node_side = V1
+    loading = "the SDK's HyperDrive"
+
+    def check(self, definition: StudyDefinition) -> None:
+        """See :meth:`trainer.tune.service.StudyService.check`."""
+        search.check(definition, ABILITIES, list(_odds(definition, self._options.compute)))
+        for each in definition.warm_start:
+            if find_study(self._home.studies, each).service() is None:
+                raise RefusedError(
+                    f"HyperDrive can't learn from study {each}, which it has not driven.",
+                    "This program can: --driver client --sampler tpe",
+                )
+
+    def open(self, ref: WorkspaceRef) -> HyperDriveClient:
+        """See :meth:`backends.azure.sweeps.SweepService.open`."""
+        return HyperDriveClient(open_workspace(ref), self._home, self._notify)
+
+    def forget(self) -> None:
+        """See :meth:`backends.azure.sweeps.SweepService.forget`."""
+        forget_workspaces()
+
+
+class HyperDriveClient:
+    """See :class:`backends.azure.sweeps.SweepClient`.
 
     Args:
-        definition: The study.
-        compute: The cluster's name.
-
-    Raises:
-        RefusedError: It can't; the message says why, the hint what can.
+        workspace: Where it works.
+        home: Where studies are kept.
+        notify: Called with what the SDK advises.
     """
-    for problem, hint in (*_search(definition), *_course(definition, compute)):
-        raise RefusedError(problem, hint)
+
+    def __init__(self, workspace: Workspace, home: Home, notify: Callable[[str], None]) -> None:
+        self._workspace, self._home, self._notify = workspace, home, notify
+
+    def computes(self) -> SdkComputes:
+        """See :meth:`backends.azure.sweeps.SweepClient.computes`."""
+        return SdkComputes(self._workspace)
+
+    def find(self, name: str, definition: StudyDefinition) -> HyperDriveSweep | None:
+        """See :meth:`backends.azure.sweeps.SweepClient.find`."""
+        # So that the SDK makes a HyperDriveRun of it, whose cancel is its own; after azureml.core, which it needs.
+        sdk("azureml.train.hyperdrive")
+        with quietly():
+            found = submit.find_run(self._workspace, name)
+        return None if found is None else HyperDriveSweep(found, definition)
+
+    def prepare(
+        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str
+    ) -> Callable[[], bool]:
+        """See :meth:`backends.azure.sweeps.SweepClient.prepare`."""
+        words = search.arguments(definition)
+        script = submit.script_config(study.snapshot, words, image, compute, definition.job.max_minutes)
+        earlier = [self._earlier(each) for each in definition.warm_start]
+        config = make_config(definition, script, study.study_id, earlier, self._notify)
+
+        def send() -> None:
+            with quietly():
+                sdk("azureml.core").Experiment(self._workspace, definition.job.experiment).submit(config)
+
+        return lambda: submit.send_once(self._workspace, study.study_id, study.snapshot, send)
+
+    def _earlier(self, reference: str) -> Any:  # noqa: ANN401  # HyperDriveRun
+        study = find_study(self._home.studies, reference)
+        record = study.service()
+        with quietly():
+            found = submit.find_run(self._workspace, record.run) if record else None
+        if found is None:
+            raise RefusedError(f"This workspace does not have study {reference}.", "Leave it out of --warm-start.")
+        return found
 
 
-def _search(definition: StudyDefinition) -> list[tuple[str, str]]:
-    """What of the search HyperDrive can't do, with what can."""
-    found: list[tuple[str, str]] = []
-    if definition.job.ranks > 1:
-        found.append((f"A trial of {definition.job.ranks} ranks is not sent to HyperDrive.", _OURS))
-    if definition.sampler not in SAMPLERS:
-        found.append((f"HyperDrive has no sampler {definition.sampler}; it has {', '.join(SAMPLERS)}.", _OURS))
-    if definition.seed:
-        found.append(("HyperDrive draws values itself and takes no seed.", f"Leave out --seed. {_OURS}"))
-    if definition.tries:
-        found.append(("HyperDrive tries no values of your own first (--try).", _OURS))
-    if definition.warm_start and definition.sampler != BAYESIAN:
-        found.append(
-            (
-                f"HyperDrive's {definition.sampler} sampling learns nothing from --warm-start.",
-                f"Use --sampler {BAYESIAN}. This program's tpe and grid do: --driver client",
-            )
-        )
-    if len(definition.warm_start) > _MOST_PARENTS:
-        found.append((f"HyperDrive learns from up to {_MOST_PARENTS} earlier studies.", "Name fewer."))
-    for each in definition.space:
-        found += _parameter(each, definition.sampler)
-    return found
+class HyperDriveSweep:
+    """See :class:`backends.azure.sweeps.Sweep`.
+
+    Args:
+        run: A ``HyperDriveRun``.
+        definition: The study.
+    """
+
+    def __init__(self, run: Any, definition: StudyDefinition) -> None:  # noqa: ANN401
+        self._run = run
+        self._keys = {each.name: each.name for each in definition.space}
+
+    def get_details(self) -> dict[str, Any]:
+        """Return its status, times and error."""
+        found: dict[str, Any] = self._run.get_details()
+        return found
+
+    def get_status(self) -> str:
+        """Return its status."""
+        return str(self._run.get_status())
+
+    def cancel(self) -> None:
+        """Ask for its end."""
+        self._run.cancel()
+
+    def children(self) -> Iterator[Child]:
+        """See :meth:`backends.azure.sweeps.Sweep.children`."""
+        tags: Mapping[str, str] = retry(self._run.get_tags)
+        for child in retry(lambda: list(self._run.get_children(_rehydrate_runs=False))):
+            noted = (child.tags or {}).get(_VALUES_TAG) or tags.get(_SWEEP_TAG + child.id) or tags.get(child.id)
+            given = search.decoded(noted)
+            named = {str(name).lstrip("-"): value for name, value in given.items()} if isinstance(given, dict) else None
+            yield Child(child.id, named, self._keys)
 
 
-def _parameter(each: Parameter, sampler: str) -> list[tuple[str, str]]:
-    listed = each.grid() or ()
-    if len(listed) > _MOST_VALUES:
-        return [(f"{each.name} has {len(listed):,} values; with HyperDrive up to {_MOST_VALUES:,}.", _OURS)]
-    if sampler != BAYESIAN:
-        return []
-    if each.kind not in _BAYESIAN_KINDS:
-        return [(f"HyperDrive's Bayesian sampling takes {', '.join(_BAYESIAN_KINDS)}, not {each.kind}.", _OURS)]
-    if each.kind == "choice" and len({isinstance(value, str) for value in listed}) > 1:
-        return [(f"HyperDrive's Bayesian sampling takes texts or numbers in a choice, not both: {each.name}.", _OURS)]
-    if each.kind == "quniform":
-        whole = all(number.is_integer() for number in (each.low, each.high, each.step))
-        if not whole or (each.high - each.low) / each.step > _BAYESIAN_POINTS:
-            what = f"whole numbers in quniform, and up to {_BAYESIAN_POINTS:,} points"
-            return [(f"HyperDrive's Bayesian sampling takes {what}: {each.name}.", _OURS)]
-    return []
-
-
-def _course(definition: StudyDefinition, compute: str) -> list[tuple[str, str]]:
-    """What of how trials are run and stopped HyperDrive can't do, with what can."""
-    found: list[tuple[str, str]] = []
-    policy = definition.stop
-    if policy is not None:
-        if policy.name not in POLICIES:
-            found.append((f"HyperDrive has no policy {policy.name}; it has {', '.join(POLICIES)}.", _OURS))
-        if definition.sampler == BAYESIAN:
-            found.append(("HyperDrive's Bayesian sampling takes no policy.", "Leave out --stop."))
-        if policy.name == "truncation" and not policy.percent.is_integer():
-            found.append(("HyperDrive truncates by a whole percentage.", _OURS))
-        if policy.name == "bandit" and not (policy.amount or policy.slack):
-            found.append(("HyperDrive's bandit takes a slack above 0.", _OURS))
-    for what, most, number in (
-        ("trials", _MOST_TRIALS, definition.trials),
-        ("trials at once", _MOST_AT_ONCE, definition.parallel),
-        ("minutes", _MOST_MINUTES, definition.max_minutes or 0),
-    ):
-        if number > most:
-            found.append((f"HyperDrive takes up to {most:,} {what}, not {number:,}.", _OURS))
+def _odds(definition: StudyDefinition, compute: str) -> Iterator[Refusal]:
+    """What only this SDK can't take."""
     if "-n" in definition.job.arguments:
-        found.append(("The SDK takes an argument -n for a notebook's, and not for the script's.", _OURS))
+        yield "The SDK takes an argument -n for a notebook's, and not for the script's.", OURS
     if compute == "amlcompute":
-        found.append(
-            ("HyperDrive makes a cluster of its own where the name is amlcompute.", "Give --compute another name.")
-        )
-    return found
-
-
-def arguments(definition: StudyDefinition) -> list[str]:
-    """Return the words behind the launcher; HyperDrive appends each trial's values to them."""
-    whole = [each.name for each in definition.space if _is_whole(each)]
-    return [definition.job.script, *definition.job.arguments, f"{SERVICE_VALUES}={','.join(whole)}"]
+        yield "HyperDrive makes a cluster of its own where the name is amlcompute.", "Give --compute another name."
 
 
 def make_config(
@@ -190,38 +212,12 @@ def quietly() -> Iterator[list[warnings.WarningMessage]]:
 def expression(each: Parameter, sampler: str) -> Any:  # noqa: ANN401
     """Return HyperDrive's expression for a parameter; docs/tuning.md has the table."""
     expressions = sdk("azureml.train.hyperdrive.parameter_expressions")
-    low, high, step = _number(each.low), _number(each.high), _number(each.step)
-    if each.kind == "int" and sampler == "random" and low == 0 and step == 1:
-        return expressions.randint(high + 1)
+    if each.kind == "int" and sampler == "random" and each.low == 0 and each.step == 1:
+        return expressions.randint(search.number(each.high) + 1)
     listed = each.grid()
     if listed is not None:
         return expressions.choice(list(listed))
-    if each.kind in ("log", "qlog"):
-        low, high = math.log(each.low), math.log(each.high)
-    theirs = {"log": "loguniform", "qlog": "qloguniform"}.get(each.kind, each.kind)
-    make = getattr(expressions, theirs)
-    return make(low, high, step) if theirs.startswith("q") else make(low, high)
-
-
-def read_values(space: Sequence[Parameter], given: object) -> dict[str, Value] | None:
-    """Return the values of a trial that HyperDrive has drawn, as ours are; None if they are not of this space."""
-    if not isinstance(given, dict):
-        return None
-    named = {str(name).lstrip("-"): value for name, value in given.items()}
-    found: dict[str, Value] = {}
-    for each in space:
-        value = named.get(each.name)
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            return None
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        listed = each.grid()
-        if listed is not None:
-            same = [one for one in listed if one == value or str(one) == str(value)]
-            found[each.name] = same[0] if same else value
-        else:
-            found[each.name] = int(value) if _is_whole(each) and not isinstance(value, str) else value
-    return found
+    return getattr(expressions, search.kind(each))(*search.bounds(each))
 
 
 def _policy(hyperdrive: Any, policy: Policy) -> Any:  # noqa: ANN401
@@ -231,15 +227,3 @@ def _policy(hyperdrive: Any, policy: Policy) -> Any:  # noqa: ANN401
     if policy.name == "truncation":
         return hyperdrive.TruncationSelectionPolicy(truncation_percentage=int(policy.percent), **when)
     return hyperdrive.BanditPolicy(slack_factor=policy.slack, slack_amount=policy.amount, **when)
-
-
-def _is_whole(each: Parameter) -> bool:
-    """Whether every value is a whole number."""
-    if each.kind == "choice":
-        return all(isinstance(value, int) for value in each.values)
-    return each.kind == "int" or (each.kind.startswith("q") and each.step.is_integer())
-
-
-def _number(value: float) -> int | float:
-    """The SDK takes a whole number for one only if its type says so."""
-    return int(value) if value.is_integer() else value

@@ -189,13 +189,14 @@ def environment_of(
     return make_environment(find_pins([file.source for file in modules], beside, size.cuda, side, kernels), size.cuda)
 
 
-def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Environment:
+def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "", end: str = "") -> Environment:
     """Write the Dockerfile for a set of pins.
 
     Args:
         pins: What it installs.
         cuda: The CUDA major version of the node's GPU, or None.
         purpose: What is not a job, for the environment's name.
+        end: What follows in the Dockerfile.
     """
     image = BASE_IMAGES[cuda]
     dockerfile = _TEMPLATE.format(
@@ -205,6 +206,7 @@ def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "") -> Enviro
         pip=PIP,
         requirements=" \\\n    ".join(shlex.quote(line) for line in pins.requirements()),
     )
+    dockerfile += end
     digest = hashlib.sha256(dockerfile.encode()).hexdigest()
     kind = purpose or (f"cuda{cuda}" if cuda else "cpu")
     return Environment(name=f"trainer-{kind}-{digest[:12]}", image=image, dockerfile=dockerfile, pins=pins)

@@ -53,6 +53,27 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
             raise UsageError(f"{self.vm_size[:40]!r} is not a VM size.", "Write it as --vm-size Standard_NC4as_T4_v3.")
 
 
+class ManagedOptions(ClusterOptions, frozen=True, kw_only=True):
+    """The options of the backend of SDK v2.
+
+    Attributes:
+        instance_type: VM size of a deployed service.
+        instances: Number of its VMs.
+    """
+
+    instance_type: Annotated[str, option("The VM size of a deployed service.", metavar="SIZE", for_services=True)] = (
+        "Standard_DS3_v2"
+    )
+    instances: Annotated[int, option("Number of VMs of a deployed service.", ge=1, le=100, for_services=True)] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"[A-Za-z0-9_-]{3,64}", self.instance_type):
+            raise UsageError(
+                f"{self.instance_type[:40]!r} is not a VM size.", "Write it as --instance-type Standard_DS3_v2."
+            )
+
+
 class AzureOptions(ClusterOptions, frozen=True, kw_only=True):
     """The options of the backend of SDK v1.
 

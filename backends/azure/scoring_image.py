@@ -33,6 +33,13 @@ _ALWAYS = ("chainer", "numpy")
 # Chainer does less, in silence, where it is missing.
 _WHERE_INSTALLED = ("pillow",)
 
+PORT = 5001
+# The variables are Azure's: where it puts the code, and the entry script in that.
+_START = f"""
+EXPOSE {PORT}
+CMD cd "$AML_APP_ROOT" && exec azmlinfsrv --entry_script "$AML_APP_ROOT/$AZUREML_ENTRY_SCRIPT" --port {PORT}
+"""
+
 # azureml-inference-server-http 1.5.1 and all that it requires: version, and what they require of each other.
 SERVER: Mapping[str, tuple[str, str]] = {
     "annotated-types": ("0.8.0", ">=0.6.0"),
@@ -86,12 +93,13 @@ SERVER: Mapping[str, tuple[str, str]] = {
 }
 
 
-def scoring_environment(deployment: Deployment, snapshot: Snapshot) -> Environment:
+def scoring_environment(deployment: Deployment, snapshot: Snapshot, *, starts_server: bool = False) -> Environment:
     """Make the image for a deployment.
 
     Args:
         deployment: What is deployed.
         snapshot: What travels.
+        starts_server: Whether the image itself says how Azure's inference server is started.
 
     Raises:
         RefusedError: What the score script imports can't be installed beside Azure's inference server.
@@ -109,7 +117,7 @@ def scoring_environment(deployment: Deployment, snapshot: Snapshot) -> Environme
             roots |= imported_distributions(sources, beside)
             if "azureml" in imported_modules(sources) and installed_version("azureml-core") is not None:
                 roots.add("azureml-core")
-        return make_environment(_pins(roots), None, "score")
+        return make_environment(_pins(roots), None, "score", _START if starts_server else "")
 
 
 def _pins(roots: Iterable[str]) -> Pins:

@@ -11,8 +11,10 @@ _ATTEMPTS = 3
 _PAUSE_SECONDS = 2.0
 
 
-def send_once(find: Callable[[], object | None], run_id: str, send: Callable[[], None]) -> bool:
-    """Send a run until the service has it. Thread-safe.
+def send_once(
+    find: Callable[[], object | None], run_id: str, send: Callable[[], None], doing: str | None = None
+) -> bool:
+    """Send a run, or something else, until the service has it. Thread-safe.
 
     The id makes a lost answer harmless: whether the service took the run can be looked up.
 
@@ -20,6 +22,7 @@ def send_once(find: Callable[[], object | None], run_id: str, send: Callable[[],
         find: Looks it up; None if the service does not have it.
         run_id: Its id.
         send: Sends it, once.
+        doing: What that is, for messages; None for submitting the run.
 
     Returns:
         Whether the service is known to have it. False: it could not be reached any more to ask.
@@ -27,7 +30,7 @@ def send_once(find: Callable[[], object | None], run_id: str, send: Callable[[],
     Raises:
         TrainerError: It does not have it, and won't.
     """
-    doing = f"submit run {run_id}"
+    doing = doing or f"submit run {run_id}"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             send()

@@ -94,5 +94,6 @@ def detail_of(service: ServiceInfo) -> Detail:
         return msgspec.convert(service.detail, Detail)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"The record of the service {service.name} is damaged: {error}.", "Name its backend: --backend azureml"
+            f"The record of the service {service.name} is damaged: {error}.",
+            f"Name its backend: --backend {service.backend}",
         ) from error

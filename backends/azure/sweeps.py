@@ -1,45 +1,103 @@
-"""HyperDrive as the service that drives a study: sent under our own name, found again by it from any process.
+"""Azure ML's own search as the service that drives a study: sent under our own name, found by it from any process.
 
 The sweep's id is the study's own, so that a lost answer, or a client that was killed while it sent, leaves no second
-one: whether the service has it can be looked up.
+one: whether the service has it can be looked up. What differs between the SDKs is a :class:`SweepClient`.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
-from backends.azure import cluster, hyperdrive, submit, sync
-from backends.azure.computes import SdkComputes
+from backends.azure import cluster, sync
 from backends.azure.errors import ServiceUnavailableError, explained, retry
 from backends.azure.image import environment_of
-from backends.azure.session import WorkspaceRef, find_workspace, forget_workspaces, open_workspace, sdk
-from trainer.errors import NotFoundError, RefusedError, SignInError, TrainerError
+from backends.azure.search import read_values
+from backends.azure.session import WorkspaceRef, find_workspace
+from trainer.errors import NotFoundError, SignInError, TrainerError
 from trainer.records import RunInfo, RunStatus
 from trainer.snapshot import Snapshot
-from trainer.tune.service import ServiceLook, ServiceTrial
-from trainer.tune.study import ServiceRecord, find_study
+from trainer.tune.study import ServiceRecord
+from trainer.tune.study_service import ServiceLook, ServiceTrial
 
 if TYPE_CHECKING:
-    from backends.azure.options import AzureOptions
-    from backends.azure.sdk import Run, Workspace
+    from backends.azure.cluster import Computes
+    from backends.azure.image import Environment, NodeSide
+    from backends.azure.options import ClusterOptions
     from trainer.home import Home
     from trainer.tune.study import StudyDefinition, StudyFolder
 
 _COMPUTE, _VM_SIZE = "compute", "vm_size"
-# Where the service notes a trial's values: on the trial, and on the sweep (SDK: HyperDriveRun.get_hyperparameters).
-_VALUES_TAG = "hyperparameters"
-_SWEEP_TAG = "_aml_system_"
 # A submission whose client was killed before the answer may still arrive.
 _IN_FLIGHT_SECONDS = 60.0
 
 
-class HyperDrive:
+class Child(NamedTuple):
+    """A run of a sweep.
+
+    Attributes:
+        run: Its id.
+        given: The values that the service has noted for it; None where it has not yet.
+        keys: The service's name of each parameter.
+    """
+
+    run: str
+    given: Mapping[str, object] | None
+    keys: Mapping[str, str]
+
+
+class Sweep(Protocol):
+    """A sweep that the service has."""
+
+    def get_details(self) -> dict[str, Any]:
+        """Return its status, times and error, as run history has them."""
+
+    def get_status(self) -> str:
+        """Return its status."""
+
+    def cancel(self) -> None:
+        """Ask for its end."""
+
+    def children(self) -> Iterable[Child]:
+        """Return its runs so far."""
+
+
+class SweepClient(Protocol):
+    """A workspace, signed in to, through one of the SDKs."""
+
+    def computes(self) -> Computes:
+        """Return its compute targets."""
+
+    def find(self, name: str, definition: StudyDefinition) -> Sweep | None:
+        """Look up the sweep of a study by its id; None if the service has none."""
+
+    def prepare(
+        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str
+    ) -> Callable[[], bool]:
+        """Make what is sent of a study.
+
+        Args:
+            study: Its folder, with the staged snapshot.
+            definition: What it is.
+            image: What its trials run in.
+            compute: The cluster's name.
+
+        Returns:
+            Sends it; tells whether the service is known to have it.
+        """
+
+
+class SweepService(ABC):
     """The service, a :class:`trainer.tune.service.StudyService`.
+
+    Attributes:
+        node_side: What of the SDK a node needs.
+        loading: What is being imported when a study is sent.
 
     Args:
         home: Where studies are kept.
@@ -47,21 +105,32 @@ class HyperDrive:
         notify: Called with a line at every step of a submission.
     """
 
-    def __init__(self, home: Home, options: AzureOptions, notify: Callable[[str], None]) -> None:
+    node_side: ClassVar[NodeSide]
+    loading: ClassVar[str]
+
+    def __init__(self, home: Home, options: ClusterOptions, notify: Callable[[str], None]) -> None:
         self._home, self._options, self._notify = home, options, notify
         self._pace: sync.Pace | None = None
-        self._sweep: Run | None = None
+        self._sweep: Sweep | None = None
         self._canceled = False
 
+    @abstractmethod
     def check(self, definition: StudyDefinition) -> None:
         """See :meth:`trainer.tune.service.StudyService.check`."""
-        hyperdrive.check(definition, self._options.compute)
-        for each in definition.warm_start:
-            if find_study(self._home.studies, each).service() is None:
-                raise RefusedError(
-                    f"HyperDrive can't learn from study {each}, which it has not driven.",
-                    "This program can: --driver client --sampler tpe",
-                )
+
+    @abstractmethod
+    def open(self, ref: WorkspaceRef) -> SweepClient:
+        """Sign in to a workspace, once per process.
+
+        Raises:
+            SignInError: We are not who the workspace wants.
+            NotFoundError: There is no such workspace.
+            ServiceUnavailableError: Azure or the emulator can't be reached.
+        """
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Sign in again at the next use."""
 
     def start(self, study: StudyFolder, definition: StudyDefinition) -> None:
         """See :meth:`trainer.tune.service.StudyService.start`."""
@@ -74,21 +143,18 @@ class HyperDrive:
             # What was to be sent first is sent again, whatever this command's options are.
             names = {name: record.detail.get(name) for name in (_COMPUTE, _VM_SIZE)}
             options = msgspec.structs.replace(options, **{k: v for k, v in names.items() if isinstance(v, str)})
-        workspace = open_workspace(ref)
-        if record is not None and submit.find_run(workspace, record.run) is not None:
+        client = self.open(ref)
+        if record is not None and client.find(record.run, definition) is not None:
             return
         if record is not None and abs(time.time() - record.sent) < _IN_FLIGHT_SECONDS:
             return  # it may be on its way; the next look sees
-        choice = cluster.get_or_create(SdkComputes(workspace), options, self._notify)
+        choice = cluster.get_or_create(client.computes(), options, self._notify)
         snapshot = Snapshot.load(study.snapshot)
-        image = environment_of(snapshot, choice.size, kernels=definition.job.kernels)
+        image = environment_of(snapshot, choice.size, self.node_side, definition.job.kernels)
         for text in image.left_out_notes():
             self._notify(f"warning: {text}")
-        self._notify(f"Study {study.study_id}: loading the SDK's HyperDrive; this takes ten seconds ...")
-        words = hyperdrive.arguments(definition)
-        script = submit.script_config(study.snapshot, words, image, options.compute, definition.job.max_minutes)
-        earlier = [self._earlier(workspace, each) for each in definition.warm_start]
-        config = hyperdrive.make_config(definition, script, study.study_id, earlier, self._notify)
+        self._notify(f"Study {study.study_id}: loading {self.loading}; this takes ten seconds ...")
+        send = client.prepare(study, definition, image, options.compute)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             _COMPUTE: options.compute,
@@ -99,13 +165,8 @@ class HyperDrive:
         # Before anything is sent: a client killed from here on leaves what it takes to find the sweep.
         study.write_service(ServiceRecord(run=study.study_id, sent=time.time(), detail=detail))
         self._notify(f"Sending {len(snapshot.files)} files, {snapshot.size / 1e6:.1f} MB, to {ref.workspace_name}.")
-
-        def send() -> None:
-            with hyperdrive.quietly():
-                sdk("azureml.core").Experiment(workspace, definition.job.experiment).submit(config)
-
         try:
-            sent = submit.send_once(workspace, study.study_id, study.snapshot, send)
+            sent = send()
         except TrainerError:
             # Refused: the service does not have it.
             study.write_service(ServiceRecord(run=study.study_id, sent=0.0, detail=detail))
@@ -127,19 +188,19 @@ class HyperDrive:
             found = self._look(ref, record, definition)
         except (ServiceUnavailableError, SignInError):
             self._sweep = None
-            forget_workspaces()
+            self.forget()
             if not self._pace.record_failure():
                 raise
             return None
         self._pace.record_answer(changed=True)
         return found
 
-    def cancel(self, study: StudyFolder, definition: StudyDefinition) -> None:  # noqa: ARG002  # the id is enough
+    def cancel(self, study: StudyFolder, definition: StudyDefinition) -> None:
         """See :meth:`trainer.tune.service.StudyService.cancel`."""
         record = study.service()
         if record is None:
             return
-        sweep = self._find(_workspace_ref(record), record)
+        sweep = self._find(_workspace_ref(record), record, definition)
         if sweep is not None:
             with explained(f"cancel study {study.study_id}"):
                 if retry(sweep.get_status) not in ("Completed", "Failed", "Canceled"):
@@ -150,7 +211,7 @@ class HyperDrive:
         return sync.CANCEL_ASKED in info.detail
 
     def _look(self, ref: WorkspaceRef, record: ServiceRecord, definition: StudyDefinition) -> ServiceLook | None:
-        sweep = self._find(ref, record)
+        sweep = self._find(ref, record, definition)
         if sweep is None:
             if abs(time.time() - record.sent) < _IN_FLIGHT_SECONDS:
                 return None
@@ -163,8 +224,7 @@ class HyperDrive:
         with explained(f"look at study {definition.study}"):
             # The status before the trials: once it is final, there are no more of them.
             details = retry(sweep.get_details)
-            tags = retry(sweep.get_tags)
-            children = retry(lambda: list(sweep.get_children(_rehydrate_runs=False)))
+            children = list(sweep.children())
         status = sync.status_in(details)
         if record.canceled and not status.terminal and not self._canceled:
             # It may have been on its way when that was asked for.
@@ -172,49 +232,26 @@ class HyperDrive:
             with explained(f"cancel study {definition.study}"):
                 retry(sweep.cancel)
         started, ended = (sync.seconds(details.get(key)) for key in ("startTimeUtc", "endTimeUtc"))
-        trials = tuple(sorted(_trials(record, definition, tags, children)))
+        trials = tuple(sorted(_trials(record, definition, children)))
         return ServiceLook(status, _reason(details), started, ended, trials)
 
-    def _find(self, ref: WorkspaceRef, record: ServiceRecord) -> Any:  # noqa: ANN401  # HyperDriveRun
+    def _find(self, ref: WorkspaceRef, record: ServiceRecord, definition: StudyDefinition) -> Sweep | None:
         if self._sweep is None:
-            workspace = open_workspace(ref)
-            # So that the SDK makes a HyperDriveRun of it, whose cancel is its own; after azureml.core, which it needs.
-            sdk("azureml.train.hyperdrive")
-            with hyperdrive.quietly():
-                self._sweep = submit.find_run(workspace, record.run)
+            self._sweep = self.open(ref).find(record.run, definition)
         return self._sweep
 
-    def _earlier(self, workspace: Workspace, reference: str) -> Any:  # noqa: ANN401  # HyperDriveRun
-        study = find_study(self._home.studies, reference)
-        record = study.service()
-        with hyperdrive.quietly():
-            found = submit.find_run(workspace, record.run) if record else None
-        if found is None:
-            raise RefusedError(f"This workspace does not have study {reference}.", "Leave it out of --warm-start.")
-        return found
 
-
-def _trials(
-    record: ServiceRecord, definition: StudyDefinition, tags: dict[str, str], children: list[Any]
-) -> Iterator[ServiceTrial]:
+def _trials(record: ServiceRecord, definition: StudyDefinition, children: Iterable[Child]) -> Iterator[ServiceTrial]:
     """The children whose values are known; the service notes them a moment after it has started one."""
     for child in children:
         # Not the run that prepares the image, whose id ends in a word.
-        number = re.fullmatch(rf"{re.escape(record.run)}_([0-9]{{1,6}})", child.id)
+        number = re.fullmatch(rf"{re.escape(record.run)}_([0-9]{{1,6}})", child.run)
         if number is None:
             continue
-        noted = (child.tags or {}).get(_VALUES_TAG) or tags.get(_SWEEP_TAG + child.id) or tags.get(child.id)
-        values = hyperdrive.read_values(definition.space, _decoded(noted))
+        values = read_values(definition.space, child.given, child.keys)
         if values is not None:
-            detail = {**record.detail, sync.RUN: child.id, sync.SENT: time.time()}
+            detail = {**record.detail, sync.RUN: child.run, sync.SENT: time.time()}
             yield ServiceTrial(int(number[1]), values, detail)
-
-
-def _decoded(text: object) -> object:
-    try:
-        return msgspec.json.decode(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        return None
 
 
 def _reason(details: dict[str, Any]) -> str:

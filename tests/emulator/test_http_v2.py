@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -193,6 +195,29 @@ def test_run_tokens_open_no_arm(client: Client) -> None:
     for path in ("jobs", "datastores", "models", "computes", "environments"):
         assert client("GET", f"{client.workspace}/{path}", token=token).status_code == 403
         assert client("GET", f"{client.workspace}/{path}", token=None).status_code == 401
+
+
+def test_a_service_principal_signs_in_by_variables_alone(client: Client) -> None:
+    given = client.endpoint.service_principal()
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": given["AZURE_CLIENT_ID"],
+        "client_secret": given["AZURE_CLIENT_SECRET"],
+        "scope": f"{client.endpoint.url}/.default",
+    }
+    described = client("GET", "/adfs/.well-known/openid-configuration", token=None).json()
+    for wrong in ({"client_secret": "x"}, {"client_id": "x"}, {"grant_type": "password"}):
+        answer = client("POST", described["token_endpoint"], token=None, data=form | wrong)
+        assert answer.status_code in (400, 401)
+        assert given["AZURE_CLIENT_SECRET"] not in answer.text
+    program = (
+        "import os, azure.identity as ways;"
+        "print(ways.EnvironmentCredential().get_token(os.environ['AZURE_AUTHORITY_HOST'] + '/.default').token)"
+    )
+    environment = {"PATH": os.environ["PATH"], "REQUESTS_CA_BUNDLE": str(client.endpoint.ca_bundle), **given}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    answer = client("GET", f"{client.workspace}/computes?api-version=2023-08-01-preview", token=ran.stdout.strip())
+    assert answer.status_code == 200
 
 
 def test_code_is_what_was_uploaded(client: Client) -> None:

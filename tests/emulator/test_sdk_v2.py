@@ -12,6 +12,7 @@ import pytest
 from azureml_emulator import Emulator, Endpoint, Settings
 from tests.emulator.clients import PROGRAMS, client_environment
 from tests.emulator.test_tutorial import ONLY_LOOPBACK
+from trainer.serving.settings import SCORING_SERVER
 
 V2 = PROGRAMS / "v2"
 Run = Callable[[str], str]
@@ -28,7 +29,7 @@ def hooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def emulator(hooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """An emulator whose jobs are watched."""
-    settings = Settings(phase_duration=0.0, job_site=hooks)
+    settings = Settings(phase_duration=0.0, job_site=hooks, scoring_server=SCORING_SERVER)
     with Emulator(tmp_path_factory.mktemp("state"), settings=settings) as endpoint:
         yield endpoint
         assert endpoint.unknown_requests() == []
@@ -86,5 +87,29 @@ def test_a_sweep(run_program: Run) -> None:
         "children ['_0', '_1', '_2'] True",
         "best JobStatus.COMPLETED True",
         "file True",
+    ):
+        assert line in output
+
+
+@pytest.mark.slow
+def test_an_online_endpoint(run_program: Run) -> None:
+    output = run_program("online_endpoint.py")
+    for line in (
+        "endpoint digits-endpoint EndpointProvisioningState.SUCCEEDED key {'kind': 'sample'}",
+        "blue DeploymentProvisioningState.SUCCEEDED Standard_DS3_v2 1 digits-model/versions/1",
+        'answer {"model": "first", "sum": 6, "greeting": "hello"}',
+        'plain {"model": "first", "sum": 4, "greeting": "hello"}',
+        "log True",
+        "both 2",
+        'green {"model": "second", "sum": 6, "greeting": null}',
+        "refused True",
+        "deployments ['green']",
+        "traffic {'green': 100}",
+        "failed True True",
+        "why True",
+        "state DeploymentProvisioningState.FAILED",
+        "keys True True",
+        "listed ['digits-endpoint']",
+        "deleted",
     ):
         assert line in output

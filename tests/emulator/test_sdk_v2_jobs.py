@@ -96,6 +96,48 @@ def test_inputs_outputs_and_files(v2: SdkV2, tmp_path: Path, code: Path) -> None
     assert v2.download(name=after, target=str(tmp_path / "after")) == {"artifacts/user_logs/std_log.txt": "deep"}
 
 
+def test_data_assets(v2: SdkV2, tmp_path: Path) -> None:
+    first, second = tmp_path / "one.csv", tmp_path / "two.csv"
+    first.write_text("1,2")
+    second.write_text("3,4")
+    folder = tmp_path / "data"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "a b.txt").write_text("deep")
+    made = v2.register_data(name="table", path=str(first), kind="uri_file")
+    assert (made["version"], made["type"]) == ("1", "uri_file")
+    assert made["path"].startswith("azureml://subscriptions/")
+    assert v2.register_data(name="table", path=str(second), kind="uri_file")["version"] == "2"
+    # The same path as an asset of its own: nothing is uploaded.
+    assert v2.register_data(name="again", path=made["path"], kind="uri_file")["path"] == made["path"]
+    assert v2.register_data(name="tree", path=str(folder), kind="uri_folder", version="v1")["version"] == "v1"
+    assert v2.list_data(name="table") == {
+        "names": ["again", "table", "tree"],
+        "versions": ["2", "1"],
+        "latest": "2",
+        "tags": {"a": "b"},
+    }
+    assert v2.archive_data(name="table", version="1") == ["2"]
+    with pytest.raises(SdkError, match="cannot be changed"):
+        v2.register_data(name="table", path=str(second), kind="uri_file", version="1")
+    # An asset is given to a job under its file's own name.
+    name = v2.submit(
+        command_line="cat ${{inputs.table}} ${{inputs.latest}} ${{inputs.tree}}/inner/a* && echo ${{inputs.table}}",
+        inputs={
+            "table": {"type": "uri_file", "path": "azureml:table:1"},
+            "latest": {"type": "uri_file", "path": "table@latest"},
+            "tree": {"type": "uri_folder", "path": "azureml:tree:v1"},
+        },
+    )
+    assert v2.wait(name=name) == "Completed"
+    said = v2.download(name=name, target=str(tmp_path / "said"))["artifacts/user_logs/std_log.txt"]
+    assert said.startswith("1,23,4deep")
+    assert said.endswith("/one.csv\n")
+    with pytest.raises(SdkError, match="Data no:1 not found"):
+        v2.submit(command_line="true", inputs={"x": {"type": "uri_file", "path": "azureml:no:1"}})
+    with pytest.raises(SdkError, match=r"uri_file. or .uri_folder"):
+        v2.register_data(name="tab", path=made["path"].rpartition("/")[0], kind="mltable")
+
+
 def test_a_failed_job_says_why(v2: SdkV2) -> None:
     name = v2.submit(command_line="echo before; exit 3")
     with pytest.raises(SdkError, match=r"JobException(.|\n)*exited with code 3"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 
 import trainer
 from trainer.runtime import fast
-from trainer.runtime.fast import applying, importing
+from trainer.runtime.fast import applying, importing, memory
 from trainer.runtime.faults import RuntimeFault
 
 ROOT = Path(trainer.__file__).parents[1]
@@ -89,19 +90,24 @@ def test_results_are_equal(plain: Any, tmp_path: Path, script: Any, optimizer: A
 
 # What a script can see of each means.
 SIGNS = {
+    "accumulation": "made_in('accumulation', chainer._backprop_utils.backprop_step)",
     "activations": "made_in('activation', chainer.functions.activation.relu.ReLUGrad2.forward_cpu)",
     "batches": "made_by('fast.batches', chainer.iterators.SerialIterator.next, chainer.dataset.convert._concat_arrays)",
+    "collections": "gc.get_freeze_count() > 0",
     "convolutions": "made_by('fast.convolution', chainer.functions.connection.convolution_2d.conv.im2col_cpu)",
     "functions": "made_in('applying', chainer.FunctionNode.apply)",
     "normalization": (
         "made_in('normalization', chainer.functions.normalization.batch_normalization"
         ".GeneralBatchNormalizationImpl.backward)"
     ),
+    "memory": "on_the_heap(20 << 20)",
     "pooling": "made_in('pooling', chainer.functions.pooling.max_pooling_nd.MaxPoolingNDGrad.forward_cpu)",
-    "imports": "'scipy' not in sys.modules and 'PIL' not in sys.modules",
+    "imports": "not {'scipy', 'PIL', 'filelock'} & set(sys.modules)",
 }
 
 LOOK = """
+import gc
+import ctypes
 import sys
 import chainer
 import numpy as np
@@ -112,6 +118,17 @@ def made_in(name, function):
 
 def made_by(module, *functions):
     return {function.__module__ for function in functions} == {"trainer.runtime." + module}
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in ("arena", "ordblks", "smblks", "hblks", *"abcdef")]
+
+def on_the_heap(size):
+    # hblks: how many blocks the system gave one by one. mallinfo(3)
+    library = ctypes.CDLL(None)
+    library.mallinfo.restype = Mallinfo
+    before = library.mallinfo().hblks
+    kept = np.empty(size, np.uint8)
+    return library.mallinfo().hblks == before
 
 """
 
@@ -144,7 +161,7 @@ def test_nonsense_is_refused(choice: Any) -> None:
 
 
 def test_deferred_modules_work(tmp_path: Path) -> None:
-    """Functions that need SciPy and Pillow find them; the script's own imports are the real packages."""
+    """Functions that need SciPy, Pillow and filelock find them; the script's own imports are the real packages."""
     pytest.importorskip("scipy")
     from PIL import Image
 
@@ -165,6 +182,9 @@ def test_deferred_modules_work(tmp_path: Path) -> None:
         "loc = np.zeros((1, 2), np.float32)\n"
         "normal = chainer.distributions.MultivariateNormal(loc, scale_tril=np.eye(2, dtype=np.float32)[None])\n"
         "normal.log_prob(loc)\n"
+        "chainer.dataset.set_dataset_root('.')\n"
+        "chainer.dataset.cache_or_load_file('made', lambda path: open(path, 'w').close(), lambda path: None)\n"
+        "assert sys.modules['filelock'].FileLock\n"
     )
     launch(script, choice="imports", cwd=tmp_path)
 
@@ -243,3 +263,32 @@ def test_a_batch_is_chainers_list(tmp_path: Path) -> None:
     )
     for choice in ("0", "1"):
         assert launch(script, choice=choice, cwd=tmp_path) == "[0 1 2]\nTrue [0.0, 1.0]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MALLOC_TRIM_THRESHOLD_", "131072"), ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0:glibc.malloc.perturb=1")],
+)
+def test_the_environments_own_settings_of_the_allocator_stay(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert not memory.keep()
+
+
+def test_the_collector_goes_on_as_it_was() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        for enable in (gc.enable, gc.disable):
+            enable()
+            before = gc.isenabled()
+            with importing.uncollected():
+                assert not gc.isenabled()
+            assert gc.isenabled() is before
+            with pytest.raises(ImportError), importing.uncollected():
+                raise ImportError
+            assert gc.isenabled() is before
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+        gc.enable()

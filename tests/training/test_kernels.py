@@ -17,7 +17,7 @@ import pytest
 from chainer.functions.activation import relu
 from chainer.functions.connection import convolution_2d, deconvolution_2d
 from chainer.functions.normalization import batch_normalization
-from chainer.functions.pooling import max_pooling_nd
+from chainer.functions.pooling import average_pooling_2d, max_pooling_nd
 
 from backends.azure.image import find_pins
 from trainer.errors import ConfigError
@@ -45,6 +45,13 @@ PATCHED: list[tuple[Any, str, tuple[tuple[Any, str], ...]]] = [
         max_pooling_nd,
         "pooling",
         tuple((getattr(max_pooling_nd, name), "forward_cpu") for name in ("MaxPoolingND", "MaxPoolingNDGrad")),
+    ),
+    (
+        average_pooling_2d,
+        "averaging",
+        tuple(
+            (getattr(average_pooling_2d, name), "forward_cpu") for name in ("AveragePooling2D", "AveragePooling2DGrad")
+        ),
     ),
     (
         batch_normalization,
@@ -88,7 +95,7 @@ def both(compute: Callable[[], list[Any]], expected_calls: set[str] | None = Non
     with others(used):
         found = compute()
     if expected_calls is not None:
-        assert {name for name in used if name.startswith(("conv", "max_pool", "native"))} == expected_calls
+        assert {name for name in used if name.startswith(("conv", "max_pool", "avg_pool", "native"))} == expected_calls
     for one, other in zip(found, expected, strict=True):
         assert type(one) is np.ndarray
         assert one.dtype == other.dtype
@@ -103,12 +110,12 @@ def normal(seed: int, *shape: int, dtype: Any = np.float32) -> np.ndarray[Any, A
 
 
 def gradients(y: chainer.Variable, x: chainer.Variable, w: chainer.Variable) -> list[Any]:
-    """The first gradients, and that of the second's square by x."""
+    """The first gradients, and those of their squares by the other."""
     gy = chainer.Variable(normal(9, *y.shape, dtype=y.dtype))
     gx, gw = chainer.grad([y], [x, w], [gy], enable_double_backprop=True)
-    # Not that of gx: Chainer 7.8.1 fails there.
-    (second,) = chainer.grad([F.sum(gw * gw)], [x])
-    return [y.array, gx.array, gw.array, second.array]
+    (by_x,) = chainer.grad([F.sum(gw * gw)], [x])
+    (by_w,) = chainer.grad([F.sum(gx * gx)], [w])
+    return [y.array, gx.array, gw.array, by_x.array, by_w.array]
 
 
 CONVOLUTION = {"convolution", "convolution_backward"}
@@ -179,6 +186,34 @@ def test_max_pooling(shape: tuple[int, ...], options: dict[str, Any], dtype: Any
         (first,) = chainer.grad([y], [variable], [gy], enable_double_backprop=True)
         (second,) = chainer.grad([first], [gy], [chainer.Variable(x)])
         return [y.array, indexes, first.array, second.array]
+
+    both(compute, calls)
+
+
+AVERAGING = {"avg_pool2d", "avg_pool2d_backward"}
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("shape", "options", "dtype", "calls"),
+    [
+        ((3, 4, 8, 6), {"ksize": 2}, np.float32, AVERAGING),
+        ((3, 4, 9, 7), {"ksize": (3, 2), "stride": (2, 1), "pad": 1}, np.float32, AVERAGING),
+        ((3, 4, 7, 7), {"ksize": 7}, np.float32, AVERAGING),
+        ((3, 4, 8, 6), {"ksize": 2, "pad": 2}, np.float32, set()),
+        ((3, 4, 8, 6), {"ksize": 2}, np.float64, set()),
+    ],
+)
+def test_average_pooling(shape: tuple[int, ...], options: dict[str, Any], dtype: Any, calls: set[str]) -> None:
+    x = normal(0, *shape, dtype=dtype)
+
+    def compute() -> list[Any]:
+        variable = chainer.Variable(x)
+        y = F.average_pooling_2d(variable, **options)
+        gy = chainer.Variable(normal(1, *y.shape, dtype=dtype))
+        (first,) = chainer.grad([y], [variable], [gy], enable_double_backprop=True)
+        (second,) = chainer.grad([first], [gy], [chainer.Variable(x)])
+        return [y.array, first.array, second.array]
 
     both(compute, calls)
 

@@ -1,4 +1,5 @@
-"""Studies that HyperDrive drives: what it can't do is refused; on the emulator the real SDK sends and finds them."""
+"""Studies that HyperDrive or a sweep job drives: what that can't do is refused; on the emulator the real SDKs send and
+find them."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from trainer.runtime.layout import SERVICE_VALUES
 from trainer.runtime.service_values import joined
 
 ON = ("--backend", "azureml", "--emulator")
+V2 = ("--backend", "azureml-v2", "--emulator")
 X = ("--space", "x=uniform:0..1")
 
 
@@ -41,10 +43,26 @@ REFUSED: list[tuple[tuple[str, ...], int, str, str]] = [
         "whole numbers in",
         "client",
     ),
+    ((*ON, "--space", "x=quniform:0..1:0.1", "--trials", "3"), 4, "whole steps in quniform: x", "--driver client"),
+    ((*V2, "--space", "x=qnormal:0,1:0.5", "--trials", "3"), 4, "whole steps in qnormal: x", "--driver client"),
     ((*ON, "--space", "x=int:1..5000", "--trials", "3"), 4, "5,000 values", "--driver client"),
     ((*ON, *X, "--trials", "3", "--", "-n", "3"), 4, "argument -n for a notebook's", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--sampler", "qmc"), 4, "A sweep job has no sampler qmc", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--stop", "asha"), 4, "A sweep job has no policy asha", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--try", "x=0.5"), 4, "no values of your own", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--seed", "3000000000"), 4, "a seed up to 2,147,483,647", "a smaller --seed"),
+    (
+        (*V2, *X, "--trials", "3", "--seed", "3", "--sampler", "bayesian"),
+        4,
+        "no seed with bayesian",
+        "Leave out --seed",
+    ),
+    ((*V2, *X, "--trials", "1001"), 4, "up to 1,000 trials", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--max-minutes", "86401"), 4, "up to 86,400 minutes", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--sampler", "bayesian", "--stop", "median"), 4, "takes no policy", "Leave out --stop"),
+    ((*V2, "--space", "x=1,$HOME", "--trials", "3"), 4, "'$HOME' of x does not survive", "Leave out quotes, $"),
     ((*HERE, *X, "--driver", "service"), 4, "no service that drives studies", "--driver client"),
-    ((*HERE, *X, "--sampler", "bayesian"), 2, "bayesian sampler is HyperDrive's", "--sampler tpe"),
+    ((*HERE, *X, "--sampler", "bayesian"), 2, "bayesian sampler is Azure ML's own", "--sampler tpe"),
 ]
 # One process that is asked everything: starting one takes longer than the answers.
 ASK = """
@@ -59,7 +77,7 @@ print(json.dumps(answers))
 """
 
 
-def test_what_hyperdrive_cannot_do_is_refused_before_anything_is_sent(tmp_path: Path, tiny_data: Path) -> None:
+def test_what_azure_cannot_do_is_refused_before_anything_is_sent(tmp_path: Path, tiny_data: Path) -> None:
     project = Studies(tmp_path / "project", tiny_data, tmp_path)
     asked = json.dumps([words for words, *_ in REFUSED])
     ran = subprocess.run(
@@ -85,21 +103,23 @@ def test_appended_values_become_the_words_of_other_trials() -> None:
 
 
 @pytest.mark.slow
-def test_a_study_outlives_its_client(cloud: Studies) -> None:
-    words = ("tune", "--script", "script.py", "--metric", "score", *ON, "--parallel", "2")
+@pytest.mark.parametrize("on", [ON, V2], ids=["azureml", "azureml-v2"])
+def test_a_study_outlives_its_client(cloud: Studies, on: tuple[str, ...]) -> None:
+    words = ("tune", "--script", "script.py", "--metric", "score", *on, "--parallel", "2")
+    before = _runs(cloud)
     space = ("--space", "x=uniform:-1e-5..1", "--stop", "bandit:slack=0.001,delay=2", "--trials", "4")
     process = cloud.start(*words, *space, "--tag", "colour=blue", "--", "--seconds", "0.5")
-    _until(process, lambda: _runs(cloud) == 2)
+    _until(process, lambda: _runs(cloud) == before + 2)
     process.kill()
     process.communicate()
-    (listed,) = json.loads(cloud.trainer("studies", "--json").stdout)
+    listed = json.loads(cloud.trainer("studies", "--json").stdout)[0]
     assert (listed["status"], listed["driver"], listed["service"]) == ("Running", "service", listed["study"])
     ran = [cloud.start("attach", listed["study"], "--json") for _ in range(2)]
     one, other = (_object(process) for process in ran)
     assert one["trials"] == other["trials"]
     assert one["status"] == "Completed"
     assert [trial["number"] for trial in one["trials"]] == [0, 1, 2, 3]
-    assert len({trial["run_id"] for trial in one["trials"]}) == 4 == _runs(cloud)
+    assert len({trial["run_id"] for trial in one["trials"]}) == 4 == _runs(cloud) - before
     done = [trial for trial in one["trials"] if trial["state"] == "Completed"]
     for trial in one["trials"]:
         # What the script was given is what the study says.
@@ -113,8 +133,9 @@ def test_a_study_outlives_its_client(cloud: Studies) -> None:
     assert one["best"]["number"] == best["number"]
     # Registered once, though two saw the end.
     assert cloud.trainer("register", listed["study"], "--json").returncode == 0
-    (version,) = json.loads(cloud.trainer("models", "script", *ON, "--json").stdout)
-    assert version["run_id"] == best["run_id"]
+    versions = json.loads(cloud.trainer("models", "script", *on, "--json").stdout)
+    (version,) = [each for each in versions if each["run_id"] == best["run_id"]]
+    assert {each["tags"]["study"] for each in versions if each is not version}.isdisjoint({listed["study"]})
     values = {"x": repr(best["values"]["x"])}
     assert version["tags"] == {"colour": "blue", "study": listed["study"], "trial": str(best["number"]), **values}
     # One line in the list, its trials on request; and what it is doesn't change.
@@ -133,8 +154,9 @@ def test_trials_of_several_ranks_are_refused(tmp_path: Path, tiny_data: Path) ->
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_it_and_cancel_ends_it(cloud: Studies) -> None:
-    words = ("tune", "--script", "script.py", "--metric", "score", *X, *ON, "--trials", "4", "--parallel", "2")
+@pytest.mark.parametrize("on", [ON, V2], ids=["azureml", "azureml-v2"])
+def test_ctrl_c_leaves_it_and_cancel_ends_it(cloud: Studies, on: tuple[str, ...]) -> None:
+    words = ("tune", "--script", "script.py", "--metric", "score", *X, *on, "--trials", "4", "--parallel", "2")
     before = _runs(cloud)
     process = cloud.start(*words, "--", "--seconds", "30")
     _until(process, lambda: _runs(cloud) == before + 2)

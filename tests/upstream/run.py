@@ -133,7 +133,7 @@ def _environment(options: argparse.Namespace, outcomes: Path) -> dict[str, str]:
         path.append(str(ROOT / "trainer" / "runtime" / "site"))
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

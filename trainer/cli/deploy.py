@@ -69,6 +69,7 @@ def deploy_command(
     if not _is_private(str(service.url)):
         warn(f"{service.url} is plain HTTP: keys and what is scored travel as anyone on the way can read them.")
     note(f"  ask it   trainer score {words} digit.png")
+    note(f"  by curl  {_curl(words, str(service.url), is_ours=service.script is None)}")
     note(f"  keys     trainer services {words} --keys")
     note(f"  end it   trainer undeploy {words}")
 
@@ -217,6 +218,13 @@ def _as_seen(service: ServiceInfo) -> tuple[ServiceInfo, bool]:
         from msgspec.structs import replace
 
         return replace(service, error=error.message), True
+
+
+def _curl(words: str, url: str, *, is_ours: bool) -> str:
+    """A command line that asks a service as any client would; the key is not in it, but how to get it."""
+    key = f'"Authorization: Bearer $(trainer services {words} --keys | head -1)"'
+    body = """"{\\"images\\": [\\"$(base64 < digit.png | tr -d '\\n')\\"]}\"""" if is_ours else "'{}'"
+    return f"curl -H {key} -H 'Content-Type: application/json' -d {body} {url}"
 
 
 def _is_private(url: str) -> bool:

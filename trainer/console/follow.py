@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trainer.advice import advice
+from trainer.changes import Changes
 from trainer.console.epochs import Epochs
 from trainer.console.output import note, print_error, print_json, say
 from trainer.console.summary import FLAGS, as_object, kept_path, print_failure, print_summary
@@ -17,6 +18,7 @@ from trainer.console.view import View, make_view
 from trainer.errors import InterruptedRunError, RunFailedError
 from trainer.logreader import LogReader
 from trainer.records import RunStatus
+from trainer.runfolder import STATUS_FILE
 from trainer.runtime.layout import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
@@ -118,6 +120,11 @@ def follow(run: Run, make_view: Callable[[], View], *, logs: bool = False) -> Ru
 
 
 def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
+    with Changes(run.folder.path, STATUS_FILE) as changes:
+        return _watch_by(changes, run, view, logs=logs)
+
+
+def _watch_by(changes: Changes, run: Run, view: View, *, logs: bool) -> RunInfo:
     epochs, log = Epochs(run.job.arguments), LogReader(run.folder)
     status: RunStatus | None = None
     told: set[str] = set()
@@ -140,7 +147,9 @@ def _watch(run: Run, view: View, *, logs: bool) -> RunInfo:
                 view.warning(text)
         if info.status.terminal:
             return info
-        time.sleep(max(_POLL_SECONDS, _REST * (time.monotonic() - began)))
+        rest = _REST * (time.monotonic() - began)
+        time.sleep(rest)
+        changes.wait(_POLL_SECONDS - rest)
 
 
 def _interrupted(run: Run) -> InterruptedRunError:

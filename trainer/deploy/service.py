@@ -31,7 +31,7 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: Its name.
         backend: The backend that it is on.
-        kind: What it runs as, in the backend's words: ``process``, ``ACI``, ``AKS``.
+        kind: What it runs as, in the backend's words: ``process``, ``ACI``, ``AKS``, ``managed endpoint``.
         state: ``Transitioning``, ``Healthy``, ``Unhealthy``, ``Failed``, or another word of the backend's.
         model: ``name:version`` of the model that it answers with; empty where that is not known.
         script: Name of the user's score script; None for ours.

@@ -107,8 +107,11 @@ def _import_layers(folder: Path) -> None:
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
-        from trainer.runtime import compat, fast, kernels, reporting, service_values  # noqa: F401
+        from trainer.runtime import compat, fast, kernels, reporting, service_values, tracking  # noqa: F401
         from trainer.runtime.compat import removed_names  # noqa: F401
+
+        if tracking.is_wanted():
+            from trainer.runtime import log_batch  # noqa: F401
 
 
 def _arrange_path(folder: Path) -> None:

@@ -7,32 +7,22 @@ Protocol: https://mlflow.org/docs/latest/rest-api.html, "Log Batch".
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
-import ssl
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from trainer.runtime.layout import AZURE_RUN_ID_VARIABLE, TRACKING_VARIABLE
 from trainer.runtime.sinks import is_worker
 
 _URI, _TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
-# The scheme that azureml-mlflow registers, and the version of the interface that it turns it into.
-_SCHEME = "azureml://"
-_LATEST = ("/mlflow/v1.0/", "/mlflow/v2.0/")
 # The protocol's own limit for one request.
 _BATCH = 1000
 _MOST_WAITING = 20_000
 _PAUSE_SECONDS = 1.0
 _CLOSE_SECONDS = 30.0
-_REQUEST_SECONDS = 20.0
-_PASSING = {408, 429, 500, 502, 503, 504}
 
 
 def is_wanted() -> bool:
@@ -85,6 +75,8 @@ class MlflowSink:
             sys.stderr.write("warning: some metrics could not be sent to Azure ML; the run's own record has them.\n")
 
     def _run(self) -> None:
+        from trainer.runtime import log_batch  # brings TLS and HTTP; the launcher has imported it where it is wanted
+
         while True:
             with self._change:
                 while not self._waiting and not self._closed:
@@ -92,7 +84,7 @@ class MlflowSink:
                 batch = self._waiting[:_BATCH]
                 if not batch:
                     return
-            if self._send(batch):
+            if log_batch.send(batch):
                 with self._change:
                     # Those that were dropped meanwhile, because too many waited, were the oldest.
                     kept = {id(metric) for metric in batch}
@@ -103,44 +95,8 @@ class MlflowSink:
                     continue
             time.sleep(0.0 if not self._waiting else _PAUSE_SECONDS)
 
-    def _send(self, batch: list[dict[str, Any]]) -> bool:
-        """Send some values; tell whether they are done with."""
-        body = {"run_id": os.environ[AZURE_RUN_ID_VARIABLE], "metrics": batch, "params": [], "tags": []}
-        headers = {"Authorization": f"Bearer {os.environ[_TOKEN]}", "Content-Type": "application/json"}
-        try:
-            request = urllib.request.Request(_address(), json.dumps(body).encode(), headers)  # noqa: S310  # https
-            with _opener().open(request, timeout=_REQUEST_SECONDS) as answer:
-                answer.read()
-        except urllib.error.HTTPError as error:
-            with contextlib.closing(error):
-                if error.code in _PASSING:
-                    return False
-                sys.stderr.write(f"warning: Azure ML does not take metrics through MLflow: {error.code}\n")
-        except (OSError, ValueError):
-            return False
-        return True
-
 
 def _whole(step: float | None, iteration: int | None, count: int) -> int:
     if step is not None and math.isfinite(step) and (step == int(step) or iteration is None):
         return round(step)
     return count if iteration is None else iteration
-
-
-def _address() -> str:
-    base = os.environ[_URI].partition("?")[0].rstrip("/")
-    if base.startswith(_SCHEME):
-        base = "https://" + base.removeprefix(_SCHEME).replace(*_LATEST, 1)
-    if not base.startswith("https://"):
-        raise ValueError(f"{_URI} is no https address")
-    return f"{base}/api/2.0/mlflow/runs/log-batch"
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Follow none: the token is for who is asked."""
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or None)
-    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirects())

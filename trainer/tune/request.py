@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainer.backend import Backend
     from trainer.data import ProgressDisplay
     from trainer.home import Home
-    from trainer.tune.service import StudyService
+    from trainer.tune.study_service import StudyService
 
 _Count = Annotated[int, Meta(ge=1)]
 
@@ -243,7 +243,7 @@ def _service(driver: str | None, backend: Backend) -> StudyService | None:
 def _check_client(definition: StudyDefinition) -> None:
     if definition.sampler == "bayesian":
         raise UsageError(
-            "The bayesian sampler is HyperDrive's: it comes with --backend azureml --driver service.",
+            "The bayesian sampler is Azure ML's own: it comes with --backend azureml-v2 or azureml.",
             "Use --sampler tpe, which learns from the trials too.",
         )
     uses_tpe, stop = definition.sampler == "tpe", definition.stop

@@ -28,7 +28,7 @@ from azureml_emulator.api import (
     sweeps,
     webservices,
 )
-from azureml_emulator.api.v2 import codes, containers, history, mlflow
+from azureml_emulator.api.v2 import codes, containers, data, endpoints, history, mlflow, signin
 from azureml_emulator.api.v2 import datastores as arm_datastores
 from azureml_emulator.api.v2 import environments as arm_environments
 from azureml_emulator.api.v2 import jobs as arm_jobs
@@ -43,6 +43,7 @@ from azureml_emulator.service import Service
 
 ROUTERS: tuple[APIRouter, ...] = (
     arm.router,
+    signin.router,
     compute.router,
     runs.router,
     snapshots.router,
@@ -61,6 +62,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     arm_environments.router,
     arm_datastores.router,
     arm_models.router,
+    data.router,
+    endpoints.router,
+    endpoints.operations,
     history.router,
     mlflow.router,
     containers.router,

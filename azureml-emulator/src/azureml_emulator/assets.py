@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BLOB_STORE = "workspaceblobstore"
 ARTIFACT_STORE = "workspaceartifactstore"
+DATA = "data"
+"""The kind of data assets among the stored versions, and in their ids."""
 _LONG = re.compile(r"subscriptions/([^/]+)/resource[gG]roups/([^/]+)/(?:providers/[^/]+/)?workspaces/([^/]+)/")
 _DATASTORE = re.compile(r"datastores/([^/]+)/paths/(.*)")
 _JOB_OUTPUT = re.compile(r"jobs/([^/]+)/outputs/([^/]+)(?:/paths)?/?(.*)")
@@ -106,6 +108,15 @@ def model_place(service: Service, name: str, version: str) -> Place:
         return Place(ARTIFACT_STORE, prefix)
     container, _, path = rest.partition("/")
     return Place(service.containers.datastore_of(container) or ARTIFACT_STORE, path)
+
+
+def data_place(service: Service, name: str, version: str) -> Place:
+    """Return where the files of a data asset are.
+
+    Raises:
+        ServiceError: 404.
+    """
+    return resolve(service, str(service.versions.get(DATA, name, version).properties["dataUri"]))
 
 
 def artifact_prefix(service: Service, place: Place) -> str:

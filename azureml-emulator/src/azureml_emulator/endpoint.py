@@ -19,7 +19,7 @@ from azureml_emulator.errors import EmulatorError
 from azureml_emulator.faults import Faults
 from azureml_emulator.private import write_atomically
 from azureml_emulator.settings import Settings
-from azureml_emulator.state import CLOUD_NAME, METADATA_PATH, StateDir, storage_suffix
+from azureml_emulator.state import CLOUD_NAME, METADATA_PATH, PRINCIPAL_ID, PRINCIPAL_TENANT, StateDir, storage_suffix
 from azureml_emulator.tokens import Scope, TokenAuthority
 
 ADMIN_TOKEN_LIFETIME = 300.0
@@ -169,6 +169,18 @@ class Endpoint:
         if isolate_home:
             variables["HOME"] = str(self._state.client_home)
         return variables
+
+    def service_principal(self) -> dict[str, str]:
+        """Return the variables with which azure-identity signs in as a service principal, to be set beside :meth:`env`.
+
+        The secret is :attr:`token_secret`: who has it can run code here.
+        """
+        return {
+            "AZURE_AUTHORITY_HOST": self.url,
+            "AZURE_TENANT_ID": PRINCIPAL_TENANT,
+            "AZURE_CLIENT_ID": PRINCIPAL_ID,
+            "AZURE_CLIENT_SECRET": self.token_secret,
+        }
 
     @property
     def cloud_metadata(self) -> dict[str, str]:

@@ -123,6 +123,12 @@ class StateDir:
 
 CLOUD_NAME = "AzureMLEmulator"
 STORAGE_ACCOUNT = "emu"
+PRINCIPAL_ID = "22222222-2222-2222-2222-222222222222"
+"""The client id of the one service principal."""
+PRINCIPAL_TENANT = "adfs"
+"""Its tenant."""
+# What SDK v1's ``Run`` asks for in a job, whatever the environment names. Not found, it would be asked for at Azure.
+_PUBLIC_CLOUD_NAME = "AzureCloud"
 METADATA_PATH = "/metadata/endpoints?api-version=2019-05-01"
 """Where the cloud is described."""
 
@@ -157,7 +163,7 @@ def storage_suffix(base_url: str) -> str:
 
 
 def cloud_description(base_url: str) -> str:
-    """Return the JSON of ARM's /metadata/endpoints with one cloud, the emulator. No URL may end in a slash."""
+    """Return the JSON of ARM's /metadata/endpoints with no cloud but the emulator. No URL may end in a slash."""
     cloud = {
         "name": CLOUD_NAME,
         "resourceManager": base_url,
@@ -166,7 +172,7 @@ def cloud_description(base_url: str) -> str:
         "authentication": {"loginEndpoint": base_url, "audiences": ["https://management.core.windows.net/"]},
         "suffixes": {"storage": storage_suffix(base_url)},
     }
-    return json.dumps([cloud], indent=2)
+    return json.dumps([cloud, {**cloud, "name": _PUBLIC_CLOUD_NAME}], indent=2)
 
 
 def workspace_config(settings: Settings) -> str:

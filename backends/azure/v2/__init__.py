@@ -7,6 +7,7 @@
     computes     compute clusters
     store        the model registry
     submit       the SDK itself: code, environment and job
+    sweep        a study as a sweep job
     workspace    the client that the backend uses
 
 The SDK takes eight seconds to import, so it is used where it does what a request can't: to upload and submit a job, and

@@ -90,6 +90,18 @@ class RestRun:
         """Ask for its end."""
         self._connection.arm("POST", f"{segments('jobs', self._name)}/cancel", version=JOBS_VERSION)
 
+    def children(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Return the runs that belong to it, each with its tags."""
+        query: dict[str, str] = {}
+        for _ in range(_MOST_PAGES):
+            page = self._connection.ask("GET", _HISTORY, f"{segments('runs', self._name)}/children", params=query)
+            for item in page.get("value") or ():
+                yield str(item["runId"]), item.get("tags") or {}
+            token = page.get("continuationToken")
+            if not token:
+                return
+            query = {"$continuationToken": str(token)}
+
     def _history(self, key: str) -> Iterator[Metric]:
         query = {"run_id": self._name, "metric_key": key}
         for _ in range(_MOST_PAGES):

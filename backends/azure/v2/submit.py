@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from trainer.runtime.layout import NO_TELEMETRY_VARIABLE, TRACKING_VARIABLE
 if TYPE_CHECKING:
     from backends.azure.image import Environment
     from backends.azure.v2.connection import Connection
+    from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 
 
@@ -43,24 +45,42 @@ class RestClient:
 
     def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
-        client = ml_client(self._connection)
-        temporary = tempfile.mkdtemp(prefix="trainer-image-")
-        # The directory's name is a part of the environment, and an environment of this content can be there already.
-        context = Path(temporary, "image")
-        context.mkdir()
-        job = make_job(folder, image, compute, context)
 
-        def send() -> None:
-            with quietly():
-                client.jobs.create_or_update(job)
+        def make(context: Path) -> Any:  # noqa: ANN401
+            return make_job(folder, image, compute, context)
 
-        def send_once() -> bool:
-            try:
-                return sending.send_once(lambda: runs.find_run(self._connection, folder.run_id), folder.run_id, send)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        return prepare_job(self._connection, folder.run_id, make)
 
-        return send_once
+
+def prepare_job(connection: Connection, name: str, make: Callable[[Path], Any]) -> Callable[[], bool]:
+    """Make a job of the SDK's, to be sent so that it can't run twice.
+
+    Args:
+        connection: The workspace.
+        name: The job's.
+        make: Makes it, given an empty directory for its image's build context.
+
+    Returns:
+        Sends it; tells whether the service is known to have it.
+    """
+    client = ml_client(connection)
+    temporary = tempfile.mkdtemp(prefix="trainer-image-")
+    # The directory's name is a part of the environment, and an environment of this content can be there already.
+    context = Path(temporary, "image")
+    context.mkdir()
+    job = make(context)
+
+    def send() -> None:
+        with quietly():
+            client.jobs.create_or_update(job)
+
+    def send_once() -> bool:
+        try:
+            return sending.send_once(lambda: runs.find_run(connection, name), name, send)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    return send_once
 
 
 def make_job(folder: RunFolder, image: Environment, compute: str, context: Path) -> Any:  # noqa: ANN401
@@ -75,16 +95,47 @@ def make_job(folder: RunFolder, image: Environment, compute: str, context: Path)
     Returns:
         What ``MLClient.jobs.create_or_update`` takes. Sent again it is the same job.
     """
-    ml, entities = sdk("azure.ai.ml"), sdk("azure.ai.ml.entities")
     job = folder.job()
+    line = command_line(job.command("python"))
+    staged = (folder.snapshot, folder.info().snapshot)
+    made = command_job(folder.run_id, job, line, staged, image, compute, context)
+    if job.max_minutes is not None:
+        made.set_limits(timeout=job.max_minutes * 60)
+    return made
+
+
+def command_job(
+    name: str,
+    job: TrainingJob,
+    line: str,
+    staged: tuple[Path, str],
+    image: Environment,
+    compute: str,
+    context: Path,
+) -> Any:  # noqa: ANN401
+    """Make a command job, without limits.
+
+    Args:
+        name: Its name.
+        job: What it is made from.
+        line: What the node's shell runs.
+        staged: The files that travel, and their digest.
+        image: What it runs in.
+        compute: The cluster's name.
+        context: An empty directory for the image's build context, to be kept until the job is sent.
+
+    Returns:
+        An ``azure.ai.ml.entities.Command``.
+    """
+    ml, entities = sdk("azure.ai.ml"), sdk("azure.ai.ml.entities")
     (context / "Dockerfile").write_text(image.dockerfile)
-    facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
-    made = ml.command(
-        name=folder.run_id,
-        display_name=folder.run_id,
+    facts = {"trainer.snapshot": staged[1], "trainer.dataset": job.dataset, **job.tags}
+    return ml.command(
+        name=name,
+        display_name=name,
         experiment_name=job.experiment,
-        code=str(folder.snapshot),
-        command=command_line(job.command("python")),
+        code=str(staged[0]),
+        command=line,
         environment=entities.Environment(
             build=entities.BuildContext(path=str(context), dockerfile_path="Dockerfile"),
             tags={"trainer.name": image.name},
@@ -94,14 +145,12 @@ def make_job(folder: RunFolder, image: Environment, compute: str, context: Path)
         instance_count=1,
         tags={name: str(value) for name, value in facts.items() if value is not None},
     )
-    if job.max_minutes is not None:
-        made.set_limits(timeout=job.max_minutes * 60)
-    return made
 
 
 def command_line(words: list[str]) -> str:
     """Write a command line for the node's shell.
 
-    Azure ML puts values in place of ``${{...}}`` before the shell sees it; a word of the user's may hold that.
+    Azure ML puts values in place of ``${{...}}`` before the shell sees it, and the SDK takes ``{inputs.x}`` for that;
+    a word of the user's may hold either.
     """
-    return shlex.join(words).replace("${{", "$''{{")
+    return re.sub(r"\{(?=(inputs|outputs|search_space)\.)", "{''", shlex.join(words).replace("${{", "$''{{"))

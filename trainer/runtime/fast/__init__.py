@@ -40,7 +40,7 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
         Patch(
             name="deferred-imports",
             module="chainer",
-            reason="import chainer imports SciPy and Pillow where they are installed",
+            reason="import chainer imports SciPy, Pillow and filelock where they are installed",
             versions="any",
             around=_later("importing", "deferred"),
         ),
@@ -105,6 +105,34 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             reason="the gradient of ReLU multiplies floats by booleans",
             versions="any",
             after=_later("activation", "patch"),
+        ),
+    ),
+    "collections": (
+        Patch(
+            name="library-not-collected",
+            module="chainer",
+            reason="the garbage collector walks all of Chainer's functions and classes, three times at the end alone",
+            versions="any",
+            around=_later("importing", "uncollected"),
+        ),
+    ),
+    "accumulation": (
+        Patch(
+            name="gradients-added-in-place",
+            module="chainer",
+            reason="the sum of a variable's gradients is a new array with every further use of the variable",
+            versions="7.8.1",
+            # Waits for all of Chainer: the modules of backpropagation import each other.
+            after=_later("accumulation", "patch"),
+        ),
+    ),
+    "memory": (
+        Patch(
+            name="freed-memory-kept",
+            module="chainer",
+            reason="the arrays of a step go back to the system, and come from it again in the next",
+            versions="any",
+            after=_later("memory", "keep"),
         ),
     ),
 }

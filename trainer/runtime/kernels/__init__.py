@@ -1,4 +1,4 @@
-"""Convolution, max pooling, batch normalization and ReLU of Chainer scripts on PyTorch's CPU kernels, if asked for.
+"""Convolution, pooling, batch normalization and ReLU of Chainer scripts on PyTorch's CPU kernels, if asked for.
 
 ``trainer run --kernels torch`` and ``TRAINER_KERNELS=torch`` make the launcher call :func:`install`. Chainer's
 functions then hand the memory of their NumPy arrays to PyTorch's kernels; graph, gradients of gradients, links and
@@ -56,6 +56,13 @@ PATCHES = (
         reason=_REASON,
         versions="7.8.1",
         after=_later("pooling"),
+    ),
+    Patch(
+        name="torch-averaging",
+        module="chainer.functions.pooling.average_pooling_2d",
+        reason=_REASON,
+        versions="7.8.1",
+        after=_later("averaging"),
     ),
     Patch(
         name="torch-normalization",

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import Body as JsonBody
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from azureml_emulator.api.common import DATA_PLANE, WORKSPACE, ServiceDep, guarded_router
 from azureml_emulator.api.models import has
 from azureml_emulator.bodies import ArmList, Body, UserInfo
-from azureml_emulator.errors import ServiceError, bad_request
+from azureml_emulator.errors import ServiceError, bad_request, not_found
 from azureml_emulator.service import Service
 from azureml_emulator.store.models import Model, PatchOperation
 from azureml_emulator.store.webservices import Operation, ServiceState, Webservice
@@ -36,7 +36,15 @@ _MAX_TAIL = 100_000
 
 Json = Annotated[dict[str, Any], JsonBody()]
 
-router = guarded_router("Web services", access=DATA_PLANE)
+
+async def _only_v1(request: Request) -> None:
+    # What belongs to an endpoint of SDK v2 has a dot in its name.
+    name = str(request.path_params.get("name", ""))
+    if "." in name:
+        raise not_found("Service", name)
+
+
+router = guarded_router("Web services", access=[*DATA_PLANE, Depends(_only_v1)])
 
 
 class ValidationRequest(Body):
@@ -123,6 +131,8 @@ def list_services(
         raise bad_request(f"Filtering services by {others[0][:40]!r} is not emulated.")
     found = []
     for record in service.webservices.all():
+        if record.compute_type not in (rules.ACI, rules.AKS):
+            continue
         ids = _model_ids(record)
         if (
             (compute_type is None or compute_type.upper() == record.compute_type)
@@ -172,7 +182,7 @@ def get_logs(
 
 @router.post(f"{BASE}/services/{{name}}/listkeys", summary="`Webservice.get_keys`, `Webservice.run`")
 async def list_keys(name: str, service: ServiceDep) -> Keys:
-    await _wake(service, name)
+    await wake(service, name)
     record = service.webservices.get(name)
     return Keys(primary_key=record.primary_key, secondary_key=record.secondary_key)
 
@@ -187,7 +197,7 @@ def regenerate_keys(name: str, body: KeyRequest, service: ServiceDep) -> Respons
 )
 async def issue_token(name: str, service: ServiceDep) -> ServiceToken:
     token, refresh, end = await run_in_threadpool(control.issue_token, service, name)
-    await _wake(service, name)
+    await wake(service, name)
     return ServiceToken(access_token=token, refresh_after=int(refresh), expiry_on=int(end))
 
 
@@ -203,7 +213,12 @@ async def get_operation(operation_id: str, service: ServiceDep, offset: Annotate
         await asyncio.sleep(LOOK_INTERVAL)
 
 
-async def _wake(service: Service, name: str) -> None:
+async def wake(service: Service, name: str) -> None:
+    """Have a service there that is about to be asked something.
+
+    Raises:
+        ServiceError: 404.
+    """
     await run_in_threadpool(control.wake, service, name)
     end = time.monotonic() + WAKE_WAIT
     while time.monotonic() < end and not service.is_stopping():

@@ -100,27 +100,37 @@ class Identity(StrictBody):
     identity_type: Literal["AMLToken"]
 
 
-class CommandJob(StrictBody):
-    """The ``properties`` of a command job, as far as they are emulated."""
+class Task(StrictBody):
+    """What a job's processes run: a command job's, or that of each of a sweep's trials."""
 
-    job_type: Literal["Command"]
     command: str = Field(min_length=1)
     code_id: str | None = None
     environment_id: str
+    environment_variables: dict[str, str] = {}  # noqa: RUF012
+    distribution: Distribution | None = None
+    resources: Resources = Resources()
+
+
+class JobBody(StrictBody):
+    """What the ``properties`` of a command job and of a sweep have in common."""
+
     compute_id: str | None = None
     display_name: str | None = None
     description: str | None = None
     experiment_name: str = "Default"
     inputs: dict[str, JobInput] = {}  # noqa: RUF012
     outputs: dict[str, JobOutput] = {}  # noqa: RUF012
-    environment_variables: dict[str, str] = {}  # noqa: RUF012
-    distribution: Distribution | None = None
-    limits: Limits = Limits()
-    resources: Resources = Resources()
     identity: Identity | None = None
     tags: dict[str, str] = {}  # noqa: RUF012
     properties: dict[str, str] = {}  # noqa: RUF012
     is_archived: bool = False
+
+
+class CommandJob(JobBody, Task):
+    """The ``properties`` of a command job, as far as they are emulated."""
+
+    job_type: Literal["Command"]
+    limits: Limits = Limits()
 
 
 MUTABLE = ("displayName", "description", "tags", "properties", "isArchived")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from azureml_emulator.assets import arm_names
 from azureml_emulator.errors import bad_request
-from azureml_emulator.jobs.command import CommandPlan, fixed_part
+from azureml_emulator.jobs.command import CommandPlan, JobBody, fixed_part
 from azureml_emulator.jobs.files import check_files
+from azureml_emulator.jobs.new_run import JOB, add_run
 from azureml_emulator.jobs.submission import check_cluster, check_run_id
 from azureml_emulator.service import Service
 from azureml_emulator.store.jobs import Job
-from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
-from azureml_emulator.times import utc_now
+from azureml_emulator.store.runs import Run
 
 
 def put_command(
@@ -51,36 +51,21 @@ def put_command(
         if (existing := is_repeated(service, name, fixed_part(document))) is not None:
             return update_mutable(service, existing, job), False
         checked = check_command(service, plan)
-        experiment = service.runs.ensure_experiment(job.experiment_name)
-        run = service.runs.add(
-            Run(
-                run_id=name,
-                run_number=0,
-                root_run_id=service.runs.get(parent).root_run_id if parent else name,
-                parent_run_id=parent,
-                experiment_id=experiment.experiment_id,
-                data_container_id=f"dcid.{name}",
-                status=RunStatus.PREPARING,
-                created_utc=utc_now(),
-                display_name=job.display_name or name,
-                description=job.description,
-                hidden=job.is_archived,
-                run_type="azureml.scriptrun",
-                run_type_v2=RunTypeV2(orchestrator="Execution"),
-                properties={
-                    **job.properties,
-                    "_azureml.ComputeTargetType": "amlcompute",
-                    "azureml.runsource": "azureml.scriptrun",
-                    **({"ContentSnapshotId": checked.snapshot} if checked.snapshot else {}),
-                },
-                tags=job.tags | (tags or {}),
-                target=checked.target,
-                run_definition=run_configuration(plan, checked),
-                cancel_uri=(
-                    f"{service.base_url}/execution/v1.0{service.settings.workspace_path}"
-                    f"/experiments/{job.experiment_name}/runId/{name}/cancel"
-                ),
-            )
+        run = add_run(
+            service,
+            JOB,
+            name,
+            job.experiment_name,
+            parent=parent,
+            properties={
+                **job.properties,
+                "_azureml.ComputeTargetType": "amlcompute",
+                **({"ContentSnapshotId": checked.snapshot} if checked.snapshot else {}),
+            },
+            tags=job.tags | (tags or {}),
+            target=checked.target,
+            definition=run_configuration(plan, checked),
+            **described(job),
         )
         service.command_jobs.add(name, document)
         ready = time.time() + service.settings.phase_duration
@@ -145,17 +130,12 @@ def is_repeated(service: Service, name: str, fixed: dict[str, Any]) -> Run | Non
     return existing
 
 
-class Mutable(Protocol):
-    """What may be changed about a job that is there."""
-
-    display_name: str | None
-    description: str | None
-    tags: dict[str, str]
-    properties: dict[str, str]
-    is_archived: bool
+def described(job: JobBody) -> dict[str, Any]:
+    """Return what a job's user says of it, as :func:`add_run` takes it."""
+    return {"display_name": job.display_name, "description": job.description, "hidden": job.is_archived}
 
 
-def update_mutable(service: Service, existing: Run, job: Mutable) -> Run:
+def update_mutable(service: Service, existing: Run, job: JobBody) -> Run:
     """Give a run what a second submission says about it."""
 
     def change(run: Run) -> None:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from azureml_emulator.assets import Place, arm_names, model_place, output_place, resolve
+from azureml_emulator.assets import DATA, Place, arm_names, data_place, model_place, output_place, resolve
 from azureml_emulator.errors import ServiceError, bad_request
 from azureml_emulator.jobs.command import CommandPlan, input_path, output_path
 from azureml_emulator.service import Service
 
 
 def input_place(service: Service, uri: str) -> Place:
-    """Return where the files of an input are; its address may be the ARM id of a model.
+    """Return where the files of an input are; its address may be the ARM id of a model or a data asset.
 
     Raises:
         ServiceError: 400, it can't be read here; 404, it is not there.
     """
     if not uri.startswith("/"):
         return resolve(service, uri)
-    name, version = arm_names(service, uri, "models", "versions")
-    return model_place(service, name, version)
+    if _is_data(uri):
+        return data_place(service, *arm_names(service, uri, DATA, "versions"))
+    return model_place(service, *arm_names(service, uri, "models", "versions"))
+
+
+def with_addresses(service: Service, plan: CommandPlan) -> CommandPlan:
+    """Return a plan whose inputs are files and folders where they were data assets.
+
+    Raises:
+        ServiceError: 404, there is no such asset.
+    """
+    named = {
+        key: given.model_copy(update={"uri": input_place(service, given.uri or "").uri})
+        for key, given in plan.job.inputs.items()
+        if _is_data(given.uri or "")
+    }
+    return replace(plan, job=plan.job.model_copy(update={"inputs": plan.job.inputs | named})) if named else plan
+
+
+def _is_data(uri: str) -> bool:
+    return uri.startswith("/") and uri.split("/")[-4:-3] == [DATA]
 
 
 def check_files(service: Service, plan: CommandPlan) -> None:

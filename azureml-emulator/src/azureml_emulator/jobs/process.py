@@ -178,7 +178,8 @@ class Attempt:
         process = self.process()
         if process is None:
             return
-        with contextlib.suppress(psutil.Error):
+        # Another thread of ours may have waited for it first.
+        with contextlib.suppress(psutil.Error, ChildProcessError):
             # A stopped supervisor starts nothing new while its children are being collected.
             process.suspend()
             # The others do: what one starts just before its end becomes a child of the supervisor, and is found there.

@@ -9,12 +9,12 @@ from typing import Any
 from azureml_emulator.errors import ServiceError, bad_request, not_found
 from azureml_emulator.jobs.local import TARGET as LOCAL_TARGET
 from azureml_emulator.jobs.local import invocation
+from azureml_emulator.jobs.new_run import JOB, add_run
 from azureml_emulator.jobs.plan import JobPlan
 from azureml_emulator.jobs.process import Attempt, prepare_job
 from azureml_emulator.service import Service
 from azureml_emulator.store.jobs import Job, JobState
-from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
-from azureml_emulator.times import utc_now
+from azureml_emulator.store.runs import Run, RunStatus
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
 
@@ -70,34 +70,20 @@ def submit(
             if existing.run_definition == configuration and existing.experiment_id == found.experiment_id:
                 return existing
             raise ServiceError(409, "RunAlreadyExists", f"Run {run_id} already exists and is another job.")
-        parent = service.runs.get(parent_run_id) if parent_run_id else None
-        run = service.runs.add(
-            Run(
-                run_id=run_id,
-                run_number=0,
-                root_run_id=parent.root_run_id if parent else run_id,
-                parent_run_id=parent_run_id,
-                experiment_id=found.experiment_id,
-                data_container_id=f"dcid.{run_id}",
-                status=RunStatus.PREPARING,
-                created_utc=utc_now(),
-                display_name=run_id,
-                run_type="azureml.scriptrun",
-                run_type_v2=RunTypeV2(orchestrator="Execution"),
-                properties={
-                    "_azureml.ComputeTargetType": LOCAL_TARGET if is_local else "amlcompute",
-                    "azureml.runsource": "azureml.scriptrun",
-                    **({} if snapshot_id is None else {"ContentSnapshotId": snapshot_id}),
-                },
-                tags=tags or {},
-                script_name=plan.configuration.script,
-                target=target,
-                run_definition=configuration,
-                cancel_uri=(
-                    f"{service.base_url}/execution/v1.0{service.settings.workspace_path}"
-                    f"/experiments/{experiment}/runId/{run_id}/cancel"
-                ),
-            )
+        run = add_run(
+            service,
+            JOB,
+            run_id,
+            experiment,
+            parent=parent_run_id,
+            properties={
+                "_azureml.ComputeTargetType": LOCAL_TARGET if is_local else "amlcompute",
+                **({} if snapshot_id is None else {"ContentSnapshotId": snapshot_id}),
+            },
+            tags=tags or {},
+            script=plan.configuration.script,
+            target=target,
+            definition=configuration,
         )
         job = Job(
             run_id=run_id,

@@ -82,7 +82,7 @@ class SweepRequest(StrictBody):
     policy_config: PolicyConfig = PolicyConfig()
     primary_metric_config: PrimaryMetric
     max_total_jobs: int = Field(ge=1, le=1000)
-    max_concurrent_jobs: int = Field(ge=1, le=100)
+    max_concurrent_jobs: int = Field(ge=1, le=1000)
     max_duration_minutes: int = Field(default=MAX_DURATION_MINUTES, ge=1)
     resume_from: list[RunKey] = Field(default=[], max_length=5)
     resume_child_runs: list[RunKey] = []
@@ -141,6 +141,12 @@ class Sweep(BaseModel):
     best: Best | None = None
     log: list[str] = []
     trial: dict[str, Any] | None = None
+
+    @property
+    def minutes(self) -> int:
+        """After how many minutes it is cancelled. SDK v2 warns of no limit."""
+        asked = self.request.max_duration_minutes
+        return asked if self.trial is not None else min(asked, MAX_DURATION_MINUTES)
 
 
 class SweepStore:

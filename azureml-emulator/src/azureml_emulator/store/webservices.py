@@ -81,7 +81,7 @@ class Webservice(BaseModel):
 
     Attributes:
         name: Its name.
-        compute_type: ``ACI`` or ``AKS``.
+        compute_type: ``ACI`` or ``AKS``; of SDK v2 ``OnlineEndpoint`` or, of what is deployed to one, ``Managed``.
         created: ISO 8601.
         updated: ISO 8601.
         document: What the client has said of it and gets back, in the wire's words.

@@ -14,26 +14,25 @@ from azureml_emulator.bodies import StrictBody, problems
 from azureml_emulator.errors import bad_request
 from azureml_emulator.jobs.command import (
     CommandPlan,
-    Distribution,
-    Identity,
-    JobInput,
-    JobOutput,
+    JobBody,
     Resources,
+    Task,
     fixed_part,
     substitute,
 )
 from azureml_emulator.jobs.command_submission import (
     check_command,
+    described,
     is_repeated,
     put_command,
     run_configuration,
     update_mutable,
 )
+from azureml_emulator.jobs.new_run import SWEEP, add_run
 from azureml_emulator.jobs.submission import check_run_id
 from azureml_emulator.service import Service
-from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
+from azureml_emulator.store.runs import Run
 from azureml_emulator.store.sweeps import (
-    MAX_DURATION_MINUTES,
     GeneratorConfig,
     PlatformConfig,
     PolicyConfig,
@@ -45,10 +44,12 @@ from azureml_emulator.store.sweeps import (
 from azureml_emulator.sweeps.bayesian import require_optuna
 from azureml_emulator.sweeps.policy import make_policy
 from azureml_emulator.sweeps.sampling import BAYESIAN, GRID, RANDOM, Sample, check_space, random_sample
-from azureml_emulator.sweeps.submission import first_samples, tags_of
-from azureml_emulator.times import parse_duration, utc_now
+from azureml_emulator.sweeps.submission import first_samples, sweep_properties, tags_of
+from azureml_emulator.times import parse_duration
 
-MAX_CONCURRENT = 100
+# https://learn.microsoft.com/azure/machine-learning/how-to-tune-hyperparameters, reference-yaml-job-sweep
+MAX_CONCURRENT = 1000
+_DEFAULT_SECONDS = 5_184_000
 METHODS = {"Random": RANDOM, "Grid": GRID, "Bayesian": BAYESIAN}
 
 
@@ -114,38 +115,17 @@ class Termination(StrictBody):
         return PolicyConfig(name=self.policy_type, properties=given)
 
 
-class Trial(StrictBody):
-    """What each child runs."""
-
-    command: str = Field(min_length=1)
-    code_id: str | None = None
-    environment_id: str
-    environment_variables: dict[str, str] = {}  # noqa: RUF012
-    distribution: Distribution | None = None
-    resources: Resources = Resources()
-
-
-class SweepJob(StrictBody):
+class SweepJob(JobBody):
     """The ``properties`` of a sweep job, as far as they are emulated."""
 
     job_type: Literal["Sweep"]
-    trial: Trial
+    trial: Task
     search_space: dict[str, list[Any]]
     sampling_algorithm: Sampling
     objective: Objective
     limits: SweepLimits
     early_termination: Termination | None = None
-    compute_id: str | None = None
-    display_name: str | None = None
-    description: str | None = None
-    experiment_name: str = "Default"
-    inputs: dict[str, JobInput] = {}  # noqa: RUF012
-    outputs: dict[str, JobOutput] = {}  # noqa: RUF012
     resources: Resources | None = None
-    identity: Identity | None = None
-    tags: dict[str, str] = {}  # noqa: RUF012
-    properties: dict[str, str] = {}  # noqa: RUF012
-    is_archived: bool = False
 
     def command_job(self) -> dict[str, Any]:
         """Return a child's ``properties``, with the parameters' places still in the command."""
@@ -199,7 +179,7 @@ def put_sweep(service: Service, name: str, document: dict[str, Any]) -> tuple[Ru
         plan = CommandPlan.from_wire(name, with_sample(trial, sample))
         checked = check_command(service, plan)
         overrides = run_configuration(plan, checked) | {"command": job.trial.command}
-        minutes = math.ceil(parse_duration(job.limits.timeout, MAX_DURATION_MINUTES * 60) / 60)
+        minutes = math.ceil(parse_duration(job.limits.timeout, _DEFAULT_SECONDS) / 60)
         request = SweepRequest(
             generator_config=GeneratorConfig(name=method, parameter_space=job.search_space),
             platform_config=PlatformConfig(
@@ -213,7 +193,18 @@ def put_sweep(service: Service, name: str, document: dict[str, Any]) -> tuple[Ru
             max_concurrent_jobs=job.limits.max_concurrent_trials or min(job.limits.max_total_trials, MAX_CONCURRENT),
             max_duration_minutes=minutes,
         )
-        run = service.runs.add(_parent(service, name, job, request))
+        sent = request.model_dump(mode="json")
+        run = add_run(
+            service,
+            SWEEP,
+            name,
+            job.experiment_name,
+            properties=job.properties | sweep_properties(sent),
+            tags=job.tags | tags_of(sent),
+            target=checked.target,
+            definition=overrides,
+            **described(job),
+        )
         service.command_jobs.add(name, document)
         seeds = (service.settings.sweep_seed, job.sampling_algorithm.seed)
         seed = next((str(each) for each in seeds if each is not None), name)
@@ -223,7 +214,7 @@ def put_sweep(service: Service, name: str, document: dict[str, Any]) -> tuple[Ru
             request=request,
             seed=seed,
             samples=first_samples(service, request, seed),
-            deadline=time.time() + min(minutes, MAX_DURATION_MINUTES) * 60,
+            deadline=time.time() + minutes * 60,
             trial=trial,
         )
         service.sweeps.save(sweep, active=True)
@@ -262,37 +253,3 @@ def with_sample(trial: dict[str, Any], sample: Sample) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _parent(service: Service, name: str, job: SweepJob, request: SweepRequest) -> Run:
-    document = request.model_dump(mode="json")
-    return Run(
-        run_id=name,
-        run_number=0,
-        root_run_id=name,
-        experiment_id=service.runs.ensure_experiment(job.experiment_name).experiment_id,
-        data_container_id=f"dcid.{name}",
-        status=RunStatus.RUNNING,
-        created_utc=utc_now(),
-        start_time_utc=utc_now(),
-        display_name=job.display_name or name,
-        description=job.description,
-        hidden=job.is_archived,
-        run_type="hyperdrive",
-        run_type_v2=RunTypeV2(orchestrator="HyperDrive"),
-        properties={
-            **job.properties,
-            "azureml.runsource": "hyperdrive",
-            "platform": "AML",
-            "ContentSnapshotId": request.platform_config.Definition.SnapshotId,
-            "primary_metric_config": json.dumps(document["primary_metric_config"]),
-            "resume_from": "null",
-        },
-        tags=job.tags | tags_of(document),
-        target=str(request.platform_config.Definition.Overrides["target"]),
-        run_definition=request.platform_config.Definition.Overrides,
-        cancel_uri=(
-            f"{service.base_url}/hyperdrive/v1.0{service.settings.workspace_path}"
-            f"/experiments/{job.experiment_name}/runs/{name}/cancel"
-        ),
-    )

@@ -11,7 +11,7 @@ from azureml_emulator.jobs.submission import request_cancel, submit
 from azureml_emulator.service import Service
 from azureml_emulator.store.artifacts import RUN_ORIGIN
 from azureml_emulator.store.runs import RunStatus
-from azureml_emulator.store.sweeps import MAX_DURATION_MINUTES, Sweep
+from azureml_emulator.store.sweeps import Sweep
 from azureml_emulator.sweeps.bayesian import Observation, bayesian_sample
 from azureml_emulator.sweeps.best import add_best
 from azureml_emulator.sweeps.command_sweep import start_trial
@@ -197,8 +197,7 @@ class SweepDriver:
         if sweep.deadline is None or time.time() < sweep.deadline or sweep.cancel:
             return
         sweep.cancel = True
-        minutes = min(sweep.request.max_duration_minutes, MAX_DURATION_MINUTES)
-        message = f"The sweep reached its maximum duration, {minutes} minute{'s' * (minutes != 1)}."
+        message = f"The sweep reached its maximum duration, {sweep.minutes} minute{'s' * (sweep.minutes != 1)}."
         self._service.runs.add_warning(sweep.run_id, "MaxDurationReached", message)
         self._log(sweep, message)
 

@@ -8,17 +8,17 @@ import uuid
 from typing import Any
 
 from azureml_emulator.errors import ServiceError, bad_request
+from azureml_emulator.jobs.new_run import SWEEP, add_run
 from azureml_emulator.jobs.plan import JobPlan
 from azureml_emulator.jobs.submission import check_cluster, check_run_id
 from azureml_emulator.service import Service
-from azureml_emulator.store.runs import Run, RunStatus, RunTypeV2
 from azureml_emulator.store.sweeps import MAX_DURATION_MINUTES, Sweep, SweepRequest
 from azureml_emulator.sweeps.bayesian import require_optuna
 from azureml_emulator.sweeps.policy import make_policy
 from azureml_emulator.sweeps.resuming import check_resumed_children, check_resumed_sweeps
 from azureml_emulator.sweeps.sampling import BAYESIAN, GRID, Sample, check_space, grid, random_sample
-from azureml_emulator.times import utc_now
 
+MAX_CONCURRENT = 100
 TAG_PREFIX = "_aml_system_"
 
 
@@ -49,42 +49,22 @@ def start_sweep(
     document = request.model_dump(mode="json")
     document["platform_config"]["ParentRunId"] = run_id
     with service.database.transaction():
-        found = service.runs.ensure_experiment(experiment)
+        service.runs.ensure_experiment(experiment)
         if chosen is not None and _is_repeated(service, chosen, experiment, request):
             return document
         parent = service.run_of(experiment, parent_run_id) if parent_run_id else None
         definition = request.platform_config.Definition
-        service.runs.add(
-            Run(
-                run_id=run_id,
-                run_number=0,
-                root_run_id=parent.root_run_id if parent else run_id,
-                parent_run_id=parent_run_id,
-                experiment_id=found.experiment_id,
-                data_container_id=f"dcid.{run_id}",
-                status=RunStatus.RUNNING,
-                created_utc=utc_now(),
-                start_time_utc=utc_now(),
-                display_name=run_id,
-                run_type="hyperdrive",
-                run_type_v2=RunTypeV2(orchestrator="HyperDrive"),
-                properties={
-                    "azureml.runsource": "hyperdrive",
-                    "platform": "AML",
-                    "ContentSnapshotId": definition.SnapshotId,
-                    "primary_metric_config": json.dumps(document["primary_metric_config"]),
-                    "resume_from": json.dumps(document["resume_from"] or None),
-                    "resume_child_runs": json.dumps(document["resume_child_runs"] or None),
-                },
-                tags=tags_of(document),
-                script_name=plan.configuration.script,
-                target=plan.configuration.target,
-                run_definition=definition.Overrides,
-                cancel_uri=(
-                    f"{service.base_url}/hyperdrive/v1.0{service.settings.workspace_path}"
-                    f"/experiments/{experiment}/runs/{run_id}/cancel"
-                ),
-            )
+        add_run(
+            service,
+            SWEEP,
+            run_id,
+            experiment,
+            parent=parent.run_id if parent else None,
+            properties=sweep_properties(document),
+            tags=tags_of(document),
+            script=plan.configuration.script,
+            target=plan.configuration.target,
+            definition=definition.Overrides,
         )
         seed = run_id if service.settings.sweep_seed is None else str(service.settings.sweep_seed)
         sweep = Sweep(
@@ -118,6 +98,8 @@ def _check(service: Service, request: SweepRequest) -> JobPlan:
     """Refuse what can't be run here, before anything is made."""
     if request.platform != "AML":
         raise bad_request(f"Sweeps on the platform {request.platform!r}, those of pipelines, are not emulated.")
+    if request.max_concurrent_jobs > MAX_CONCURRENT:
+        raise bad_request(f"A sweep has {MAX_CONCURRENT} runs at once at most, not {request.max_concurrent_jobs}.")
     generator = request.generator_config
     check_space(generator.parameter_space, generator.name)
     policy = make_policy(request.policy_config.name, request.policy_config.properties)
@@ -165,6 +147,17 @@ def first_samples(service: Service, request: SweepRequest, seed: str) -> list[Sa
     if method == GRID:
         return resumed + grid(space, new)
     return resumed + [random_sample(space, seed, number) for number in range(new)]
+
+
+def sweep_properties(document: dict[str, Any]) -> dict[str, str]:
+    """Return the properties of a sweep's run, of which the SDK reads what the sweep is after and learns from."""
+    return {
+        "platform": "AML",
+        "ContentSnapshotId": document["platform_config"]["Definition"]["SnapshotId"],
+        "primary_metric_config": json.dumps(document["primary_metric_config"]),
+        "resume_from": json.dumps(document["resume_from"] or None),
+        "resume_child_runs": json.dumps(document["resume_child_runs"] or None),
+    }
 
 
 def tags_of(document: dict[str, Any]) -> dict[str, str]:

@@ -41,7 +41,7 @@ def check_create(service: Service, body: Mapping[str, Any]) -> tuple[str, dict[s
     name = rules.check_name(body.get("name"))
     document = rules.document(body)
     rules.keys(body)
-    image = _checked_image(service, body.get("environmentImageRequest"))
+    image = checked_image(service, body.get("environmentImageRequest"))
     existing = service.webservices.find(name)
     kind = rules.compute_type(body)
     if existing is not None and not body.get("overwrite"):
@@ -80,8 +80,7 @@ def create(service: Service, body: Mapping[str, Any]) -> str:
         primary, secondary = rules.keys(body)
         existing = service.webservices.find(name)
         if existing is None:
-            if len(service.webservices.all()) >= MAX_SERVICES:
-                raise bad_request(f"A workspace has at most {MAX_SERVICES} services here.", "QuotaExceeded")
+            check_number(service)
             now = utc_now()
             service.webservices.add(
                 Webservice(
@@ -90,21 +89,31 @@ def create(service: Service, body: Mapping[str, Any]) -> str:
                     created=now,
                     updated=now,
                     document=document,
-                    primary_key=primary or _make_key(),
-                    secondary_key=secondary or _make_key(),
+                    primary_key=primary or make_key(),
+                    secondary_key=secondary or make_key(),
                 )
             )
-        _refuse_if_busy(service.webservices.get(name))
-        deployment = _deployment(service, image, document)
+        refuse_if_busy(service.webservices.get(name))
+        deployment = new_deployment(service, image, document)
 
         def change(record: Webservice) -> None:
             record.document = document
             record.primary_key = primary or record.primary_key
             record.secondary_key = secondary or record.secondary_key
-            _begin(record, deployment)
+            begin(record, deployment)
 
         write_auth(service, service.webservices.update(name, change))
     return deployment.operation
+
+
+def check_number(service: Service) -> None:
+    """See that there is room for one more.
+
+    Raises:
+        ServiceError: 400.
+    """
+    if len(service.webservices.all()) >= MAX_SERVICES:
+        raise bad_request(f"A workspace has at most {MAX_SERVICES} services here.", "QuotaExceeded")
 
 
 def check_patch(
@@ -117,7 +126,7 @@ def check_patch(
     """
     document = rules.patched(record.compute_type, record.document, operations)
     image = rules.image_request(operations)
-    return document, None if image is None else _checked_image(service, image)
+    return document, None if image is None else checked_image(service, image)
 
 
 def patch(service: Service, name: str, operations: list[PatchOperation]) -> str:
@@ -141,13 +150,13 @@ def patch(service: Service, name: str, operations: list[PatchOperation]) -> str:
             image = record.deployments[0].image
         deployment = None
         if image is not None:
-            _refuse_if_busy(record)
-            deployment = _deployment(service, image, document)
+            refuse_if_busy(record)
+            deployment = new_deployment(service, image, document)
 
         def change(record: Webservice) -> None:
             record.document, record.updated = document, utc_now()
             if deployment is not None:
-                _begin(record, deployment)
+                begin(record, deployment)
 
         write_auth(service, service.webservices.update(name, change))
         if deployment is not None:
@@ -181,7 +190,7 @@ def regenerate_key(service: Service, name: str, which: Literal["Primary", "Secon
     Raises:
         ServiceError: 400, 404.
     """
-    key = rules.check_key(value) if value else _make_key()
+    key = rules.check_key(value) if value else make_key()
 
     def change(record: Webservice) -> None:
         setattr(record, "primary_key" if which == "Primary" else "secondary_key", key)
@@ -252,7 +261,13 @@ def failure(code: str, status: int, message: str, detail: tuple[str, str] | None
     return found
 
 
-def _checked_image(service: Service, image: object) -> dict[str, Any]:
+def checked_image(service: Service, image: object) -> dict[str, Any]:
+    """Return an environment image request that can be run here.
+
+    Raises:
+        ServiceError: 400.
+    """
+
     def has_model(model_id: str) -> bool:
         try:
             model = service.models.get(model_id)
@@ -277,12 +292,18 @@ def _repeated(service: Service, body: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _refuse_if_busy(record: Webservice) -> None:
+def refuse_if_busy(record: Webservice) -> None:
+    """See that no change of a service's content is under way.
+
+    Raises:
+        ServiceError: 409.
+    """
     if record.coming is not None and record.coming.operation:
         raise ServiceError(409, _IN_TRANSITION, f"Service {record.name} is being changed already: wait for its end.")
 
 
-def _deployment(service: Service, image: dict[str, Any], document: Mapping[str, Any]) -> Deployment:
+def new_deployment(service: Service, image: dict[str, Any], document: Mapping[str, Any]) -> Deployment:
+    """Make a deployment, and the operation that waits for it."""
     number = service.webservices.next_number()
     operation = service.webservices.start_operation()
     late = service.faults.current.unhealthy_services or service.settings.service_timeout
@@ -295,12 +316,14 @@ def _deployment(service: Service, image: dict[str, Any], document: Mapping[str, 
     )
 
 
-def _begin(record: Webservice, deployment: Deployment) -> None:
+def begin(record: Webservice, deployment: Deployment) -> None:
+    """Have a deployment started, beside what serves."""
     record.coming, record.updated, record.error = deployment, utc_now(), None
     record.coming.takes_over = record.serving is not None and not record.asleep
     if record.serving is None:
         record.state = ServiceState.TRANSITIONING
 
 
-def _make_key() -> str:
+def make_key() -> str:
+    """Make a key of a service."""
     return secrets.token_urlsafe(24)

@@ -15,6 +15,7 @@ from azureml_emulator.errors import ServiceError
 from azureml_emulator.service import Service
 from azureml_emulator.store.webservices import Deployment, OperationState, ServiceState, Webservice
 from azureml_emulator.times import utc_now
+from azureml_emulator.webservices import names
 from azureml_emulator.webservices.control import failure, restart
 from azureml_emulator.webservices.process import (
     Start,
@@ -314,8 +315,11 @@ def _once_more(record: Webservice, coming: Deployment) -> None:
 
 
 def _crashed(compute_type: str, start: Start, reason: str) -> dict[str, object]:
-    kind = compute_type.capitalize()
     log.info("service start %s: %s", start.directory, reason)
+    if compute_type in (names.ENDPOINT, names.MANAGED):
+        message = "User container has crashed or terminated: its log says more, online_deployments.get_logs()."
+        return failure("ResourceNotReady", 400, f"{message} The container ended before it was ready ({reason}).")
+    kind = compute_type.capitalize()
     return failure(
         f"{kind}DeploymentFailed",
         400,

@@ -38,6 +38,8 @@ PROBE_INTERVAL = 0.1
 WATCH_INTERVAL = 0.1
 DRAIN_SECONDS = 30
 KEEP_ALIVE_SECONDS = 5
+LOG_MAX = 16 << 20
+"""Bytes of a container's log, of which the later half is kept when there are more."""
 PR_SET_PDEATHSIG = 1
 _OWN_SITES = (b"none", b"same-origin")
 
@@ -84,8 +86,9 @@ class Front:
         spec: ``command`` and ``socket`` of the scoring server; ``auth``, ``retire`` and ``asked``, files to watch: who
             may ask, which appears when the end has come, which is touched when somebody is about to ask; ``status``, a
             file to write; ``port``, the wanted one, or 0; ``handover``, a Unix socket on which a successor asks for the
-            listening socket; ``predecessor``, that of the one to be replaced, or null; ``idle``, seconds, or null;
-            ``delay``, seconds before the start; ``never``, whether it is never to be ready.
+            listening socket; ``predecessor``, that of the one to be replaced, or null; ``listen``, a Unix socket to
+            listen on in place of a port, or null; ``log``, what the server and this write to; ``idle``, seconds, or
+            null; ``delay``, seconds before the start; ``never``, whether it is never to be ready.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -101,19 +104,20 @@ class Front:
         """Serve until the end; gives the exit code."""
         if self._spec["delay"]:
             await asyncio.sleep(self._spec["delay"])
-        server = await asyncio.create_subprocess_exec(
-            *self._spec["command"], stdin=asyncio.subprocess.DEVNULL, preexec_fn=_end_with_parent
-        )
-        end = asyncio.create_task(server.wait())
+        end = await self._start()
         while self._spec["never"] or not await self._is_ready():
             if end.done():
                 _say(f"The scoring server ended with exit code {end.result()} before it was ready.")
                 return FAILED
             if not self._is_wanted():
                 return 0
+            cut_log(Path(self._spec["log"]))
             await asyncio.sleep(PROBE_INTERVAL)
-        listener = _inherit(self._spec["predecessor"]) or _listen(int(self._spec["port"]))
-        self._port = listener.getsockname()[1]
+        if self._spec["listen"] is not None:
+            listener = _listen_at(self._spec["listen"])
+        else:
+            listener = _inherit(self._spec["predecessor"]) or _listen(int(self._spec["port"]))
+            self._port = listener.getsockname()[1]
         self._last = time.monotonic()
         config = uvicorn.Config(
             self._serve,
@@ -140,12 +144,20 @@ class Front:
         watch.cancel()
         return self._code
 
+    async def _start(self) -> asyncio.Task[int]:
+        """Start what answers; returns what ends when that does, with its exit code."""
+        server = await asyncio.create_subprocess_exec(
+            *self._spec["command"], stdin=asyncio.subprocess.DEVNULL, preexec_fn=_end_with_parent
+        )
+        return asyncio.create_task(server.wait())
+
     def _is_wanted(self) -> bool:
         return Path(self._spec["auth"]).exists() and not Path(self._spec["retire"]).exists()
 
     async def _watch(self, end: asyncio.Task[int], front: _Server) -> None:
         while not front.should_exit:
             await asyncio.sleep(WATCH_INTERVAL)
+            cut_log(Path(self._spec["log"]))
             if end.done():
                 _say(f"The scoring server has ended with exit code {end.result()}.")
                 self._code = DIED
@@ -187,7 +199,7 @@ class Front:
             return False
 
     async def _probe(self, target: bytes) -> int:
-        async with self._connected() as (reader, writer):
+        async with self._connected(self._spec["socket"]) as (reader, writer):
             connection = h11.Connection(h11.CLIENT)
             headers = [(b"host", HOST.encode()), (b"connection", b"close")]
             writer.write(connection.send(h11.Request(method=b"GET", target=target, headers=headers)) or b"")
@@ -200,8 +212,8 @@ class Front:
                     return 0
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> Any:  # noqa: ANN401 - an iterator of a pair of streams
-        reader, writer = await asyncio.open_unix_connection(self._spec["socket"])
+    async def _connected(self, path: str) -> Any:  # noqa: ANN401 - an iterator of a pair of streams
+        reader, writer = await asyncio.open_unix_connection(path)
         try:
             yield reader, writer
         finally:
@@ -226,7 +238,7 @@ class Front:
             return
         self._active += 1
         try:
-            await self._forward(scope, receive, send)
+            await self._relay(scope, receive, send)
         finally:
             self._active -= 1
             if not is_probe:
@@ -238,6 +250,8 @@ class Front:
         Raises:
             Refused: 403.
         """
+        if self._spec["listen"] is not None:
+            return  # only this user's processes get to a socket in a private directory
         hosts = {f"{name}:{self._port}".encode() for name in (HOST, "localhost")}
         origins = {b"http://" + host for host in hosts}
         for name, value in scope["headers"]:
@@ -249,11 +263,16 @@ class Front:
             ):
                 raise Refused(403, "The service is for programs of this machine.")
 
-    async def _forward(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _relay(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request that has been let in."""
+        await self._forward(self._spec["socket"], scope, receive, send)
+
+    async def _forward(self, path: str, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on to what listens on a Unix socket."""
         started = False
         sending: asyncio.Task[bool] | None = None
         try:
-            async with self._connected() as (reader, writer):
+            async with self._connected(path) as (reader, writer):
                 connection = h11.Connection(h11.CLIENT)
                 # At the same time, for a server may answer, and close, before it has read everything.
                 sending = asyncio.create_task(send_request(connection, writer, scope, receive))
@@ -283,6 +302,24 @@ class Front:
                 sending.cancel()
 
 
+def cut_log(path: Path, most: int = LOG_MAX) -> None:
+    """Keep the later half of a log that has grown too long, from a line's beginning on.
+
+    Whoever writes to it appends, so what is written next stands behind what was kept. What is written in the very
+    moment of the cut gets lost.
+    """
+    with contextlib.suppress(OSError):
+        size = path.stat().st_size
+        if size <= most:
+            return
+        with path.open("rb") as stream:
+            stream.seek(size - most // 2)
+            kept = stream.read(most).partition(b"\n")[2]
+        os.truncate(path, 0)
+        with path.open("ab") as stream:
+            stream.write(kept)
+
+
 async def _hand_over(writer: asyncio.StreamWriter, listener: socket.socket) -> None:
     """Give the listening socket to a successor; both accept from it until this one leaves."""
     with (
@@ -302,6 +339,16 @@ def _listen(port: int) -> socket.socket:
     except OSError:
         listener.bind((HOST, 0))
     listener.listen(256)
+    return listener
+
+
+def _listen_at(path: str) -> socket.socket:
+    """Return a socket that listens at a path, in the place of what did before: that accepts what has come to it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    partial = f"{path}.{os.getpid()}"
+    listener.bind(partial)
+    listener.listen(256)
+    Path(partial).replace(path)
     return listener
 
 
@@ -333,6 +380,11 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-if __name__ == "__main__":
+def main(kind: type[Front]) -> None:
+    """Run a front, as the command line's specification has it."""
     _end_with_parent()
-    sys.exit(asyncio.run(Front(json.loads(Path(sys.argv[1]).read_text())).run()))
+    sys.exit(asyncio.run(kind(json.loads(Path(sys.argv[1]).read_text())).run()))
+
+
+if __name__ == "__main__":
+    main(Front)

@@ -3,6 +3,8 @@
 ``webservices/NAME/auth.json``          who may ask; its front reads it
 ``webservices/NAME/NUMBER/app``         one content, in the layout of Azure's container: ``AML_APP_ROOT``
 ``webservices/NAME/NUMBER/ATTEMPT``     one start of it: log, supervisor, front
+``webservices/NAME/routes.json``        of an endpoint: where its front passes requests on to
+``webservices/NAME/front``              of an endpoint's deployment: the socket that its front listens on
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from azureml_emulator.service import Service
 from azureml_emulator.settings import Settings
 from azureml_emulator.store.artifacts import StoredArtifact, normalise
 from azureml_emulator.store.webservices import Deployment, Webservice
+from azureml_emulator.webservices import names
 
-FRONT = "azureml_emulator.webservices.front"
+FRONT, ROUTER = "azureml_emulator.webservices.front", "azureml_emulator.webservices.router"
 PYTHON_VARIABLE = "AZUREML_EMULATOR_SCORING_PYTHON"
 MODELS_DIR = "azureml-models"
 MAX_BYTES = 1 << 30
@@ -179,6 +182,9 @@ def lay_out(service: Service, image: dict[str, Any], app: Path) -> None:
         else:
             name = "main.py" if asset["id"] == image.get("driverProgram") else normalise(asset["id"])
             _copy(source, partial / name)
+    if image.get("snapshot"):
+        # A deployment of SDK v2: the code's folder keeps its name.
+        service.snapshots.extract(image["snapshot"], partial / normalise(image["folder"]))
     for model_id in image.get("modelIds") or []:
         model = service.models.get(model_id)
         _place_model(service, model.url, partial / MODELS_DIR / model.name / str(model.version))
@@ -252,31 +258,42 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
         write_auth(service, service.webservices.get(record.name))
     # Relative, because the path of a Unix socket has little room; the working directory is AML_APP_ROOT.
     socket = f"../{start.directory.name}/socket"
-    crash = faults.crashing_services
     front = {
-        "command": ["/bin/sh", "-c", _CRASH] if crash else scoring_command(service.settings, socket),
         "socket": socket,
         "auth": str(service_directory(service, record.name) / "auth.json"),
         "retire": str(start.retired),
         "asked": str(start.asked),
         "status": str(start.status),
+        "log": str(start.log),
         "port": record.port,
         "handover": f"../{start.directory.name}/handover",
         "predecessor": _predecessor(service, record, deployment, start),
+        "listen": f"../../{names.SOCKET}" if record.compute_type == names.MANAGED else None,
         "idle": service.settings.service_idle,
-        "delay": faults.slow_services,
-        "never": bool(faults.unhealthy_services),
+        "delay": 0.0,
+        "never": False,
     }
+    if record.compute_type == names.ENDPOINT:
+        front["routes"] = str(routes_of(service, record.name))
+    else:
+        front |= {"delay": faults.slow_services, "never": bool(faults.unhealthy_services)}
+        crash = faults.crashing_services
+        front["command"] = ["/bin/sh", "-c", _CRASH] if crash else scoring_command(service.settings, socket)
     spec = start.directory / "front_spec.json"
     write_atomically(spec, json.dumps(front))
     start.prepare(
-        [[sys.executable, "-I", "-m", FRONT, str(spec)]],
+        [[sys.executable, "-I", "-m", ROUTER if "routes" in front else FRONT, str(spec)]],
         service_environment(service, record, deployment, start),
         log=start.log,
         deadline=None,
         grace=service.settings.cancel_grace,
     )
     return start
+
+
+def routes_of(service: Service, name: str) -> Path:
+    """Return the file that says where an endpoint's requests go."""
+    return service_directory(service, name) / "routes.json"
 
 
 def _predecessor(service: Service, record: Webservice, deployment: Deployment, start: Start) -> str | None:
@@ -307,7 +324,7 @@ def service_environment(service: Service, record: Webservice, deployment: Deploy
         "REQUESTS_CA_BUNDLE": str(service.ca_bundle),
         "AML_APP_ROOT": str(start.work),
         "AZUREML_MODEL_DIR": str(models),
-        "SERVICE_NAME": record.name,
+        "SERVICE_NAME": names.deployment_of(record.name) if record.compute_type == names.MANAGED else record.name,
         "SERVICE_PATH_PREFIX": "",
         "SERVICE_VERSION": str(deployment.number),
         "WORKSPACE_NAME": service.settings.workspace_name,

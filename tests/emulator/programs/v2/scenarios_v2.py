@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from azure.ai.ml import Input, MLClient, MpiDistribution, Output, PyTorchDistribution, command
-from azure.ai.ml.entities import AmlCompute, BuildContext, Environment, Model
+from azure.ai.ml.entities import AmlCompute, BuildContext, Data, Environment, Model
 from azure.ai.ml.sweep import Choice
 from azure.core.exceptions import ResourceNotFoundError
 from azure.identity import DefaultAzureCredential
@@ -210,6 +210,27 @@ def environment(name, **which):
 
 def environments(name=None):
     return [item.version if name else item.name for item in client.environments.list(name=name)]
+
+
+def register_data(name, path, kind, version=None):
+    made = client.data.create_or_update(Data(name=name, version=version, path=path, type=kind, tags={"a": "b"}))
+    return {"version": made.version, "path": made.path, "type": made.type}
+
+
+def list_data(name):
+    return {
+        "names": sorted(item.name for item in client.data.list()),
+        "versions": [item.version for item in client.data.list(name)],
+        "latest": client.data.get(name, label="latest").version,
+        "tags": client.data.get(name, version="1").tags,
+    }
+
+
+def archive_data(name, version):
+    client.data.archive(name, version=version)
+    left = [item.version for item in client.data.list(name)]
+    client.data.restore(name, version=version)
+    return left
 
 
 def sweep_grid(command_line, values, code=None):

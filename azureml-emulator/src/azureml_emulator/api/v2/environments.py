@@ -20,7 +20,7 @@ from azureml_emulator.store.versions import AssetVersion
 
 BASE = f"{WORKSPACE}/environments"
 KIND = "environments"
-FIXED = ("image", "condaFile", "build", "osType")
+FIXED = ("image", "condaFile", "build", "osType", "inferenceConfig")
 """What can't be changed any more."""
 LIST = [only_query("$orderBy", "$top", "$skip", "listViewType")]
 
@@ -32,12 +32,28 @@ class BuildContext(StrictBody):
     dockerfile_path: str = "Dockerfile"
 
 
+class InferenceRoute(StrictBody):
+    """Where a container answers."""
+
+    path: str
+    port: int
+
+
+class InferenceConfig(StrictBody):
+    """How a container of an online deployment is asked that brings its own server."""
+
+    liveness_route: InferenceRoute | None = None
+    readiness_route: InferenceRoute | None = None
+    scoring_route: InferenceRoute | None = None
+
+
 class EnvironmentProperties(StrictBody):
     """An image, an image and a conda file (YAML), or a build context."""
 
     image: str | None = None
     conda_file: str | None = None
     build: BuildContext | None = None
+    inference_config: InferenceConfig | None = None
     description: str | None = None
     properties: dict[str, Any] = {}  # noqa: RUF012
     tags: dict[str, Any] = {}  # noqa: RUF012

@@ -24,6 +24,7 @@ import msgspec
 
 from backends import local_processes as processes
 from backends.local_cap import Cap
+from backends.local_contention import Watch
 from backends.local_ranks import RankJobs
 from backends.local_store import LocalStore
 from backends.local_workdir import collect_outputs, make_workdir, release_reserve, working_directory
@@ -196,6 +197,7 @@ def _attempt(folder: RunFolder, cap: Cap, jobs: Jobs, work: Path, words: tuple[s
     started = folder.info().started or time.time()
     folder.update(status=RunStatus.RUNNING, started=started, detail=detail)
     is_ready = False
+    watch = Watch(folder.job_environment())
     while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
         jobs.reap_adopted(process)
         if not is_ready and job.model_name is not None:
@@ -203,6 +205,8 @@ def _attempt(folder: RunFolder, cap: Cap, jobs: Jobs, work: Path, words: tuple[s
         is_ready = True
         with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
             folder.mend()
+            if advice := watch.advice(process.pid):
+                folder.update(warnings=(*folder.info().warnings, advice))
         if _stop_requested(folder):
             jobs.stop_children()
             return Outcome(RunStatus.CANCELED)

@@ -44,6 +44,8 @@ NOT_RUN = {
     "trainer run --script train.py --max-restarts 3 --checkpoints 'checkpoints/*'": "tests/backends",
     "trainer run --device cuda": CARD,
     "trainer run --device cuda:1": CARD,
+    "trainer run --processes-per-node 2 --device cuda": CARD,
+    "trainer logs RUN --rank 1 --follow": "needs a run of several processes: tests/backends/test_local_ranks.py",
     "trainer data download mnist": "needs a network",
     "trainer data verify mnist": "needs MNIST",
     "trainer view": f"{SERVES}: tests/view",
@@ -60,7 +62,7 @@ NOT_RUN = {
     "trainer export ./outputs/model.npz --format onnx --model-file net.py:make --input-shape 1,28,28": "tests/export",
     "trainer attach STUDY": "follows a study that is under way: tests/tune",
     "trainer cancel STUDY": "stops a study that is under way: tests/tune",
-    'trainer tune --backend azureml --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
+    'trainer tune --backend azureml-v2 --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
     "--stop bandit:slack=0.1,delay=3": ACCOUNT,
     "trainer attach latest": "follows a run that is under way: tests/cli",
 }
@@ -112,6 +114,7 @@ OTHER = {
         "python -m trainer.runtime.launch train.py --my-flag 3     # any script, unchanged",
     ): "tests/runtime/test_launch.py",
     ("compat", "git clone --branch v7.8.1 https://github.com/chainer/chainer"): MINUTES,
+    ("compat", "python tests/upstream/run.py chainer --ranks 2"): MINUTES,
     (
         "data",
         "train-images-idx3-ubyte   train-labels-idx1-ubyte   t10k-images-idx3-ubyte   t10k-labels-idx1-ubyte",

@@ -107,6 +107,54 @@ def test_learning_rate_may_change_and_hooks_may_be_added(make_model: Any, train:
     assert_same(results[1][1], results[0][1])
 
 
+class Activations(chainer.Chain):
+    """One after the other, given by their names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+        with self.init_scope():
+            self.layers = chainer.ChainList(*(L.Linear(None, 20) for _ in names))
+
+    def forward(self, x: chainer.Variable) -> Any:
+        for name, layer in zip(self.names, self.layers, strict=True):
+            x = layer(x)
+            for each in filter(None, name.split("+")):
+                x = getattr(F, each)(x)
+        return x
+
+
+@pytest.mark.parametrize("make_optimizer", [optimizers.MomentumSGD, optimizers.Adam])
+def test_activations(make_model: Any, train: Any, make_optimizer: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model(lambda: Activations("sigmoid", "tanh", "", "relu", "tanh", "sigmoid", ""))
+        log, updater = train(model, make_optimizer().setup(model), plain=plain, epochs=1)
+        results.append((arrays(model), log))
+    assert updater.reason == ""
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["tanh"], "the last layer has an activation"),
+        (["tanh+sigmoid", ""], "Tanh is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) behind it"),
+        (["softplus", ""], "Softplus is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) behind it"),
+    ],
+)
+def test_other_activations_go_through_chainer(make_model: Any, train: Any, names: list[str], reason: str) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model(lambda: Activations(*names))
+        log, updater = train(model, optimizers.MomentumSGD().setup(model), plain=plain, epochs=1)
+        results.append((arrays(model), log))
+    assert updater.reason == reason
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
 class WithDropout(chainer.Chain):
     def __init__(self) -> None:
         super().__init__()

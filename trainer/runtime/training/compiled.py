@@ -16,7 +16,6 @@ from typing import Any
 import chainer
 import numpy as np
 from chainer.dataset import convert
-from chainer.functions.activation.relu import ReLU
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.evaluation.accuracy import Accuracy
 from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
@@ -24,6 +23,7 @@ from chainer.training.updaters import StandardUpdater
 from chainer.variable import VariableNode
 
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.activations import ACTIVATIONS, Activation
 from trainer.runtime.training.ranks import Join, Ranks
 from trainer.runtime.training.step import Array, Batch, FusedUpdate, Layer, MLPStep
 
@@ -282,8 +282,8 @@ def read_graph(
         applied: Was active while the loss was computed.
 
     Raises:
-        CannotCompileError: The graph is not a chain of linear layers, each with or without ReLU, under
-            mean softmax cross-entropy of the batch; or something else was reported than its loss
+        CannotCompileError: The graph is not a chain of linear layers, each with or without one of ``ACTIVATIONS``,
+            under mean softmax cross-entropy of the batch; or something else was reported than its loss
             and accuracy.
     """
     x, t = batch
@@ -294,23 +294,25 @@ def read_graph(
         raise CannotCompileError("the labels are not the batch's own")
 
     layers: list[Layer] = []
-    node, relu, first = scores, False, None
+    node, first = scores, None
+    activation: Activation | None = None
     while node.creator_node is not None:
         function = first = node.creator_node
-        if type(function) is ReLU and not relu:
-            relu = True
+        if type(function) in ACTIVATIONS and activation is None:
+            activation = ACTIVATIONS[type(function)]
             (node,) = function.inputs
         elif type(function) is LinearFunction:
             node, *parameters = function.inputs
             weight, bias = [*map(_parameter, parameters), None][:2]
-            layers.insert(0, Layer(weight, bias, relu))
-            relu = False
+            layers.insert(0, Layer(weight, bias, activation))
+            activation = None
         else:
-            raise CannotCompileError(f"{function.label} is not a linear layer or ReLU")
-    if relu or first is None or applied.inputs(first)[0] is not x:
+            known = ", ".join(each.__name__ for each in ACTIVATIONS)
+            raise CannotCompileError(f"{function.label} is not a linear layer, nor one activation ({known}) behind it")
+    if activation is not None or first is None or applied.inputs(first)[0] is not x:
         raise CannotCompileError("the input of the first layer is not the batch's own")
-    if layers[-1].relu:
-        raise CannotCompileError("ReLU is the last layer")
+    if layers[-1].activation is not None:
+        raise CannotCompileError("the last layer has an activation")
     _require_same_parameters(target, layers)
 
     loss_key = accuracy_key = None

@@ -1,10 +1,10 @@
 """One training step of a multilayer perceptron as array calls, and one update of all parameters.
 
 The arithmetic is Chainer's, call for call: on NumPy the results are equal bit for bit to those of
-``LinearFunction``, ``ReLU`` and ``SoftmaxCrossEntropy`` and of their gradients (Chainer 7.8.1,
-``functions/connection/linear.py``, ``functions/activation/relu.py``,
-``functions/loss/softmax_cross_entropy.py``). What is left out is the graph around it, which takes
-more time than the arithmetic at a hundred units in each layer. On CuPy nothing here waits for the card.
+``LinearFunction``, the activations of :mod:`trainer.runtime.training.activations` and ``SoftmaxCrossEntropy``, and of
+their gradients (Chainer 7.8.1, ``functions/connection/linear.py``, ``functions/loss/softmax_cross_entropy.py``). What
+is left out is the graph around it, which takes more time than the arithmetic at a hundred units in each layer. On CuPy
+nothing here waits for the card.
 
 Chainer updates parameter by parameter, which for small layers is mostly Python. Rules that
 work element by element (:attr:`chainer.UpdateRule.is_elementwise`: SGD, MomentumSGD, Adam, ...) give the
@@ -18,6 +18,8 @@ from typing import Any
 
 import chainer
 import numpy as np
+
+from trainer.runtime.training.activations import Activation
 
 # NumPy's and CuPy's arrays and modules share an interface that neither can name.
 Array = Any
@@ -33,12 +35,12 @@ class Layer:
     Attributes:
         weight: Shape (units, inputs).
         bias: Shape (units,), or None.
-        relu: Whether ReLU follows.
+        activation: What follows, if anything.
     """
 
     weight: chainer.Parameter
     bias: chainer.Parameter | None
-    relu: bool
+    activation: Activation | None
 
 
 class MLPStep:
@@ -63,7 +65,10 @@ class MLPStep:
             self._outputs = [xp.empty(shape, self.dtype) for shape in shapes]
             # The last layer's gradient is made by the loss.
             self._gradients = [xp.empty(shape, self.dtype) for shape in shapes[:-1]]
-            self._active = [xp.empty(shape, bool) for shape in shapes[:-1]]
+            self._scratch = [
+                xp.empty(shape, bool if layer.activation and layer.activation.mask else self.dtype)
+                for layer, shape in zip(layers[:-1], shapes, strict=False)
+            ]
             self._rows = xp.arange(batch)
             self._unit = xp.ones((), self.dtype)
 
@@ -90,8 +95,8 @@ class MLPStep:
             xp.dot(hidden, layer.weight.array.T, out=output)
             if layer.bias is not None:
                 xp.add(output, layer.bias.array, out=output)
-            if layer.relu:
-                xp.maximum(output, 0, out=output)
+            if layer.activation is not None:
+                layer.activation.forward(xp, output)
             hidden = output
 
         loss, gradient = self._softmax_cross_entropy(hidden, t)
@@ -105,10 +110,9 @@ class MLPStep:
             if index:
                 below = self._gradients[index - 1]
                 xp.dot(gradient, layer.weight.array, out=below)
-                if layers[index - 1].relu:
-                    active = self._active[index - 1]
-                    xp.greater(inputs[index], 0, out=active)
-                    xp.multiply(below, active, out=below)
+                activation = layers[index - 1].activation
+                if activation is not None:
+                    activation.backward(xp, below, inputs[index], self._scratch[index - 1])
                 gradient = below
         return loss, accuracy
 

@@ -125,23 +125,34 @@ class Activations(chainer.Chain):
 
 
 @pytest.mark.parametrize("make_optimizer", [optimizers.MomentumSGD, optimizers.Adam])
-def test_activations(make_model: Any, train: Any, make_optimizer: Any) -> None:
+def test_activations_and_dropout(make_model: Any, train: Any, make_optimizer: Any) -> None:
     results = []
     for plain in (True, False):
-        model = make_model(lambda: Activations("sigmoid", "tanh", "", "relu", "tanh", "sigmoid", ""))
+        model = make_model(lambda: Activations("sigmoid", "tanh+dropout", "", "relu+dropout", "dropout", "sigmoid", ""))
         log, updater = train(model, make_optimizer().setup(model), plain=plain, epochs=1)
-        results.append((arrays(model), log))
+        results.append((arrays(model), log, np.random.rand()))
     assert updater.reason == ""
     assert_same(results[1][0], results[0][0])
-    assert results[1][1] == results[0][1]
+    assert results[1][1:] == results[0][1:]
 
 
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["tanh"], "the last layer has an activation"),
-        (["tanh+sigmoid", ""], "Tanh is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) behind it"),
-        (["softplus", ""], "Softplus is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) behind it"),
+        (["tanh"], "the last layer has an activation or dropout"),
+        (
+            ["tanh+sigmoid", ""],
+            "Tanh is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) or dropout behind it",
+        ),
+        (
+            ["dropout+tanh", ""],
+            "Dropout is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) or dropout behind it",
+        ),
+        (["tanh", "dropout"], "the last layer has an activation or dropout"),
+        (
+            ["softplus", ""],
+            "Softplus is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) or dropout behind it",
+        ),
     ],
 )
 def test_other_activations_go_through_chainer(make_model: Any, train: Any, names: list[str], reason: str) -> None:
@@ -236,8 +247,8 @@ def test_wrong_step_is_found_out(make_model: Any, train: Any, monkeypatch: pytes
         named = original(*args)
         run = named.step.run
 
-        def wrong(x: Any, t: Any) -> Any:
-            loss, accuracy = run(x, t)
+        def wrong(*batch: Any) -> Any:
+            loss, accuracy = run(*batch)
             named.step.layers[0].weight.grad[...] *= np.float32(1.0000002)
             return loss, accuracy
 

@@ -19,6 +19,7 @@ from chainer.dataset import convert
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.evaluation.accuracy import Accuracy
 from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
+from chainer.functions.noise.dropout import Dropout
 from chainer.training.updaters import StandardUpdater
 from chainer.variable import VariableNode
 
@@ -195,12 +196,14 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
         gradients = [param.grad for param in params]
         for param in params:
             param.cleargrad()
-        own_loss, _ = step.step.run(*batch)
+        # With Chainer's own masks, since the numbers that they were made of are drawn.
+        masks, step.masks = step.masks, None
+        own_loss, _ = step.step.run(*batch, masks)
         equal = np.array_equal if step.step.xp is np else _nearly_equal
         if equal(own_loss, loss.array) and all(
             equal(param.grad, gradient) for param, gradient in zip(params, gradients, strict=True)
         ):
-            return step.run(*batch)
+            return step.run(*batch, masks)
         for param, gradient in zip(params, gradients, strict=True):
             param.grad = gradient
         raise CannotCompileError("the compiled step gives another result than Chainer")
@@ -236,10 +239,15 @@ class _NamedStep:
         step: Loss and gradients.
         loss_key: As ``main/loss``; None if the loss was not reported.
         accuracy_key: Likewise.
+        masks: Those of the dropout in the batch that went through Chainer, one for each layer.
     """
 
-    def __init__(self, step: MLPStep, loss_key: str | None, accuracy_key: str | None) -> None:
+    def __init__(
+        self, step: MLPStep, loss_key: str | None, accuracy_key: str | None, masks: list[Array] | None
+    ) -> None:
         self.step = step
+        self.masks = masks
+        self._train = chainer.config.train
         self.loss_key = loss_key
         self.accuracy_key = accuracy_key
 
@@ -249,18 +257,19 @@ class _NamedStep:
         return (
             _is_classification(batch)
             and self.step.fits(batch[0])
+            and chainer.config.train == self._train
             and not chainer.config.debug
             and not chainer.get_function_hooks()
             and not chainer._get_link_hooks()
         )
 
-    def run(self, x: Array, t: Array) -> dict[str, Array]:
-        """Do the step for one batch; gradients go to the parameters.
+    def run(self, x: Array, t: Array, masks: list[Array] | None = None) -> dict[str, Array]:
+        """Do the step for one batch; gradients go to the parameters. ``masks`` is as in :meth:`MLPStep.run`.
 
         Returns:
             The observations, as Chainer would have reported them.
         """
-        loss, accuracy = self.step.run(x, t)
+        loss, accuracy = self.step.run(x, t, masks)
         named = {self.loss_key: loss, self.accuracy_key: accuracy}
         return {key: value for key, value in named.items() if key is not None}
 
@@ -282,8 +291,8 @@ def read_graph(
         applied: Was active while the loss was computed.
 
     Raises:
-        CannotCompileError: The graph is not a chain of linear layers, each with or without one of ``ACTIVATIONS``,
-            under mean softmax cross-entropy of the batch; or something else was reported than its loss
+        CannotCompileError: The graph is not a chain of linear layers, each with or without one of ``ACTIVATIONS``
+            and dropout, under mean softmax cross-entropy of the batch; or something else was reported than its loss
             and accuracy.
     """
     x, t = batch
@@ -296,23 +305,31 @@ def read_graph(
     layers: list[Layer] = []
     node, first = scores, None
     activation: Activation | None = None
+    dropout: Dropout | None = None
+    masks: list[Array] = []
     while node.creator_node is not None:
         function = first = node.creator_node
         if type(function) in ACTIVATIONS and activation is None:
             activation = ACTIVATIONS[type(function)]
             (node,) = function.inputs
+        elif type(function) is Dropout and dropout is None and activation is None:
+            dropout = _plain_dropout(function)
+            (node,) = function.inputs
         elif type(function) is LinearFunction:
             node, *parameters = function.inputs
             weight, bias = [*map(_parameter, parameters), None][:2]
-            layers.insert(0, Layer(weight, bias, activation))
-            activation = None
+            layers.insert(0, Layer(weight, bias, activation, dropout and dropout.dropout_ratio))
+            masks.insert(0, dropout and dropout.mask)
+            activation = dropout = None
         else:
             known = ", ".join(each.__name__ for each in ACTIVATIONS)
-            raise CannotCompileError(f"{function.label} is not a linear layer, nor one activation ({known}) behind it")
-    if activation is not None or first is None or applied.inputs(first)[0] is not x:
+            raise CannotCompileError(
+                f"{function.label} is not a linear layer, nor one activation ({known}) or dropout behind it"
+            )
+    if activation is not None or dropout is not None or first is None or applied.inputs(first)[0] is not x:
         raise CannotCompileError("the input of the first layer is not the batch's own")
-    if layers[-1].activation is not None:
-        raise CannotCompileError("the last layer has an activation")
+    if layers[-1].activation is not None or layers[-1].dropout is not None:
+        raise CannotCompileError("the last layer has an activation or dropout")
     _require_same_parameters(target, layers)
 
     loss_key = accuracy_key = None
@@ -324,7 +341,13 @@ def read_graph(
         else:
             raise CannotCompileError(f"{key} is reported, and is neither the loss nor the accuracy")
     step = MLPStep(tuple(layers), len(x), cross_entropy.ignore_label, accuracy_key is not None)
-    return _NamedStep(step, loss_key, accuracy_key)
+    return _NamedStep(step, loss_key, accuracy_key, masks)
+
+
+def _plain_dropout(function: Dropout) -> Dropout:
+    if function.return_mask or not isinstance(function.mask, np.ndarray):
+        raise CannotCompileError("the mask of a dropout is asked for, or is on a GPU")
+    return function
 
 
 def _require_plain_cross_entropy(function: chainer.FunctionNode | None) -> None:

@@ -36,11 +36,13 @@ class Layer:
         weight: Shape (units, inputs).
         bias: Shape (units,), or None.
         activation: What follows, if anything.
+        dropout: The ratio of the dropout that follows on that, or None.
     """
 
     weight: chainer.Parameter
     bias: chainer.Parameter | None
     activation: Activation | None
+    dropout: float | None = None
 
 
 class MLPStep:
@@ -69,6 +71,10 @@ class MLPStep:
                 xp.empty(shape, bool if layer.activation and layer.activation.mask else self.dtype)
                 for layer, shape in zip(layers[:-1], shapes, strict=False)
             ]
+            self._dropped = [
+                None if layer.dropout is None else xp.empty(shape, self.dtype)
+                for layer, shape in zip(layers, shapes, strict=True)
+            ]
             self._rows = xp.arange(batch)
             self._unit = xp.ones((), self.dtype)
 
@@ -77,12 +83,14 @@ class MLPStep:
         shape = len(self._rows), self.layers[0].weight.shape[1]
         return bool(x.shape == shape and x.dtype == self.dtype)
 
-    def run(self, x: Array, t: Array) -> tuple[Array, Array | None]:
+    def run(self, x: Array, t: Array, masks: list[Array] | None = None) -> tuple[Array, Array | None]:
         """Compute the loss, and write every parameter's gradient into its ``grad``.
 
         Args:
             x: Inputs, shape (B, inputs), of the parameters' type.
             t: Labels, shape (B,), integers below the number of outputs, or ``ignore_label``.
+            masks: What dropout multiplies each layer's outputs by; None to draw it, from NumPy's global generator as
+                Chainer does.
 
         Returns:
             The loss and, if asked for, the accuracy: arrays without dimensions, on the device.
@@ -90,7 +98,8 @@ class MLPStep:
         xp, layers = self.xp, self.layers
         inputs = []
         hidden = x
-        for layer, output in zip(layers, self._outputs, strict=True):
+        masks = list(masks or [None] * len(layers))
+        for index, (layer, output) in enumerate(zip(layers, self._outputs, strict=True)):
             inputs.append(hidden)
             xp.dot(hidden, layer.weight.array.T, out=output)
             if layer.bias is not None:
@@ -98,6 +107,10 @@ class MLPStep:
             if layer.activation is not None:
                 layer.activation.forward(xp, output)
             hidden = output
+            if layer.dropout is not None:
+                if masks[index] is None:
+                    masks[index] = self._mask(output.shape, layer.dropout)
+                hidden = xp.multiply(output, masks[index], out=self._dropped[index])
 
         loss, gradient = self._softmax_cross_entropy(hidden, t)
         accuracy = (hidden.argmax(axis=1) == t).mean(dtype=self.dtype) if self.accuracy else None
@@ -110,11 +123,18 @@ class MLPStep:
             if index:
                 below = self._gradients[index - 1]
                 xp.dot(gradient, layer.weight.array, out=below)
+                if masks[index - 1] is not None:
+                    xp.multiply(below, masks[index - 1], out=below)
                 activation = layers[index - 1].activation
                 if activation is not None:
-                    activation.backward(xp, below, inputs[index], self._scratch[index - 1])
+                    activation.backward(xp, below, self._outputs[index - 1], self._scratch[index - 1])
                 gradient = below
         return loss, accuracy
+
+    def _mask(self, shape: tuple[int, ...], ratio: float) -> Array:
+        scale = self.dtype.type(1.0 / (1 - ratio))
+        # The same generator, and as many of its numbers, as in Chainer's functions/noise/dropout.py.
+        return scale * (np.random.rand(*shape) >= ratio)
 
     def _softmax_cross_entropy(self, scores: Array, t: Array) -> tuple[Array, Array]:
         # loss = -mean over valid rows of log softmax(scores)[t];

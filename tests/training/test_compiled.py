@@ -107,6 +107,53 @@ def test_learning_rate_may_change_and_hooks_may_be_added(make_model: Any, train:
     assert_same(results[1][1], results[0][1])
 
 
+class Doubling:
+    """A hook that nobody knows."""
+
+    name = "Doubling"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        param.grad *= 2
+
+
+@pytest.mark.parametrize("make_optimizer", [optimizers.MomentumSGD, optimizers.Adam])
+@pytest.mark.parametrize(
+    ("hooks", "fused"),
+    [
+        (["WeightDecay", "GradientClipping", "Lasso"], True),
+        (["GradientClipping", "GradientHardClipping", "WeightDecay"], True),
+        (["WeightDecay", "Doubling"], False),
+        (["GradientNoise"], False),
+    ],
+)
+def test_hooks(make_model: Any, train: Any, make_optimizer: Any, hooks: list[str], fused: bool) -> None:
+    known = chainer.optimizer_hooks
+    made = {
+        "WeightDecay": lambda: known.WeightDecay(1e-2),
+        "Lasso": lambda: known.Lasso(1e-3),
+        "GradientClipping": lambda: known.GradientClipping(0.5),
+        "GradientHardClipping": lambda: known.GradientHardClipping(-0.01, 0.01),
+        "GradientNoise": lambda: known.GradientNoise(0.1),
+        "Doubling": Doubling,
+    }
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        optimizer = make_optimizer().setup(model)
+        for name in hooks:
+            optimizer.add_hook(made[name]())
+        np.random.seed(1)
+        log, updater = train(model, optimizer, plain=plain, epochs=1)
+        results.append((arrays(model), states(optimizer), log))
+    assert updater.reason == ""
+    assert (updater._fused is not None) is fused
+    assert_same(results[1][0], results[0][0])
+    assert_same(results[1][1], results[0][1])
+    assert results[1][2] == results[0][2]
+
+
 class Activations(chainer.Chain):
     """One after the other, given by their names."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import chainer
 import numpy as np
+from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, Lasso, WeightDecay
 
 from trainer.runtime.training.activations import Activation
 
@@ -26,6 +27,10 @@ Array = Any
 ArrayModule = Any
 # What an iterator's converter gives: for a classifier, a pair of arrays.
 Batch = Any
+
+# Hooks that change each element of a gradient by itself, and with them those that change the gradients where they are.
+_ELEMENTWISE_HOOKS = (GradientHardClipping, Lasso, WeightDecay)
+_HOOKS = (*_ELEMENTWISE_HOOKS, GradientClipping)
 
 
 @dataclass(frozen=True)
@@ -222,11 +227,11 @@ class FusedUpdate:
         """Whether one update over everything does what ``optimizer`` does parameter by parameter."""
         if not isinstance(optimizer, chainer.GradientMethod):
             return False
-        hooks, params = optimizer._hookable, list(optimizer.target.params())
+        params = list(optimizer.target.params())
         rules = [param.update_rule for param in params]
         return bool(
             params
-            and not (hooks._pre_update_hooks or hooks._post_update_hooks)
+            and _hooks_are_known(optimizer)
             and optimizer._loss_scale is None
             and all(
                 rule is not None
@@ -248,11 +253,9 @@ class FusedUpdate:
         )
 
     def intact(self) -> bool:
-        """Whether every parameter still has its view, and the optimizer no hooks."""
-        hooks = self.optimizer._hookable
+        """Whether every parameter still has its view, and the optimizer no hooks but those that are known here."""
         return (
-            not hooks._pre_update_hooks
-            and not hooks._post_update_hooks
+            _hooks_are_known(self.optimizer)
             and all(p.array is a for p, a in zip(self._params, self._arrays, strict=True))
             and all(p.grad is g for p, g in zip(self._params, self._grads, strict=True))
         )
@@ -260,11 +263,21 @@ class FusedUpdate:
     def update(self) -> None:
         """Do what ``optimizer.update()`` would: one step with the gradients that are there."""
         rule = self._rule
+        for hook in self.optimizer._hookable._pre_update_hooks.values():
+            if type(hook) in _ELEMENTWISE_HOOKS:
+                hook(rule, self._all)
+            else:
+                hook(self.optimizer)
         rule.t = self._rules[0].t + 1
         rule.update_core(self._all)
         for each in self._rules:
             each.t = rule.t
         self.optimizer.t += 1
+
+
+def _hooks_are_known(optimizer: chainer.GradientMethod) -> bool:
+    hooks = optimizer._hookable
+    return not hooks._post_update_hooks and all(type(each) in _HOOKS for each in hooks._pre_update_hooks.values())
 
 
 def _moved(source: Array, into: Array) -> Array:

@@ -17,7 +17,7 @@ from backends.azure.errors import ServiceUnavailableError, explained, is_transie
 from backends.azure.service_info import ID_TAG, MODEL_TAG, SCRIPT_TAG, Detail
 from backends.azure.session import WorkspaceRef
 from backends.azure.v2.connection import AnswerError, segments
-from trainer.deploy.service import FAILED, HEALTHY, TRANSITIONING, UNHEALTHY, ServiceInfo
+from trainer.deploy.service import FAILED, HEALTHY, TRANSITIONING, UNHEALTHY, KeyName, ServiceInfo
 from trainer.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -242,6 +242,25 @@ def keys_of(connection: Connection, endpoint: Endpoint) -> tuple[str, ...]:
         found = retry(lambda: connection.arm("POST", path, version=ENDPOINTS_VERSION))
     names = ("accessToken",) if action == "token" else ("primaryKey", "secondaryKey")
     return tuple(str(found[name]) for name in names if found.get(name))
+
+
+def has_keys(endpoint: Endpoint) -> bool:
+    """Return whether an endpoint is opened by keys of its own."""
+    return str(endpoint.properties.get("authMode", "")).lower() == "key"
+
+
+def renew_key(connection: Connection, endpoint: Endpoint, which: KeyName) -> None:
+    """Have one of an endpoint's keys replaced, and wait until its old one opens nothing any more."""
+    before = keys_of(connection, endpoint)
+    body = {"keyType": which.capitalize()}
+    with explained(f"renew a key of {endpoint.name}"):
+        path = f"{_path(endpoint.name)}/regenerateKeys"
+        retry(lambda: connection.arm("POST", path, version=ENDPOINTS_VERSION, body=body))
+
+    def renewed() -> bool | None:
+        return keys_of(connection, endpoint) != before or None
+
+    _until(connection, renewed, f"The keys of {endpoint.name} stay what they were.")
 
 
 def log_of(connection: Connection, endpoint: str, deployment: str, lines: int) -> list[str]:

@@ -31,7 +31,7 @@ from backends.azure.v2.client import ml_client, quietly, sdk
 from backends.azure.v2.connection import open_connection
 from backends.azure.v2.endpoints import BACKEND, KIND, Endpoint
 from trainer.deploy.preparing import stage
-from trainer.deploy.service import Deployment, ServiceInfo, Tell
+from trainer.deploy.service import Deployment, KeyName, ServiceInfo, Tell
 from trainer.errors import RefusedError, TrainerError
 
 if TYPE_CHECKING:
@@ -138,6 +138,13 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
     def keys(self, service: ServiceInfo) -> tuple[str, ...]:
         """See :meth:`trainer.deploy.service.Services.keys`. Of an endpoint with tokens, one that holds for hours."""
         return endpoints.keys_of(*self.there(service))
+
+    def renew_key(self, service: ServiceInfo, which: KeyName) -> None:
+        """See :meth:`trainer.deploy.service.Services.renew_key`."""
+        place, found = self.there(service)
+        if not endpoints.has_keys(found):
+            super().renew_key(service, which)
+        endpoints.renew_key(place, found, which)
 
     def logs(self, service: ServiceInfo, lines: int) -> str:
         """See :meth:`trainer.deploy.service.Services.logs`."""

@@ -8,29 +8,22 @@ Everything else is as in :mod:`backends.azure.base`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from backends.azure import restarts, sync, vm_sizes
-from backends.azure.base import SNAPSHOT_LIMITS, AzureBackend, workspace_ref
-from backends.azure.image import V1, environment_of
+from backends.azure.base import SNAPSHOT_LIMITS, AzureBackend
+from backends.azure.image import V1
 from backends.azure.options import AzureOptions
 from trainer.errors import MissingExtraError
 from trainer.runtime.versions import installed_version
-from trainer.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from backends.azure.hyperdrive import HyperDrive
-    from backends.azure.sdk import FollowedRun
     from backends.azure.services import AzureServices
     from backends.azure.session import WorkspaceRef
     from backends.azure.store import AzureMLStore
     from backends.azure.submit import SdkClient
     from trainer.job import TrainingJob
-    from trainer.runfolder import RunFolder
 
-# Key of what this backend keeps in RunInfo.detail.
-_CHECKPOINT_SECONDS = "checkpoint_seconds"
 __all__ = ["SNAPSHOT_LIMITS", "AzureMLBackend"]
 
 
@@ -41,8 +34,6 @@ class AzureMLBackend(AzureBackend):
     options_type = AzureOptions
     options: AzureOptions
     node_side = V1
-    sends_again = True
-    runs_ranks = True
     loading = "the SDK's Chainer estimator"
 
     def check(self, job: TrainingJob) -> None:
@@ -60,29 +51,7 @@ class AzureMLBackend(AzureBackend):
         from backends.azure.session import open_workspace
         from backends.azure.submit import SdkClient
 
-        return SdkClient(open_workspace(ref), self.options.checkpoint_seconds)
-
-    def send_again(self, run: FollowedRun, folder: RunFolder) -> None:
-        """See :meth:`backends.azure.base.AzureBackend.send_again`."""
-        from backends.azure.session import open_workspace
-        from backends.azure.submit import Again, SdkClient
-
-        info = folder.info()
-        seconds = info.detail.get(_CHECKPOINT_SECONDS)
-        client = SdkClient(open_workspace(workspace_ref(info)), seconds if isinstance(seconds, int) else 60)
-
-        def send(snapshot: Path, name: str, attempt: int, words: tuple[str, ...]) -> bool:
-            size = vm_sizes.look_up(str(info.detail["vm_size"]))
-            image = environment_of(Snapshot.load(folder.snapshot), size, self.node_side, folder.job().kernels)
-            again = Again(snapshot, name, attempt, words)
-            return client.send_again(folder, image, str(info.detail["compute"]), again)
-
-        self.notify(f"Run {folder.run_id} has lost its node, and is sent again.")
-        restarts.send_again(run, folder, send, sync.RUN)
-
-    def notes(self) -> dict[str, Any]:
-        """See :meth:`backends.azure.base.AzureBackend.notes`."""
-        return {_CHECKPOINT_SECONDS: self.options.checkpoint_seconds}
+        return SdkClient(open_workspace(ref))
 
     def registry(self, ref: Callable[[], WorkspaceRef]) -> AzureMLStore:
         """See :meth:`backends.azure.base.AzureBackend.registry`."""

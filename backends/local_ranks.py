@@ -26,8 +26,8 @@ from pathlib import Path
 from backends import local_processes as processes
 from trainer.errors import ConfigError
 from trainer.finish import Outcome
-from trainer.job import DEFAULT_SCRIPT, TrainingJob
-from trainer.ranks import batchsize_of
+from trainer.job import TrainingJob
+from trainer.ranks import each_batch
 from trainer.runfolder import RunFolder
 from trainer.runtime.layout import RANKS_DIR_VARIABLE
 from trainer.runtime.ranks import FAILED, PID
@@ -80,14 +80,7 @@ def describe(job: TrainingJob) -> dict[str, str]:
     ranks = f"{job.ranks} on this machine"
     if job.nodes > 1:
         ranks += f", in the place of {job.nodes} nodes with {job.processes_per_node} each"
-    lines = {"ranks": ranks}
-    if job.script == DEFAULT_SCRIPT:
-        least, more = divmod(batchsize_of(job), job.ranks)
-        each = f"{least} examples each"
-        if more:
-            each = f"{least + 1} examples for {more} of the ranks, {least} for each other"
-        lines["each_batch"] = f"{each}; --batchsize is that of all ranks together"
-    return lines
+    return {"ranks": ranks, **each_batch(job)}
 
 
 class RankJobs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from trainer.errors import UsageError
-from trainer.job import TrainingJob
+from trainer.job import DEFAULT_SCRIPT, TrainingJob
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import JOB_DIR
 from trainer.snapshot import Snapshot
@@ -47,6 +47,15 @@ def batchsize_of(job: TrainingJob) -> int:
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
     text = words.get("-b", words.get("--batchsize", ""))
     return int(text) if text.isdecimal() else _BATCHSIZE  # what is no number, the script itself refuses
+
+
+def each_batch(job: TrainingJob) -> dict[str, str]:
+    """Return the line of a plan that says what each rank gets of a batch; nothing for a script of the user's."""
+    if job.script != DEFAULT_SCRIPT:
+        return {}
+    least, more = divmod(batchsize_of(job), job.ranks)
+    each = f"{least + 1} examples for {more} of the ranks, {least} for each other" if more else f"{least} examples each"
+    return {"each_batch": f"{each}; --batchsize is that of all ranks together"}
 
 
 def _distributes(snapshot: Snapshot, script: str) -> bool:

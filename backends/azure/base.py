@@ -28,8 +28,9 @@ from backends.azure.options import ClusterOptions
 from backends.azure.sync import Pace
 from trainer.backend import Backend, Plan
 from trainer.console.output import note
-from trainer.errors import RefusedError, SignInError, TrainerError
+from trainer.errors import SignInError, TrainerError
 from trainer.kernels import torch_for
+from trainer.ranks import each_batch
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runfolder import SUBMISSION_LOCK
 from trainer.snapshot import Limits, Snapshot, check_limits
@@ -37,6 +38,7 @@ from trainer.snapshot import Limits, Snapshot, check_limits
 if TYPE_CHECKING:
     from backends.azure.cluster import Computes
     from backends.azure.image import Environment, NodeSide
+    from backends.azure.restarts import Again
     from backends.azure.sdk import FollowedRun
     from backends.azure.session import WorkspaceRef
     from trainer.artifacts import ArtifactStore
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
 _SYNC_LOCK = "azureml"
+# Key of what this backend keeps in RunInfo.detail.
+_CHECKPOINT_SECONDS = "checkpoint_seconds"
 # azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
 SNAPSHOT_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
 # A submission whose client was killed before the answer may still arrive.
@@ -60,13 +64,17 @@ class Client(Protocol):
     def find_run(self, name: str) -> FollowedRun | None:
         """Look up a run by its id; None if the service has none."""
 
-    def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
+    def prepare(
+        self, folder: RunFolder, image: Environment, compute: str, seconds: int, again: Again | None = None
+    ) -> Callable[[], bool]:
         """Make what is sent of a run.
 
         Args:
             folder: The run, with its staged snapshot.
             image: What it runs in.
             compute: The cluster's name.
+            seconds: Between two uploads of its checkpoint, at least.
+            again: Of a further attempt, what is different.
 
         Returns:
             Sends it; tells whether the service is known to have it.
@@ -79,8 +87,6 @@ class AzureBackend(Backend):
     Attributes:
         node_side: What of the SDK a node needs.
         loading: What a submission says while the SDK is being imported.
-        sends_again: Whether a run that has failed for want of its node can be sent again, from its last checkpoint.
-        runs_ranks: Whether it runs jobs of several ranks.
 
     Args:
         home: Where runs are kept, and an emulator's state.
@@ -96,8 +102,6 @@ class AzureBackend(Backend):
     options: ClusterOptions
     node_side: ClassVar[NodeSide]
     loading: ClassVar[str]
-    sends_again: ClassVar[bool] = False
-    runs_ranks: ClassVar[bool] = False
 
     def __init__(self, home: Home, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(home, options)
@@ -125,14 +129,6 @@ class AzureBackend(Backend):
     def forget(self) -> None:
         """Sign in again at the next use."""
 
-    def send_again(self, run: FollowedRun, folder: RunFolder) -> None:
-        """Send a run again that has failed for want of its node; see :mod:`backends.azure.restarts`."""
-        raise NotImplementedError  # called only where sends_again is set
-
-    def notes(self) -> dict[str, Any]:
-        """Return what of the options is noted in a run's record."""
-        return {}
-
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
         """See :meth:`trainer.backend.Backend.plan`.
 
@@ -148,7 +144,7 @@ class AzureBackend(Backend):
             "VM priority": self.options.vm_priority or "dedicated, where the cluster has to be created",
             "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
             "nodes": f"0 to {self.options.max_nodes}; this job uses {job.nodes}",
-            **({} if job.ranks == 1 else {"ranks": f"{job.ranks}, {job.processes_per_node} on each node"}),
+            **_ranks(job),
             "idle minutes": self.options.idle_minutes,
             "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
             "image": image.image,
@@ -167,9 +163,9 @@ class AzureBackend(Backend):
             warnings=(*snapshot.notes, *image.left_out_notes()),
         )
 
-    def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:
+    def check_ranks(self, job: TrainingJob) -> tuple[str, ...]:  # noqa: ARG002  # it runs every such job
         """See :meth:`trainer.backend.Backend.check_ranks`."""
-        return () if self.runs_ranks else super().check_ranks(job)
+        return ()
 
     def watch_ranks(self, folder: RunFolder, ranks: Sequence[int]) -> None:
         """See :meth:`trainer.backend.Backend.watch_ranks`."""
@@ -180,17 +176,12 @@ class AzureBackend(Backend):
 
         Raises:
             SignInError: We are not who the workspace wants.
-            RefusedError: The VM size is retired or not offered, the cluster can't be used, or runs can't be sent again.
+            RefusedError: The VM size is retired or not offered, or the cluster can't be used.
             ConfigError: There is no workspace, and no emulator is asked for; or there is no PyTorch here to pin.
         """
         from backends.azure import cluster
         from backends.azure.session import answer_by, find_workspace
 
-        if job.max_restarts and not self.sends_again:
-            raise RefusedError(
-                f"The {self.name} backend can't send a run again that has lost its node.",
-                "Leave out --max-restarts, or use --backend azureml.",
-            )
         torch_for(job.kernels)
         if job.nodes <= self._checked:
             return
@@ -215,7 +206,9 @@ class AzureBackend(Backend):
         choice = cluster.get_or_create(client.computes(), self.options, self.notify)
         image = environment_of(snapshot, choice.size, self.node_side, folder.job().kernels)
         self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
-        send = client.prepare(folder, image, self.options.compute)
+        send = client.prepare(folder, image, self.options.compute, self.options.checkpoint_seconds)
+        default = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
+        asked = folder.job().max_restarts
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             sync.RUN: folder.run_id,
@@ -225,12 +218,9 @@ class AzureBackend(Backend):
             "image": image.image,
             sync.SENT: time.time(),
             "vm_priority": cluster.LOW_PRIORITY if choice.low_priority else cluster.DEDICATED,
-            **self.notes(),
+            _CHECKPOINT_SECONDS: self.options.checkpoint_seconds,
+            restarts.MAX_RESTARTS: default if asked is None else asked,
         }
-        if self.sends_again:
-            asked = folder.job().max_restarts
-            default = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
-            detail[restarts.MAX_RESTARTS] = default if asked is None else asked
         warnings = image.left_out_notes()
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
         folder.update(
@@ -264,9 +254,9 @@ class AzureBackend(Backend):
                     return self._refresh_missing(folder, info)
                 if info.detail.get(sync.CANCEL_ASKED) == "unsent":
                     self.cancel(folder)
-                again = functools.partial(self._again, folder) if self.sends_again else None
+                store = functools.partial(self.registry, lambda: workspace_ref(info))
                 ranks = self._watched.get(folder.run_id, ())
-                found = sync.sync_run(run, folder, lambda: self.registry(lambda: workspace_ref(info)), again, ranks)
+                found = sync.sync_run(run, folder, store, functools.partial(self._again, folder), ranks)
         except (ServiceUnavailableError, SignInError):
             self._forget(folder)
             if not pace.record_failure():
@@ -309,7 +299,19 @@ class AzureBackend(Backend):
         return self._runs[folder.run_id]
 
     def _again(self, folder: RunFolder, run: FollowedRun) -> None:
-        self.send_again(run, folder)
+        """Send a run again that has failed for want of its node; see :mod:`backends.azure.restarts`."""
+        info = folder.info()
+        seconds, compute = info.detail.get(_CHECKPOINT_SECONDS), str(info.detail["compute"])
+
+        def send(again: Again) -> bool:
+            size = vm_sizes.look_up(str(info.detail["vm_size"]))
+            image = environment_of(Snapshot.load(folder.snapshot), size, self.node_side, folder.job().kernels)
+            client = self.open(workspace_ref(info))
+            between = seconds if isinstance(seconds, int) else self.options.checkpoint_seconds
+            return client.prepare(folder, image, compute, between, again)()
+
+        self.notify(f"Run {folder.run_id} has lost its node, and is sent again.")
+        restarts.send_again(run, folder, send, sync.RUN)
         self._runs.pop(folder.run_id, None)
 
     def _forget(self, folder: RunFolder) -> None:
@@ -341,6 +343,12 @@ class AzureBackend(Backend):
             return f"the emulator of this project, {self.home.path / 'emulator'}"
         path = find_config(self.options.workspace_config or Path.cwd())
         return "none: no config.json was found" if path is None else f"{read_config(path).workspace_name}, from {path}"
+
+
+def _ranks(job: TrainingJob) -> dict[str, str]:
+    if job.ranks == 1:
+        return {}
+    return {"ranks": f"{job.ranks}, {job.processes_per_node} on each node", **each_batch(job)}
 
 
 def _pace(info: RunInfo) -> Pace:

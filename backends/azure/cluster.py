@@ -52,8 +52,10 @@ def check(computes: Computes, options: ClusterOptions, nodes: int = 1) -> None:
         RefusedError: It could not: VM size, a wrong kind of compute, too few nodes.
     """
     found = computes.find(options.compute)
-    scale = getattr(found, "scale_settings", None)
-    most = options.max_nodes if found is None else getattr(scale, "maximum_node_count", nodes)
+    if found is None:
+        most = options.max_nodes
+    else:
+        most = nodes if found.scale_settings is None else found.scale_settings.maximum_node_count
     if nodes > most:
         which = f"The cluster {options.compute} has" if found is not None else "A new cluster has"
         raise RefusedError(

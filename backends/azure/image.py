@@ -14,7 +14,7 @@ import shlex
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ import msgspec
 from trainer.errors import DISTRIBUTION, ConfigError, MissingExtraError
 from trainer.kernels import torch_for
 from trainer.provision import BY_HAND
+from trainer.runtime.layout import JOB_DIR
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def find_pins(
     cuda: Cuda | None,
     side: NodeSide | None = None,
     kernels: str | None = None,
+    ours: Collection[Path] = (),
 ) -> Pins:
     """Pin what a job needs.
 
@@ -119,6 +121,7 @@ def find_pins(
         cuda: The CUDA major version of the node's GPU, or None.
         side: What of the SDK the node needs; None for that of v1.
         kernels: Whose CPU kernels the job asks for.
+        ours: Those of the files that are this project's: they import an SDK only where the node has it.
 
     Thread-safe.
 
@@ -127,7 +130,7 @@ def find_pins(
         ConfigError: NumPy, Chainer or what the kernels need is not installed, or a requirement of theirs is missing.
     """
     with PARSING:
-        pins = _find_pins(list(sources), local_modules, cuda, side or V1)
+        pins = _find_pins(list(sources), local_modules, cuda, side or V1, ours)
     torch = torch_for(kernels)
     return pins if torch is None else _with_torch(pins, torch)
 
@@ -186,7 +189,9 @@ def environment_of(
     modules = [file for file in snapshot.files if file.path.endswith(".py")]
     # Wherever the script lies, what lies beside it is imported from there and from no index.
     beside = {part.removesuffix(".py") for file in modules for part in file.path.split("/")}
-    return make_environment(find_pins([file.source for file in modules], beside, size.cuda, side, kernels), size.cuda)
+    ours = {file.source for file in modules if file.path.startswith(f"{JOB_DIR}/")}
+    pins = find_pins([file.source for file in modules], beside, size.cuda, side, kernels, ours)
+    return make_environment(pins, size.cuda)
 
 
 def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "", end: str = "") -> Environment:
@@ -212,9 +217,11 @@ def make_environment(pins: Pins, cuda: Cuda | None, purpose: str = "", end: str 
     return Environment(name=f"trainer-{kind}-{digest[:12]}", image=image, dockerfile=dockerfile, pins=pins)
 
 
-def _find_pins(sources: Sequence[Path], local_modules: Iterable[str], cuda: Cuda | None, side: NodeSide) -> Pins:
+def _find_pins(
+    sources: Sequence[Path], local_modules: Iterable[str], cuda: Cuda | None, side: NodeSide, ours: Collection[Path]
+) -> Pins:
     roots = imported_distributions(sources, local_modules)
-    imported = imported_modules(sources) if side.where_imported else set()
+    imported = imported_modules(path for path in sources if path not in ours) if side.where_imported else set()
     wanted = (*_WHERE_INSTALLED, *(name for module in imported for name in side.where_imported.get(module, ())))
     roots |= {name for name in wanted if installed_version(name) is not None}
     always = (*_ALWAYS, *side.always)

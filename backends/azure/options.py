@@ -19,9 +19,10 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
     Attributes:
         compute: Name of the AmlCompute cluster.
         vm_size: Its VM size where it has to be created; None lets us choose.
-        max_nodes: The most nodes that a new cluster may grow to. A job uses one.
+        max_nodes: The most nodes that a new cluster may grow to.
         vm_priority: What a new cluster is made of; None for dedicated nodes. One that exists must be of that kind.
         idle_minutes: A new cluster gives a node back after it was idle this long. The SDK's default is 30.
+        checkpoint_seconds: Seconds between two uploads of a job's checkpoint, at least.
         workspace_config: A workspace's ``config.json``, or a directory to look for one from, as the SDK does.
         emulator: Use the loopback emulator of this project, and start it if it doesn't run.
 
@@ -40,6 +41,9 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
         option("Cheap nodes that Azure may take away, or dedicated ones.", metavar="KIND", default_text="dedicated"),
     ] = None
     idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5
+    checkpoint_seconds: Annotated[
+        int, option("Seconds between two uploads of a job's checkpoint, at least.", ge=1, le=86_400)
+    ] = 60
     workspace_config: Annotated[Path | None, option("The workspace's config.json.", for_registry=True)] = None
     emulator: Annotated[bool, option("Use the loopback service, starting it if need be.", for_registry=True)] = False
 
@@ -78,16 +82,12 @@ class AzureOptions(ClusterOptions, frozen=True, kw_only=True):
     """The options of the backend of SDK v1.
 
     Attributes:
-        checkpoint_seconds: Seconds between two uploads of a job's checkpoint, at least.
         kind: What a deployed service runs on: Azure Container Instances or a Kubernetes cluster.
         aks_cluster: Name of the cluster, as it is attached to the workspace.
         cpu_cores: Of a service.
         memory_gb: Of a service.
     """
 
-    checkpoint_seconds: Annotated[
-        int, option("Seconds between two uploads of a job's checkpoint, at least.", ge=1, le=86_400)
-    ] = 60
     kind: Annotated[
         Literal["aci", "aks"], option("What a deployed service runs on.", metavar="aci/aks", for_services=True)
     ] = "aci"

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,7 @@ from trainer.runtime.layout import EARLIER_METRICS, RESUME_DIR
 
 if TYPE_CHECKING:
     from backends.azure.sdk import FollowedRun
+    from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
 
 MAX_RESTARTS = "max_restarts"
@@ -40,6 +41,37 @@ _LOSS = re.compile(r"PreemptionError|pre-?empted|NodeLost|node [\w ]*was lost", 
 # The service quotes what a script raised.
 _OF_THE_SCRIPT = re.compile(r"User program failed|exit(ed with)? code", re.IGNORECASE)
 _METRIC = msgspec.json.Decoder(Metric)
+
+
+class Again(NamedTuple):
+    """What is different about a run that is sent again.
+
+    Attributes:
+        snapshot: With what it goes on from.
+        name: The id that the service gets for it.
+        attempt: Its number.
+        words: Added to its script's arguments.
+    """
+
+    snapshot: Path
+    name: str
+    attempt: int
+    words: tuple[str, ...]
+
+
+def launcher_arguments(job: TrainingJob, seconds: int, again: Again | None = None) -> list[str]:
+    """Return what a node's launcher is started with: its settings, the script, and the script's own arguments.
+
+    Args:
+        job: The job.
+        seconds: Between two uploads of its checkpoint, at least.
+        again: Of a further attempt, what is different.
+    """
+    _, _, *arguments = job.command("python")
+    attempt = [] if again is None else [f"--attempt={again.attempt}"]
+    pattern = [] if job.checkpoints is None else [f"--checkpoints={job.checkpoints}"]
+    between = [] if seconds == azureml_checkpoints.SECONDS else [f"--checkpoint-seconds={seconds}"]
+    return [*attempt, *pattern, *between, *arguments, *(again.words if again else ())]
 
 
 def lost_its_node(details: Mapping[str, Any]) -> bool:
@@ -105,9 +137,7 @@ def rescue(run: FollowedRun, folder: RunFolder) -> None:
                 path.replace(target)
 
 
-def send_again(
-    run: FollowedRun, folder: RunFolder, send: Callable[[Path, str, int, tuple[str, ...]], bool], key: str
-) -> None:
+def send_again(run: FollowedRun, folder: RunFolder, send: Callable[[Again], bool], key: str) -> None:
     """Send a run that has failed for want of its node again, from its last checkpoint.
 
     Safe to do twice: the name is the same each time, and the service takes it once.
@@ -115,8 +145,7 @@ def send_again(
     Args:
         run: As it failed.
         folder: Its folder.
-        send: Sends a snapshot under a name, as attempt number so and so, with words for its script; returns whether the
-            service has it.
+        send: Sends it; returns whether the service has it.
         key: In RunInfo.detail, of the name under which the service has the run.
     """
     attempt = 2 + len(folder.info().restarts)
@@ -128,7 +157,7 @@ def send_again(
         if found.files:
             write_bytes(snapshot / RESUME_DIR / EARLIER_METRICS, _split(metrics)[1])
         words = attempts.words_for(snapshot / folder.job().script, found)
-        if not send(snapshot, name, attempt, words):
+        if not send(Again(snapshot, name, attempt, words)):
             return  # the next look does it again
         restart = Restart(attempt=attempt, time=time.time(), reason=LOST, epoch=found.epoch, checkpoint=found.newest)
     put_log_aside(folder)

@@ -27,6 +27,13 @@ class Workspace(Protocol):
     location: str
 
 
+class ScaleSettings(Protocol):
+    """``azureml.core.compute.amlcompute.ScaleSettings``."""
+
+    @property
+    def maximum_node_count(self) -> int: ...
+
+
 class Cluster(Protocol):
     """``azureml.core.compute.AmlCompute``."""
 
@@ -36,6 +43,8 @@ class Cluster(Protocol):
     vm_size: str | None
     vm_priority: str | None
 
+    @property
+    def scale_settings(self) -> ScaleSettings | None: ...
     def refresh_state(self) -> None: ...
 
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +19,16 @@ from backends.azure import sending
 from backends.azure.computes import SdkComputes
 from backends.azure.errors import explained, status_of
 from backends.azure.image import PARSING
+from backends.azure.restarts import launcher_arguments
 from backends.azure.session import sdk
 from trainer.errors import ConfigError, RefusedError
 from trainer.home import user_home
 from trainer.locks import locked
-from trainer.runtime.azureml_checkpoints import SECONDS
 from trainer.runtime.layout import LAUNCHER
 
 if TYPE_CHECKING:
     from backends.azure.image import Environment
+    from backends.azure.restarts import Again
     from backends.azure.sdk import Run, Workspace
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
@@ -42,12 +42,10 @@ class SdkClient:
 
     Args:
         workspace: Where it works.
-        checkpoint_seconds: Between two uploads of a job's checkpoint, at least.
     """
 
-    def __init__(self, workspace: Workspace, checkpoint_seconds: int = 60) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._seconds = checkpoint_seconds
 
     def computes(self) -> SdkComputes:
         """See :meth:`backends.azure.base.Client.computes`."""
@@ -58,26 +56,21 @@ class SdkClient:
         """See :meth:`backends.azure.base.Client.find_run`."""
         return find_run(self._workspace, name)
 
-    def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
+    def prepare(
+        self, folder: RunFolder, image: Environment, compute: str, seconds: int, again: Again | None = None
+    ) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
         job = folder.job()
         target = self._target(compute, job)
-        config = make_config(folder, image, target, job.max_minutes, checkpoint_seconds=self._seconds)
+        config = make_config(folder, image, target, job.max_minutes, checkpoint_seconds=seconds, again=again)
 
         def send() -> bool:
-            sent = submit_once(self._workspace, folder, config)
+            sent = submit_once(self._workspace, folder, config, again)
             if sent:
-                set_tags(self._workspace, folder, job)
+                set_tags(self._workspace, folder, folder.run_id if again is None else again.name)
             return sent
 
         return send
-
-    def send_again(self, folder: RunFolder, image: Environment, compute: str, again: Again) -> bool:
-        """Send a further attempt at a run; return whether the service is known to have it."""
-        job = folder.job()
-        target = self._target(compute, job)
-        config = make_config(folder, image, target, job.max_minutes, checkpoint_seconds=self._seconds, again=again)
-        return submit_once(self._workspace, folder, config, again)
 
     def _target(self, compute: str, job: TrainingJob) -> Any:  # noqa: ANN401
         """What the estimator takes for a cluster: of a job of several ranks, the SDK's own object for it."""
@@ -87,23 +80,6 @@ class SdkClient:
         if found is None:
             raise RefusedError(f"The cluster {compute} is gone.", "Start the run again; it is made anew.")
         return found
-
-
-@dataclass(frozen=True)
-class Again:
-    """What is different about a run that is sent again.
-
-    Attributes:
-        snapshot: With what it goes on from.
-        name: The id that the service gets for it.
-        attempt: Its number.
-        words: Added to its script's arguments.
-    """
-
-    snapshot: Path
-    name: str
-    attempt: int
-    words: tuple[str, ...]
 
 
 def make_config(
@@ -132,15 +108,10 @@ def make_config(
         An ``azureml.core.ScriptRunConfig``.
     """
     job = folder.job()
-    _, _, *arguments = job.command("python")
-    settings = [] if job.checkpoints is None else [f"--checkpoints={job.checkpoints}"]
-    if checkpoint_seconds != SECONDS:
-        settings.append(f"--checkpoint-seconds={checkpoint_seconds}")
+    arguments = launcher_arguments(job, checkpoint_seconds, again)
     ranks = None if job.ranks == 1 else (job.nodes, job.processes_per_node)
-    if again is None:
-        return script_config(folder.snapshot, [*settings, *arguments], environment, compute, max_minutes, ranks)
-    arguments = [f"--attempt={again.attempt}", *settings, *arguments, *again.words]
-    return script_config(again.snapshot, arguments, environment, compute, max_minutes, ranks)
+    snapshot = folder.snapshot if again is None else again.snapshot
+    return script_config(snapshot, arguments, environment, compute, max_minutes, ranks)
 
 
 def script_config(
@@ -236,11 +207,12 @@ def find_run(workspace: Workspace, run_id: str) -> Run | None:
     return found
 
 
-def set_tags(workspace: Workspace, folder: RunFolder, job: TrainingJob) -> None:
-    """Put the job's tags and what it is made of on the run. Nothing depends on them, so errors are ignored."""
+def set_tags(workspace: Workspace, folder: RunFolder, name: str) -> None:
+    """Put the job's tags and what it is made of on a run. Nothing depends on them, so errors are ignored."""
+    job = folder.job()
     facts = {"trainer.snapshot": folder.info().snapshot, "trainer.dataset": job.dataset, **job.tags}
     with contextlib.suppress(Exception):
-        found = find_run(workspace, folder.run_id)
+        found = find_run(workspace, name)
         if found is not None:
             found.set_tags({name: str(value) for name, value in facts.items() if value is not None})
 

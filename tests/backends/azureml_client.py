@@ -1,4 +1,4 @@
-"""A client, to be killed: ``submit HOME DIARY SECONDS [BACKEND]`` or ``attach HOME RUN``."""
+"""A client, to be killed: ``submit HOME DIARY SECONDS BACKEND`` or ``attach HOME RUN``."""
 
 import sys
 from pathlib import Path
@@ -14,13 +14,12 @@ TINY = Path(__file__).parent / "scripts" / "tiny" / "train.py"
 def main(action: str, place: str, *words: str) -> None:
     home = Home(Path(place), Path(place).parent)
     if action == "submit":
-        diary, seconds, *named = words
-        backend = named[0] if named else "azureml"
+        diary, seconds, backend = words
         request = JobRequest(
             script=TINY,
             script_args=(diary, seconds),
             dataset="none",
-            model_name=f"killed-{backend}" if named else "killed",
+            model_name=f"killed-{backend}",
         )
         submit(prepare(request, home), load_backend(backend, home, {"emulator": True}), home)
         return

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from azureml_emulator import Emulator, Endpoint, Settings
+from backends.azure.base import AzureBackend
 from backends.azureml import AzureMLBackend
+from backends.azureml_v2 import AzureMLV2Backend
 from trainer.home import Home
 from trainer.serving.settings import SCORING_SERVER
 
@@ -33,6 +35,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     with Emulator(tmp_path_factory.mktemp("emulator"), settings=settings) as one:
         yield one
         assert one.unknown_requests() == []
+
+
+@pytest.fixture
+def faults(service: Endpoint) -> Iterator[Callable[..., None]]:
+    """Sets the emulator's fault switches; puts them back afterwards."""
+    yield service.set_faults
+    service.clear_faults()
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +77,10 @@ def azure_home(emulated: Callable[[Path], Home], tmp_path: Path) -> Home:
 def azure(azure_home: Home) -> AzureMLBackend:
     """The backend, on the shared emulator."""
     return AzureMLBackend(azure_home, {"emulator": True})
+
+
+@pytest.fixture(params=[AzureMLBackend, AzureMLV2Backend], ids=lambda kind: kind.name)
+def either(request: pytest.FixtureRequest, azure_home: Home) -> AzureBackend:
+    """The backend of each SDK in turn, on the shared emulator."""
+    kind: type[AzureBackend] = request.param
+    return kind(azure_home, {"emulator": True})

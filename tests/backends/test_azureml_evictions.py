@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from azureml_emulator import Endpoint
+from azureml_emulator import Endpoint, FaultAction, FaultRule
 from backends.azure import restarts
+from backends.azure.base import AzureBackend, workspace_ref
+from backends.azure.sync import run_name
+from backends.azure.v2.connection import open_connection
+from backends.azure.v2.submit import RestClient
 from backends.azureml import AzureMLBackend
+from backends.azureml_v2 import AzureMLV2Backend
 from backends.local import LocalBackend
 from tests.backends import sdk_warnings
 from tests.backends.local_runs import SECONDS, until
@@ -28,6 +34,20 @@ _PREEMPTED = (
     "AzureMLCompute job failed.\nPreemptionError: Nodes of this job got pre-empted. Check if the run has failed."
 )
 EPOCHS = 300
+# One file of each name, and the name takes some care in a URL.
+GOES_ON = """
+import os, time
+from pathlib import Path
+state = Path("states", "50% \u00fc #1.txt")
+earlier = os.environ.get("TRAINER_RESUME_DIR")
+if earlier is None:
+    path = Path("outputs", state)
+    path.parent.mkdir(parents=True)
+    path.with_name(".half").write_text("7")
+    path.with_name(".half").rename(path)
+    time.sleep(600)
+print("attempt", os.environ["TRAINER_ATTEMPT"], "goes on from", Path(earlier, state).read_text(), flush=True)
+"""
 RANKS = """
 import os, sys, time
 from pathlib import Path
@@ -80,15 +100,23 @@ def arrays(run: Run) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def low(home: Home, **options: object) -> AzureMLBackend:
+def low(home: Home, kind: type[AzureBackend] = AzureMLBackend, **options: object) -> AzureBackend:
     words = {"emulator": True, "compute": "low-cluster", "vm_priority": "lowpriority", "checkpoint_seconds": 1}
-    return AzureMLBackend(home, {**words, **options})
+    return kind(home, {**words, **options})
 
 
 def evict(service: Endpoint, run: Run, epochs: int) -> None:
-    """Take the node away once so many epochs are known."""
-    until(lambda: run.info().status.terminal or len(run.metrics()) > 3 * epochs, "the epochs")
-    service.evict(str(run.folder.info().detail["run"]))
+    """Take the node away once so many epochs are known, and a checkpoint has arrived."""
+    until(lambda: run.info().status.terminal or (len(run.metrics()) > 3 * epochs and checkpoints(run)), "the epochs")
+    service.evict(run_name(run.folder.info()))
+
+
+def checkpoints(run: Run) -> list[str]:
+    """The checkpoints that have arrived."""
+    info = run.folder.info()
+    there = RestClient(open_connection(workspace_ref(info))).find_run(run_name(info))
+    names = [] if there is None else there.get_file_names()
+    return [name for name in names if re.fullmatch(r"trainer_checkpoints/\d+/\d+\.json", name)]
 
 
 @pytest.mark.parametrize(
@@ -107,10 +135,11 @@ def test_what_counts_as_a_lost_node(code: str, message: str, *, lost: bool) -> N
     assert not restarts.lost_its_node({})
 
 
+@pytest.mark.parametrize("kind", [AzureMLBackend, AzureMLV2Backend], ids=lambda kind: kind.name)
 def test_a_run_that_the_service_restarts_goes_on(
-    service: Endpoint, home: Home, request_of_ours: JobRequest, expected: dict[str, bytes]
+    service: Endpoint, home: Home, request_of_ours: JobRequest, expected: dict[str, bytes], kind: type[AzureBackend]
 ) -> None:
-    run = submit(prepare(request_of_ours, home), low(home), home)
+    run = submit(prepare(request_of_ours, home), low(home, kind), home)
     evict(service, run, 8)
     info = run.wait(SECONDS)
     assert info.status is RunStatus.COMPLETED, run.folder.log_tail()
@@ -124,7 +153,33 @@ def test_a_run_that_the_service_restarts_goes_on(
     assert not [name for name in run.files() if "trainer_checkpoints" in name]
     assert info.detail["max_restarts"] == 3
     with pytest.raises(RefusedError, match="low-priority nodes, which can't be changed"):
-        submit(prepare(request_of_ours, home), low(home, vm_priority="dedicated"), home)
+        submit(prepare(request_of_ours, home), low(home, kind, vm_priority="dedicated"), home)
+
+
+def test_a_script_of_the_users_goes_on_from_its_files_on_a_node_without_the_sdk(
+    service: Endpoint, home: Home, tmp_path: Path
+) -> None:
+    service.set_faults(
+        evicted_runs_fail=True,
+        rules=[
+            FaultRule(route="POST */batch/metadata", status=503, times=1),
+            FaultRule(route="PUT */azureml/ExperimentRun/*", action=FaultAction.DROP_ANSWER, times=1),
+        ],
+    )
+    script = tmp_path / "job" / "train.py"
+    script.parent.mkdir()
+    script.write_text(GOES_ON)
+    request = JobRequest(script=script, dataset="none", model_name=None, checkpoints="states/*", max_restarts=1)
+    backend = low(home, AzureMLV2Backend)
+    run = submit(prepare(request, home), backend, home)
+    until(lambda: checkpoints(run), "the upload")
+    assert [rule.times for rule in service.faults().rules] == [0, 0]
+    service.evict(run.run_id)
+    info = run.wait(SECONDS)
+    assert info.status is RunStatus.COMPLETED, (info.failure, run.folder.log_tail())
+    assert info.detail["run"] == f"{run.run_id}-2"
+    assert "attempt 2 goes on from 7" in "\n".join(run.logs())
+    assert backend.open(workspace_ref(info)).find_run(f"{run.run_id}-3") is None
 
 
 def test_ranks_that_the_service_restarts_go_on_from_one_checkpoint(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from azureml_emulator import Endpoint, FaultAction, FaultRule
-from backends.azure import cluster, session, sync
+from backends.azure import cluster, session
 from backends.azure import submit as azure_submit
 from backends.azure.computes import SdkComputes
 from backends.azure.errors import ServiceUnavailableError
@@ -22,84 +18,43 @@ from backends.azure.options import AzureOptions
 from backends.azure.vm_sizes import Choice
 from backends.azureml import AzureMLBackend
 from tests.backends import sdk_warnings
+from tests.contract.azure_contract import TINY, AzureFaultsContract
 from trainer.errors import RefusedError
-from trainer.handle import Run
 from trainer.home import Home
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
-from trainer.submission import JobRequest, Prepared, prepare, submit
+from trainer.submission import JobRequest, Prepared, prepare
 
 pytestmark = sdk_warnings.IGNORED
-TINY = Path(__file__).parent / "scripts" / "tiny" / "train.py"
-SECONDS = 600.0
 
 
-@pytest.fixture
-def faults(service: Endpoint) -> Iterator[Callable[..., None]]:
-    """Sets the emulator's fault switches; puts them back afterwards."""
-    yield service.set_faults
-    service.clear_faults()
-
-
-@pytest.fixture
-def start(azure: AzureMLBackend, azure_home: Home, tmp_path: Path) -> Callable[..., Run]:
-    """Submits the tiny script; what it writes down of itself is in ``tmp_path/diary``."""
-
-    def start(seconds: float = 0.0, **more: Any) -> Run:
-        return submit(prepare(tiny(tmp_path / "diary", seconds, **more), azure_home), azure, azure_home)
-
-    return start
-
-
-def tiny(diary: Path, seconds: float, **more: Any) -> JobRequest:
-    return JobRequest(script=TINY, script_args=(str(diary), str(seconds)), dataset="none", **more)
-
-
-def completed(run: Run) -> Run:
-    info = run.wait(timeout=SECONDS)
-    assert info.status is RunStatus.COMPLETED, (info, list(run.logs()))
-    return run
-
-
-def times_run(tmp_path: Path) -> int:
-    return len((tmp_path / "diary").read_text().splitlines())
-
-
-@pytest.mark.slow
-def test_passing_failures_are_ridden_out_and_a_lost_answer_runs_nothing_twice(
-    start: Callable[..., Run], faults: Callable[..., None], tmp_path: Path, azure: AzureMLBackend
-) -> None:
-    faults(
-        rules=[
-            # The service takes the run, the client never hears of it; and then a dropped connection when it asks.
-            FaultRule(route="POST */snapshotrun*", action=FaultAction.DROP_ANSWER, times=2),
-            FaultRule(route="POST */snapshots/getblob", status=503, times=1),
-            FaultRule(route="PUT */blobs/*", action=FaultAction.DROP, times=1),
-            FaultRule(route="GET */details", status=500, times=1),
-            FaultRule(route="GET */details", status=429, times=1),
-            FaultRule(route="GET */details", action=FaultAction.DROP, times=1),
-            FaultRule(route="POST */models", action=FaultAction.DROP_ANSWER, times=1),
-        ]
+class TestFaults(AzureFaultsContract):
+    kind = AzureMLBackend
+    passing = (
+        # The service takes the run, the client never hears of it; and then a dropped connection when it asks.
+        FaultRule(route="POST */snapshotrun*", action=FaultAction.DROP_ANSWER, times=2),
+        FaultRule(route="POST */snapshots/getblob", status=503, times=1),
+        FaultRule(route="PUT */blobs/*", action=FaultAction.DROP, times=1),
+        FaultRule(route="GET */details", status=500, times=1),
+        FaultRule(route="GET */details", status=429, times=1),
+        FaultRule(route="GET */details", action=FaultAction.DROP, times=1),
+        FaultRule(route="POST */models", action=FaultAction.DROP_ANSWER, times=1),
     )
-    run = completed(start())
-    assert times_run(tmp_path) == 1
-    assert len([version for version in azure.store().versions() if version.run_id == run.run_id]) == 1
+    unauthorized = "GET */artifacts/*"
+    at_once = 20
+
+    def cap(self, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+        make_config = azure_submit.make_config
+
+        def impatient(*words: Any, **named: Any) -> Any:
+            config = make_config(*words, **named)
+            assert config.run_config.max_run_duration_seconds == 60
+            config.run_config.max_run_duration_seconds = seconds
+            return config
+
+        monkeypatch.setattr(azure_submit, "make_config", impatient)
 
 
-def test_expired_links_and_tokens_are_ridden_out(
-    start: Callable[..., Run], faults: Callable[..., None], service: Endpoint, tmp_path: Path
-) -> None:
-    run = start(1.0)
-    assert not run.info().status.terminal
-    faults(expired_sas=True)
-    time.sleep(1.5)
-    before = run.info()
-    assert not before.status.terminal
-    faults(rules=[FaultRule(route="GET */artifacts/*", status=401, times=2)])
-    assert completed(run).file("model.npz").stat().st_size > 0
-
-
-@pytest.mark.slow
 def test_a_service_that_is_down_is_said_and_changes_nothing(
     azure: AzureMLBackend, azure_home: Home, faults: Callable[..., None]
 ) -> None:
@@ -110,38 +65,6 @@ def test_a_service_that_is_down_is_said_and_changes_nothing(
         azure.refresh(folder)
     assert caught.value.exit_code == 4
     assert folder.info() == before
-
-
-def test_a_job_that_is_killed_fails_with_a_reason(start: Callable[..., Run], tmp_path: Path) -> None:
-    run = start(600.0, model_name=None)
-    deadline = time.monotonic() + SECONDS
-    while not (tmp_path / "diary").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(int((tmp_path / "diary").read_text()), signal.SIGKILL)
-    info = run.wait(timeout=SECONDS)
-    assert info.status is RunStatus.FAILED
-    assert info.failure
-    assert "exited with code" in info.failure.message
-
-
-def test_a_run_over_its_cap_fails_and_says_so(
-    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    make_config = azure_submit.make_config
-
-    def impatient(*words: Any, **named: Any) -> Any:
-        config = make_config(*words, **named)
-        assert config.run_config.max_run_duration_seconds == 60
-        config.run_config.max_run_duration_seconds = 2
-        return config
-
-    monkeypatch.setattr(azure_submit, "make_config", impatient)
-    monkeypatch.setattr(sync, "_CAP_SLACK_SECONDS", 59.0)
-    info = start(600.0, max_minutes=1).wait(timeout=SECONDS)
-    assert info.status is RunStatus.FAILED
-    assert info.failure
-    assert info.failure.message == "It was stopped after 1 min, the cap that it was submitted with."
 
 
 def test_a_submission_that_was_never_sent_fails_and_can_be_canceled(azure: AzureMLBackend, azure_home: Home) -> None:
@@ -218,20 +141,3 @@ class TestClusters:
         scale = session.sdk("azureml.core.compute").ComputeTarget(workspace, "scales").scale_settings
         assert (scale.minimum_node_count, scale.maximum_node_count) == (0, 3)
         assert scale.idle_seconds_before_scaledown in (420, "PT420S")
-
-
-@pytest.mark.slow
-def test_twenty_submissions_at_once(azure: AzureMLBackend, azure_home: Home, tmp_path: Path) -> None:
-    prepared = [prepare(tiny(tmp_path / f"diary-{n}", 0.0, model_name="twenty"), azure_home) for n in range(20)]
-    with ThreadPoolExecutor(20) as pool:
-        runs = list(pool.map(lambda one: submit(one, azure, azure_home), prepared))
-        list(pool.map(completed, runs))
-    for number in range(20):
-        assert len((tmp_path / f"diary-{number}").read_text().splitlines()) == 1
-    versions = azure.store().versions("twenty")
-    assert sorted(version.version for version in versions) == list(range(1, 21))
-    assert {version.run_id for version in versions} == {run.run_id for run in runs}
-    for run in runs:
-        model = run.info().model
-        assert model
-        assert model.sha256 == next(version.sha256 for version in versions if version.version == model.version)

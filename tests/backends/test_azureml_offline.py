@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.azure import errors, session, signin, submit, sync, vm_sizes
-from backends.azure.image import find_pins, imported_modules, make_environment
+from backends.azure.image import V1, V2, environment_of, find_pins, imported_modules, make_environment
 from backends.azure.sdk import Run
 from backends.azure.sync import Pace
 from backends.azureml import AzureMLBackend
@@ -31,6 +31,7 @@ from trainer.job import TrainingJob
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
 from trainer.snapshot import Snapshot, build_snapshot, default_script
+from trainer.submission import JobRequest, prepare
 
 pytestmark = sdk_warnings.IGNORED
 
@@ -143,6 +144,18 @@ class TestPins:
         found = find_pins(sorted(tmp_path.glob("*.py")), ["helper"], None)
         assert found.packages["hypothesis"] == metadata.version("hypothesis")
         assert "hypothesis" not in find_pins([], [], None).packages
+
+    def test_a_node_of_sdk_v2_has_that_of_v1_where_the_script_imports_it(self, home: Home, tmp_path: Path) -> None:
+        size = vm_sizes.look_up("Standard_NC4as_T4_v3")
+        found = {}
+        for module in ("json", "azureml.core"):
+            script = tmp_path / module / "train.py"
+            script.parent.mkdir()
+            script.write_text(f"import {module}\n")
+            snapshot = prepare(JobRequest(script=script, dataset="none"), home).snapshot
+            found[module] = [environment_of(snapshot, size, side).pins.packages for side in (V1, V2)]
+        with_v1 = {module: ["azureml-core" in packages for packages in each] for module, each in found.items()}
+        assert with_v1 == {"json": [True, False], "azureml.core": [True, True]}
 
     def test_what_no_index_has_is_left_out_and_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         site = tmp_path / "site"

@@ -11,7 +11,7 @@ from backends.local import LocalBackend
 from backends.local_processes import find_processes
 from tests.backends.local_runs import SECONDS, SLEEP, gone, start, until
 from tests.backends.test_local import supervise
-from trainer.backend import load_backend
+from trainer.backend import Backend
 from trainer.cli import main
 from trainer.errors import RefusedError, UsageError
 from trainer.handle import Run
@@ -233,5 +233,5 @@ def test_the_plan_says_what_each_rank_gets(home: Home, tiny_data: Path) -> None:
 
 def test_a_backend_of_one_process_refuses_several(home: Home, tiny_data: Path) -> None:
     job = prepare(JobRequest(dataset=str(tiny_data), nodes=2), home).job
-    with pytest.raises(RefusedError, match="The azureml-v2 backend runs one process per job, and this one asks for 2"):
-        load_backend("azureml-v2", home).check_ranks(job)
+    with pytest.raises(RefusedError, match="The local backend runs one process per job, and this one asks for 2"):
+        Backend.check_ranks(LocalBackend(home, {}), job)

@@ -11,26 +11,18 @@ The exit status is 1 if a promise was broken.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import tempfile
 import time
 import traceback
-from pathlib import Path
 
-from tests.drills.drill import Drill, NotHereError
-
-
-def drills() -> list[Drill]:
-    """Every drill, by the names of their modules."""
-    modules = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("__"))
-    loaded = [importlib.import_module(f"tests.drills.{name}") for name in modules]
-    return [drill for module in loaded for drill in getattr(module, "DRILLS", ())]
+from tests.drills.apart import drills, run_apart
+from tests.drills.drill import NotHereError
 
 
 def main(words: list[str]) -> int:
     """Run the drills that are named, or all of them."""
-    known = {drill.name: drill for drill in drills()}
+    known = drills()
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description="The drills of docs/reliability.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"One of: {', '.join(known)}.")
     parser.add_argument("--scale", type=float, default=1.0, help="Do it less often (default: 1).")
@@ -45,7 +37,8 @@ def main(words: list[str]) -> int:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="drill-") as scratch:
             try:
-                tried = ", ".join(f"{count:,} {what}" for what, count in drill.run(Path(scratch), chosen.scale).items())
+                done = run_apart(name, scratch, chosen.scale)
+                tried = ", ".join(f"{count:,} {what}" for what, count in done.items())
                 outcome = "0"
             except NotHereError as error:
                 tried, outcome = f"not here: {error}", ""

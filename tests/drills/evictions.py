@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import psutil
 
 from azureml_emulator import Emulator, Endpoint, Settings
 from azureml_emulator.errors import EmulatorError
+from backends.azure.base import AzureBackend
 from backends.azureml import AzureMLBackend
+from backends.azureml_v2 import AzureMLV2Backend
 from backends.local import LocalBackend
 from tests.backends.local_runs import until
 from tests.conftest import write_idx_set
@@ -84,7 +86,9 @@ def here(scratch: Path, scale: float, ranks: int = 1) -> dict[str, int]:
     return {"runs": max(1, round(_TIMES * scale)), "further attempts": restarts}
 
 
-def _evicted(scratch: Path, scale: float, priority: str, ranks: int, *, fail: bool) -> dict[str, int]:
+def _evicted(
+    scratch: Path, scale: float, kind: type[AzureBackend], priority: str, ranks: int = 1, *, fail: bool = False
+) -> dict[str, int]:
     home, data = _prepared(scratch)
     expected = _model(_train(home, LocalBackend(home, {}), data, ranks))
     with Emulator(scratch / "emulator", settings=Settings(phase_duration=0.0, cancel_grace=2.0)) as endpoint:
@@ -93,7 +97,7 @@ def _evicted(scratch: Path, scale: float, priority: str, ranks: int, *, fail: bo
         endpoint.set_faults(evicted_runs_fail=fail)
         os.environ.update(AZUREML_DEFAULT_BACKOFF="0")
         options = {"emulator": True, "vm_priority": priority, "compute": f"{priority[:4]}-cluster"}
-        backend = AzureMLBackend(home, {**options, "checkpoint_seconds": 2})
+        backend = kind(home, {**options, "checkpoint_seconds": 2})
         backend.notify = lambda _: None
         chance, restarts = random.Random(1), 0
         times = max(1, round(_TIMES * scale))
@@ -114,32 +118,35 @@ def _evict(endpoint: Endpoint, run: Run, notice: float) -> None:
         endpoint.evict(str(run.folder.info().detail["run"]), notice=notice)
 
 
-def _case(priority: str, ranks: int = 1, *, fail: bool = False) -> Callable[[Path, float], dict[str, int]]:
-    return lambda scratch, scale: _evicted(scratch, scale, priority, ranks, fail=fail)
-
-
 _SAME = (
     "goes on from its last checkpoint, and ends with the undisturbed run's model, bit for bit, each epoch logged once."
 )
 DRILLS = (
     Drill("evict-here", f"A run on this machine whose script or supervisor is killed {_SAME}", here),
-    Drill("evict-dedicated", f"A run that fails because a dedicated node is lost {_SAME}", _case("dedicated")),
-    Drill(
-        "evict-restarted", f"A run that Azure ML restarts on another low-priority node {_SAME}", _case("lowpriority")
-    ),
-    Drill(
-        "evict-failed",
-        f"A run that fails because a low-priority node is taken {_SAME}",
-        _case("lowpriority", fail=True),
+    *(
+        Drill(
+            f"evict-{'v2-' if kind is AzureMLV2Backend else ''}{name}",
+            f"A run of `{kind.name}` that {what} {_SAME}",
+            functools.partial(_evicted, kind=kind, priority=priority, fail=name == "failed"),
+        )
+        for kind in (AzureMLBackend, AzureMLV2Backend)
+        for name, priority, what in (
+            ("dedicated", "dedicated", "fails because a dedicated node is lost"),
+            ("restarted", "lowpriority", "Azure ML restarts on another low-priority node"),
+            ("failed", "lowpriority", "fails because a low-priority node is taken"),
+        )
     ),
     Drill(
         "evict-ranks-here",
         f"A run of two ranks on this machine, one of which or whose supervisor is killed, {_SAME}",
         lambda scratch, scale: here(scratch, scale, ranks=2),
     ),
-    Drill(
-        "evict-ranks",
-        f"A run of two ranks that Azure ML restarts on another low-priority node {_SAME}",
-        _case("lowpriority", ranks=2),
+    *(
+        Drill(
+            f"evict-{'v2-' if kind is AzureMLV2Backend else ''}ranks",
+            f"A run of two ranks of `{kind.name}` that Azure ML restarts on another low-priority node {_SAME}",
+            functools.partial(_evicted, kind=kind, priority="lowpriority", ranks=2),
+        )
+        for kind in (AzureMLBackend, AzureMLV2Backend)
     ),
 )

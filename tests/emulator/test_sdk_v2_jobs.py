@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +158,21 @@ def test_cancel_and_time_cap(v2: SdkV2, http2: Http) -> None:
         "maximum duration"
         in http2("GET", f"/history/v1.0{http2.workspace}/runs/{capped}").json()["warnings"][0]["message"]
     )
+
+
+def test_logs_are_there_while_the_job_writes_them(v2: SdkV2, http2: Http) -> None:
+    name = v2.submit(command_line="echo one > logs/l.txt; echo file > outputs/o.txt; sleep 300")
+    url = f"/history/v1.0{http2.workspace}/runs/{name}/details"
+    deadline = time.monotonic() + 120
+    while "logs/l.txt" not in (found := http2("GET", url).json())["logFiles"]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    # The shell makes the file before it writes into it.
+    while http2("GET", found["logFiles"]["logs/l.txt"], token=None).text != "one\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert found["status"] == "Running"
+    v2.cancel(name=name)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ class FakeRun:
         return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
 
     def download_file(self, name: str, output_file_path: str) -> None:
-        shutil.copyfile(self.root / name, output_file_path)
+        shutil.copyfile(self.root / unquote(name), output_file_path)
 
     def upload_file(self, name: str, path: str) -> None:
         assert not (self.root / name).exists(), name
@@ -94,6 +95,8 @@ def test_one_that_did_not_arrive_whole_is_passed_over(work: Path, damage: str) -
     else:
         newest.write_bytes(data[: len(data) // 2] if damage == "cut" else data.replace(b"\7\0\0", b"\6\0\0"))
     assert restored(work)[0].epoch == 3
+    # The names of the second attempt are taken all the same.
+    assert azureml_checkpoints.last_attempt(FakeRun(work.parent / "artifacts").get_file_names()) == 2
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "a/../../../escaped"])

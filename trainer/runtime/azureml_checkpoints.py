@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from trainer.runtime import attempts, ranks, tracking
 from trainer.runtime.atomic import write_bytes
@@ -46,6 +47,7 @@ SECONDS = 60.0
 ATTEMPT = "trainer attempt"
 """Name of the line, among the streamed metrics, that says which attempt goes on from where; not a metric."""
 _INDEX = re.compile(rf"{FOLDER}/(\d{{1,6}})/(\d{{1,9}})\.json")
+_UPLOADED = re.compile(rf"{FOLDER}/(\d{{1,6}})/")
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 25.0
 _LARGEST_INDEX = 512 << 20
@@ -58,7 +60,7 @@ class Artifacts(Protocol):
         """Return the names of all artifacts."""
 
     def download_file(self, name: str, output_file_path: str) -> None:
-        """Download one."""
+        """Download one; its name is percent-encoded."""
 
 
 def restore(run: Artifacts, directory: Path, only: str | None = None) -> tuple[Checkpoint, bytes]:
@@ -91,7 +93,8 @@ def restore(run: Artifacts, directory: Path, only: str | None = None) -> tuple[C
             with suppress(FileExistsError, NotADirectoryError):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if artifact in names:
-                    run.download_file(artifact, str(target))
+                    # Its name becomes a part of a URL.
+                    run.download_file(quote(artifact), str(target))
                     os.utime(target, (written, written))
         checkpoint = attempts.find_checkpoint(root, "**/*")
         if checkpoint.files and set(checkpoint.files) == set(entries):
@@ -100,8 +103,8 @@ def restore(run: Artifacts, directory: Path, only: str | None = None) -> tuple[C
 
 
 def last_attempt(names: Iterable[str]) -> int:
-    """Return the number of the last attempt that has uploaded a checkpoint; 0 for none."""
-    return max((int(match[1]) for name in names if (match := _INDEX.fullmatch(name))), default=0)
+    """Return the number of the last attempt that has uploaded any part of a checkpoint; 0 for none."""
+    return max((int(match[1]) for name in names if (match := _UPLOADED.match(name))), default=0)
 
 
 def _read_index(path: Path) -> tuple[dict[str, tuple[str, float]], bytes]:
@@ -121,7 +124,7 @@ class Uploader(threading.Thread):
     """Uploads checkpoints as they are written.
 
     Args:
-        run: An ``azureml.core.Run`` of its own.
+        run: An ``azureml.core.Run`` of its own, or a :class:`trainer.runtime.azureml_artifacts.JobArtifacts`.
         root: The job's working directory.
         pattern: Of the files below its outputs.
         attempt: This attempt's number.
@@ -233,8 +236,7 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
     metrics = earlier.read_bytes() if leads and earlier.is_file() else b""
     words: tuple[str, ...] = ()
     chosen = attempts.pattern_for(script, pattern)
-    # A node of SDK v2 has no SDK to upload with.
-    if chosen is not None and not tracking.is_wanted():
+    if chosen is not None:
         try:
             with tempfile.TemporaryDirectory(prefix="trainer-resume-") as temporary:
                 before, found, lines = _look(Path(temporary)) if leads else (0, Checkpoint(), b"")
@@ -247,9 +249,7 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
                     metrics += _mark(attempt, found)
                     sys.stdout.write(f"Attempt {attempt} goes on from {_place(found)}.\n")
             if leads:
-                from azureml.core.run import Run
-
-                _uploader = Uploader(Run.get_context(allow_offline=False), root, chosen, attempt, seconds)
+                _uploader = Uploader(_run(), root, chosen, attempt, seconds)
         except Exception as error:  # without its checkpoint the job starts over, which is better than not at all
             _warn(error)
     if metrics:
@@ -265,9 +265,7 @@ def begin(script: Path, pattern: str | None, attempt: int, seconds: float) -> tu
 def _look(temporary: Path) -> tuple[int, Checkpoint, bytes]:
     """Return the last attempt that has uploaded a checkpoint, 0 for none; the newest one; the metrics before it."""
     try:
-        from azureml.core.run import Run
-
-        run = Run.get_context(allow_offline=False)
+        run = _run()
         before = last_attempt(run.get_file_names())
         return (before, *restore(run, temporary)) if before else (0, Checkpoint(), b"")
     except Exception as error:
@@ -286,9 +284,7 @@ def _lay(script: Path, root: Path, temporary: Path, attempt: int, found: Checkpo
     from trainer.runtime import azureml_ranks
 
     def bring(name: str) -> Checkpoint:
-        from azureml.core.run import Run
-
-        return restore(Run.get_context(allow_offline=False), temporary, name)[0]
+        return restore(_run(), temporary, name)[0]
 
     name = next((path.relative_to(temporary).parts[0] for path in found.files.values()), "")
     return azureml_ranks.share(script, attempt, name, found, bring)
@@ -302,6 +298,16 @@ def save_last() -> None:
     """Upload the last checkpoint: the node is about to be taken away. Waits for it."""
     if _uploader is not None and _uploader.is_alive():
         _uploader.stop(save=True)
+
+
+def _run() -> Any:  # noqa: ANN401  # an azureml.core.Run, or what does the same
+    if tracking.is_wanted():  # a node of SDK v2 has no SDK to upload with
+        from trainer.runtime.azureml_artifacts import JobArtifacts
+
+        return JobArtifacts()
+    from azureml.core.run import Run
+
+    return Run.get_context(allow_offline=False)
 
 
 def _keep(root: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.azure.cluster import LOW_PRIORITY
 from backends.azure.errors import explained, retry
@@ -12,6 +12,12 @@ from trainer.errors import RefusedError
 if TYPE_CHECKING:
     from backends.azure.options import ClusterOptions
     from backends.azure.v2.connection import Connection
+
+
+class Scale(NamedTuple):
+    """How many nodes a cluster may have; see :class:`backends.azure.sdk.ScaleSettings`."""
+
+    maximum_node_count: int
 
 
 class RestCluster:
@@ -25,6 +31,7 @@ class RestCluster:
     vm_size: str | None = None
     provisioning_state = ""
     provisioning_errors: Any = None
+    scale_settings: Scale | None = None
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection, self.name = connection, name
@@ -45,10 +52,12 @@ class RestCluster:
             )
         self.provisioning_state = str(properties.get("provisioningState", ""))
         self.provisioning_errors = properties.get("provisioningErrors")
-        size = _mapping(properties.get("properties")).get("vmSize")
+        details = _mapping(properties.get("properties"))
+        size, priority = details.get("vmSize"), details.get("vmPriority")
         self.vm_size = size if isinstance(size, str) else None
-        priority = _mapping(properties.get("properties")).get("vmPriority")
         self.vm_priority = priority if isinstance(priority, str) else None
+        most = _mapping(details.get("scaleSettings")).get("maxNodeCount")
+        self.scale_settings = Scale(most) if isinstance(most, int) else None
 
 
 class RestComputes:

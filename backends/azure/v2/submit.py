@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from backends.azure import sending
 from backends.azure.errors import explained, retry
+from backends.azure.restarts import launcher_arguments
 from backends.azure.v2 import run as runs
 from backends.azure.v2.client import ml_client, quietly, sdk
 from backends.azure.v2.computes import RestComputes
-from trainer.runtime.layout import NO_TELEMETRY_VARIABLE, TRACKING_VARIABLE
+from trainer.runtime.layout import LAUNCHER, NO_TELEMETRY_VARIABLE, TRACKING_VARIABLE
 
 if TYPE_CHECKING:
     from backends.azure.image import Environment
+    from backends.azure.restarts import Again
     from backends.azure.v2.connection import Connection
     from trainer.job import TrainingJob
     from trainer.runfolder import RunFolder
@@ -43,13 +45,15 @@ class RestClient:
         with explained(f"look up run {name}"):
             return retry(lambda: runs.find_run(self._connection, name))
 
-    def prepare(self, folder: RunFolder, image: Environment, compute: str) -> Callable[[], bool]:
+    def prepare(
+        self, folder: RunFolder, image: Environment, compute: str, seconds: int, again: Again | None = None
+    ) -> Callable[[], bool]:
         """See :meth:`backends.azure.base.Client.prepare`."""
 
         def make(context: Path) -> Any:  # noqa: ANN401
-            return make_job(folder, image, compute, context)
+            return make_job(folder, image, compute, context, checkpoint_seconds=seconds, again=again)
 
-        return prepare_job(self._connection, folder.run_id, make)
+        return prepare_job(self._connection, folder.run_id if again is None else again.name, make)
 
 
 def prepare_job(connection: Connection, name: str, make: Callable[[Path], Any]) -> Callable[[], bool]:
@@ -83,7 +87,15 @@ def prepare_job(connection: Connection, name: str, make: Callable[[Path], Any]) 
     return send_once
 
 
-def make_job(folder: RunFolder, image: Environment, compute: str, context: Path) -> Any:  # noqa: ANN401
+def make_job(
+    folder: RunFolder,
+    image: Environment,
+    compute: str,
+    context: Path,
+    *,
+    checkpoint_seconds: int = 60,
+    again: Again | None = None,
+) -> Any:  # noqa: ANN401
     """Make the command job of a run.
 
     Args:
@@ -91,14 +103,17 @@ def make_job(folder: RunFolder, image: Environment, compute: str, context: Path)
         image: What it runs in.
         compute: The cluster's name.
         context: An empty directory for the image's build context, to be kept until the job is sent.
+        checkpoint_seconds: Between two uploads of its checkpoint, at least.
+        again: Of a further attempt, what is different.
 
     Returns:
         What ``MLClient.jobs.create_or_update`` takes. Sent again it is the same job.
     """
     job = folder.job()
-    line = command_line(job.command("python"))
-    staged = (folder.snapshot, folder.info().snapshot)
-    made = command_job(folder.run_id, job, line, staged, image, compute, context)
+    name, snapshot = (folder.run_id, folder.snapshot) if again is None else (again.name, again.snapshot)
+    line = command_line(["python", LAUNCHER, *launcher_arguments(job, checkpoint_seconds, again)])
+    staged = (snapshot, folder.info().snapshot)
+    made = command_job(name, job, line, staged, image, compute, context)
     if job.max_minutes is not None:
         made.set_limits(timeout=job.max_minutes * 60)
     return made
@@ -142,7 +157,8 @@ def command_job(
         ),
         environment_variables={NO_TELEMETRY_VARIABLE: "true", TRACKING_VARIABLE: "mlflow"},
         compute=compute,
-        instance_count=1,
+        instance_count=job.nodes,
+        distribution=None if job.ranks == 1 else ml.MpiDistribution(process_count_per_instance=job.processes_per_node),
         tags={name: str(value) for name, value in facts.items() if value is not None},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,24 @@ def collect(work: Path, folders: list[str], container: str, artifacts: ArtifactS
         blob = blobs.find(artifact.blob_key)
         if blob is None or (path.parts[len(work.parts)] != "outputs" and path.stat().st_size > blob.size):
             blobs.commit_file(artifact.blob_key, path)
+
+
+def stream(work: Path, container: str, artifacts: ArtifactStore, blobs: BlobStore) -> None:
+    """Show what a job of SDK v2 has begun to write into ./logs, while it writes.
+
+    On Azure it is the node's agent that does this; jobs of SDK v1 have the SDK for it.
+
+    Args:
+        work: The job's working directory.
+        container: The run's data container.
+        artifacts: Where the names go.
+        blobs: Where the content is linked.
+    """
+    for path in _files(work, ["logs"]):
+        with contextlib.suppress(ServiceError, OSError):  # a name that no client could ask for, or a file that is gone
+            artifact = artifacts.reserve(RUN_ORIGIN, container, path.relative_to(work).as_posix())
+            if not artifacts.has_content(artifact):
+                blobs.link(artifact.blob_key, path)
 
 
 def _files(work: Path, folders: list[str]) -> Iterator[Path]:

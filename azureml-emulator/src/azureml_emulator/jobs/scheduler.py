@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from azureml_emulator.jobs.collect import collect
+from azureml_emulator.jobs.collect import collect, stream
 from azureml_emulator.jobs.command import CommandPlan
 from azureml_emulator.jobs.eviction import LOG_FOLDERS, error_of_eviction, has_lost_its_node
 from azureml_emulator.jobs.files import keep_outputs
@@ -28,6 +28,8 @@ from azureml_emulator.store.runs import RunStatus
 TICK = 0.1
 NOTE_INTERVAL = 5.0
 """Seconds between two notes that the emulator is there."""
+STREAM_INTERVAL = 0.5
+"""Seconds between two looks for new files in a running job's ./logs."""
 CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
 LOCAL_TIMEOUT = 600.0
@@ -57,6 +59,7 @@ class Scheduler:
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="job")
         self._pending: dict[str, Future[None]] = {}
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
+        self._next_stream: dict[str, float] = {}
         self._pools: dict[str, NodePool] = {}
         self._pools_lock = threading.Lock()
         self._next_note = time.monotonic()
@@ -186,6 +189,9 @@ class Scheduler:
         outcome = attempt.outcome()
         if alive and job.compute == LOCAL_TARGET:
             self._service.runs.start(job.run_id)
+        if alive and now >= self._next_stream.get(job.run_id, 0.0):
+            self._next_stream[job.run_id] = now + STREAM_INTERVAL
+            self._stream_logs(job, attempt)
         if outcome is not None and (not job.evict or outcome == COMPLETED):
             self._pending[job.run_id] = self._workers.submit(self._finish, job, outcome)
         elif job.evict:
@@ -202,6 +208,11 @@ class Scheduler:
             attempt.terminate()
         elif job.cancelled_at is not None and now > job.cancelled_at + self._service.settings.cancel_grace + 10:
             attempt.kill()
+
+    def _stream_logs(self, job: Job, attempt: Attempt) -> None:
+        if self._service.command_jobs.find(job.run_id) is not None:
+            container = self._service.runs.get(job.run_id).data_container_id
+            stream(attempt.work, container, self._service.artifacts, self._service.blobs)
 
     def _wait_for_claim(self, job: Job, attempt: Attempt, now: float) -> None:
         waited = now - job.started_at
@@ -270,6 +281,7 @@ class Scheduler:
         with self._service.database.transaction():
             self._service.runs.set_status(job.run_id, status)
             self._service.jobs.update(job.run_id, state=JobState.ENDED)
+        self._next_stream.pop(job.run_id, None)
         supervisor = self._supervisors.pop(job.run_id, None)
         if supervisor is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):

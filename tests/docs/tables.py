@@ -60,7 +60,7 @@ NOT_RUN = {
     "trainer export ./outputs/model.npz --format onnx --model-file net.py:make --input-shape 1,28,28": "tests/export",
     "trainer attach STUDY": "follows a study that is under way: tests/tune",
     "trainer cancel STUDY": "stops a study that is under way: tests/tune",
-    'trainer tune --backend azureml --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
+    'trainer tune --backend azureml-v2 --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
     "--stop bandit:slack=0.1,delay=3": ACCOUNT,
     "trainer attach latest": "follows a run that is under way: tests/cli",
 }

@@ -44,6 +44,8 @@ NOT_RUN = {
     "trainer run --script train.py --max-restarts 3 --checkpoints 'checkpoints/*'": "tests/backends",
     "trainer run --device cuda": CARD,
     "trainer run --device cuda:1": CARD,
+    "trainer run --processes-per-node 2 --device cuda": CARD,
+    "trainer logs RUN --rank 1 --follow": "needs a run of several processes: tests/backends/test_local_ranks.py",
     "trainer data download mnist": "needs a network",
     "trainer data verify mnist": "needs MNIST",
     "trainer view": f"{SERVES}: tests/view",
@@ -112,6 +114,7 @@ OTHER = {
         "python -m trainer.runtime.launch train.py --my-flag 3     # any script, unchanged",
     ): "tests/runtime/test_launch.py",
     ("compat", "git clone --branch v7.8.1 https://github.com/chainer/chainer"): MINUTES,
+    ("compat", "python tests/upstream/run.py chainer --ranks 2"): MINUTES,
     (
         "data",
         "train-images-idx3-ubyte   train-labels-idx1-ubyte   t10k-images-idx3-ubyte   t10k-labels-idx1-ubyte",

@@ -53,13 +53,8 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
     """``StandardUpdater`` that compiles the first step.
 
     The first batch goes through Chainer. If the graph that it leaves is a multilayer perceptron (see
-    <<<<<<< HEAD
     :mod:`trainer.runtime.training.graph`), ``MLPStep`` does the same batch once more, and if loss and gradients are
     equal bit for bit (on a GPU, to rounding), it does the following batches of that shape. In every other case,
-    =======
-    :mod:`trainer.runtime.training.graph`), ``MLPStep`` does the same batch once more, and if loss and gradients
-    are equal bit for bit (on a GPU, to rounding), it does the following batches of that shape. In every other case,
-    >>>>>>> fast
     and for every other batch, this is ``StandardUpdater``; one line on stderr and :attr:`reason` then say why.
 
     Args:

@@ -61,7 +61,7 @@ def main() -> None:
     """Train, and leave the model and the checkpoint in the output folder."""
     args = parse_arguments()
     device = rt.use_device(args.device, blas_threads=args.threads)
-    ranks = rt.join_ranks()  # as many as `trainer run --processes-per-node` starts; otherwise one, rank 0
+    ranks = rt.join_ranks(device)  # as many as `trainer run --processes-per-node` starts; otherwise one, rank 0
     data = rt.load_dataset(args.dataset)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     make = rt.load_network(args.network) if args.network else None

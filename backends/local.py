@@ -78,8 +78,8 @@ class LocalBackend(Backend):
         """
         from trainer.runtime.faults import RuntimeFault
 
-        # "auto" always finds something, and asking costs: only a device that was named can be wrong.
-        if "--device" in job.arguments:
+        # "auto" always finds something, and asking costs: only a device that was named can be wrong, for one process.
+        if "--device" in job.arguments or job.ranks > 1:
             try:
                 _select(job)
             except RuntimeFault as fault:
@@ -269,15 +269,21 @@ def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:
         return "none", (f"{fault.message}; {fault.hint}",)
     if selected is None:
         return f"as {job.script} decides", ()
+    if job.ranks > 1 and selected.kind == "cuda":
+        return f"cuda:0 to cuda:{job.ranks - 1}, one for each rank", ()
     return selected.description + (f": {selected.reason}" if selected.reason else ""), ()
 
 
 def _select(job: TrainingJob) -> Selected | None:
     """Select the device that our own script's ``--device`` means here; None for another script."""
-    from trainer.runtime.devices import select
+    from trainer.runtime._cuda import ask_driver
+    from trainer.runtime.devices import check_ranks, select
     from trainer.snapshot import DEFAULT_SCRIPT
 
     if job.script != DEFAULT_SCRIPT:
         return None
     words = dict(zip(job.arguments, job.arguments[1:], strict=False))
-    return select(words.get("--device", "auto"))
+    spec = words.get("--device", "auto")
+    if job.ranks > 1:
+        check_ranks(spec, len(ask_driver().gpus), job.ranks)
+    return select(spec)

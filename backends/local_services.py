@@ -35,9 +35,11 @@ from trainer.deploy.preparing import resolved, source_of
 from trainer.deploy.service import (
     FAILED,
     HEALTHY,
+    KEY_NAMES,
     TRANSITIONING,
     UNHEALTHY,
     Deployment,
+    KeyName,
     ServiceInfo,
     ServicePlan,
     Services,
@@ -173,6 +175,15 @@ class LocalServices(Services):
         from trainer.serving.keys import read_keys
 
         return read_keys(self._top / service.name / KEY_FILE)
+
+    def renew_key(self, service: ServiceInfo, which: KeyName) -> None:
+        """See :meth:`trainer.deploy.service.Services.renew_key`."""
+        from trainer.serving.keys import make_key, read_keys, write_keys
+
+        path = self._top / service.name / KEY_FILE
+        keys = list(read_keys(path))
+        keys[KEY_NAMES.index(which) : KEY_NAMES.index(which) + 1] = [make_key()]
+        write_keys(path, keys)
 
     def logs(self, service: ServiceInfo, lines: int) -> str:
         """See :meth:`trainer.deploy.service.Services.logs`."""

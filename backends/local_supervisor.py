@@ -23,7 +23,8 @@ from typing import Any, Protocol
 import msgspec
 
 from backends import local_processes as processes
-from backends.local_ranks import RankJobs
+from backends.local_cap import Cap
+from backends.local_contention import Watch
 from backends.local_store import LocalStore
 from backends.local_workdir import collect_outputs, make_workdir, release_reserve, working_directory
 from trainer.artifacts import ArtifactStore
@@ -137,17 +138,21 @@ def _finish(folder: RunFolder, store: ArtifactStore, outcome: Outcome) -> RunInf
 
 def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
     info, job = folder.info(), folder.job()
-    ranks = RankJobs(folder, job.ranks) if job.ranks > 1 else None
-    jobs = ranks or jobs
+    ranks = None
+    if job.ranks > 1:
+        from backends.local_ranks import RankJobs
+
+        jobs = ranks = RankJobs(folder, job.ranks)
     lost = ""
+    cap = Cap(folder, minute)
     if info.status is not RunStatus.NOT_STARTED:
         lost = _SUPERVISOR_DIED
         processes.stop(processes.find_processes(folder.path))
-    folder.update(status=RunStatus.PREPARING, detail={"supervisor_pid": os.getpid()})
+    folder.update(status=RunStatus.PREPARING, detail={"supervisor_pid": os.getpid(), **cap.detail})
     work = make_workdir(folder) if info.started is None else working_directory(folder)
     while True:
         killed = processes.oom_kills()
-        outcome = _attempt(folder, minute, jobs, work, _again(folder, job, work, lost) if lost else ())
+        outcome = _attempt(folder, cap, jobs, work, _again(folder, job, work, lost) if lost else ())
         if isinstance(outcome, Outcome):
             return outcome
         out_of_memory = processes.oom_kills() > killed
@@ -181,17 +186,20 @@ def _loss(exit_code: int, *, out_of_memory: bool) -> str:
     return message[0].lower() + message[1:]
 
 
-def _attempt(folder: RunFolder, minute: float, jobs: Jobs, work: Path, words: tuple[str, ...]) -> Outcome | int:
+def _attempt(folder: RunFolder, cap: Cap, jobs: Jobs, work: Path, words: tuple[str, ...]) -> Outcome | int:
     """Run the job once. Returns its exit status, or what ended it."""
     job = folder.job()
     if _stop_requested(folder):
         return Outcome(RunStatus.CANCELED)
+    cap.begin()
+    if cap.is_over():
+        return Outcome.over_cap(folder)
     process = jobs.start([*job.command(sys.executable), *words], work, folder)
-    detail = {"supervisor_pid": os.getpid(), "pid": process.pid}
+    detail = {"supervisor_pid": os.getpid(), "pid": process.pid, **cap.detail}
     started = folder.info().started or time.time()
     folder.update(status=RunStatus.RUNNING, started=started, detail=detail)
-    deadline = None if job.max_minutes is None else time.monotonic() + job.max_minutes * minute
     is_ready = False
+    watch = Watch(folder.job_environment())
     while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
         jobs.reap_adopted(process)
         if not is_ready and job.model_name is not None:
@@ -199,10 +207,12 @@ def _attempt(folder: RunFolder, minute: float, jobs: Jobs, work: Path, words: tu
         is_ready = True
         with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
             folder.mend()
+            if advice := watch.advice(process.pid):
+                folder.update(warnings=(*folder.info().warnings, advice))
         if _stop_requested(folder):
             jobs.stop_children()
             return Outcome(RunStatus.CANCELED)
-        if deadline is not None and time.monotonic() > deadline:
+        if cap.is_over():
             jobs.stop_children()
             return Outcome.over_cap(folder)
     # Processes that outlive the job would go on writing to outputs that are about to be collected.

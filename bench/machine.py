@@ -13,12 +13,16 @@ from trainer.runtime.versions import installed_version
 def describe() -> str:
     """One paragraph of Markdown."""
     cores = len(os.sched_getaffinity(0))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{_processor()}, {cores} cores, {_memory():.0f} GiB; {platform.system()} {platform.release().split('-')[0]}; "
         f"Python {platform.python_version()}, NumPy {_version('numpy')} ({_blas()}), Chainer {_version('chainer')}, "
-        f"PyTorch {_version('torch')}; load average at the start {load}."
+        f"PyTorch {_version('torch')}."
     )
+
+
+def load() -> str:
+    """The load average over 1, 5 and 15 minutes."""
+    return ", ".join(f"{value:.1f}" for value in os.getloadavg())
 
 
 def _processor() -> str:

@@ -107,6 +107,48 @@ def interleaved_commands(
     return samples
 
 
+def interleaved_workers(subjects: Mapping[str, Command], repeats: int, steps: int) -> dict[str, Samples]:
+    """Time steps of processes that all live at the same time and work one after the other.
+
+    Args:
+        subjects: Name to a command that does as many steps as a line of its input says, and then prints seconds by the
+            clock and of processor time per step.
+        repeats: How often each is timed, after one time that does not count.
+        steps: How many steps at once.
+
+    Raises:
+        RuntimeError: A command ended early; what it had to say stands on stderr.
+    """
+    samples = {name: Samples() for name in subjects}
+    workers = {
+        name: subprocess.Popen(
+            list(command.words),
+            env={**os.environ, **command.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name, command in subjects.items()
+    }
+    try:
+        for number in range(repeats + 1):
+            for name, worker in workers.items():
+                assert worker.stdin is not None
+                assert worker.stdout is not None
+                print(steps, file=worker.stdin, flush=True)
+                answer = worker.stdout.readline().split()
+                if len(answer) != 2:
+                    raise RuntimeError(f"{' '.join(subjects[name].words)} ended early")
+                if number:
+                    samples[name].wall.append(float(answer[0]))
+                    samples[name].cpu.append(float(answer[1]))
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.communicate()
+    return samples
+
+
 def _time_command(command: Command, cwd: Path, samples: Samples) -> None:
     with (cwd / "output.txt").open("wb") as output:
         wall = time.perf_counter()

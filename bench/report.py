@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bench.measuring import Samples
 
+_OURS = ("this program", "trainer run --backend local", "through the launcher")
+
 
 def table(samples: Mapping[str, Samples], reference: str, relation: str) -> str:
     """A Markdown table, one row a subject.
@@ -59,7 +61,7 @@ def picture(panels: Mapping[str, Mapping[str, Samples]], path: Path) -> bool:
             [samples[name].median - samples[name].least for name in names],
             [max(samples[name].wall) - samples[name].median for name in names],
         ]
-        colors = ["#b04a2f" if name in ("this program", "trainer run --backend local") else "#8fa3b0" for name in names]
+        colors = ["#b04a2f" if name.startswith(_OURS) else "#8fa3b0" for name in names]
         axis.barh(names, medians, xerr=spread, color=colors, error_kw={"ecolor": "#444444", "capsize": 2})
         axis.invert_yaxis()
         axis.set_title(title, loc="left", fontsize=10)

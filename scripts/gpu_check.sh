@@ -133,7 +133,7 @@ run() {
     [[ -f $folder/data/train-images-idx3-ubyte.gz ]] || "$PYTHON" scripts/gpu_table.py noise "$folder/data"
   fi
   # Seconds: together seven minutes, the table within the eighth.
-  step ours 150 -m pytest -n 4 -q -p no:cacheprovider -m gpu --junitxml "$results/ours.xml" \
+  step ours 150 -m pytest -n 4 --dist load -q -p no:cacheprovider -m gpu --junitxml "$results/ours.xml" \
     tests/runtime/test_compat_gpu.py
   step bench 120 -m bench --part gpu --repeats 5 --data "$folder/data" --output "$results"
   if [[ $command == plan || -d $folder/chainer/tests/chainer_tests ]]; then

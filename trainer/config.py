@@ -69,7 +69,7 @@ JOB: tuple[Option, ...] = (
         "kernels",
         Annotated[str, Meta(pattern=f"^({'|'.join(KERNELS)})$", title=KERNELS_EXPECTED)],
         None,
-        "Whose CPU kernels do convolution, max pooling and batch normalization.",
+        "Whose CPU kernels do convolution, pooling and batch normalization.",
         default_text="`off`: Chainer's",
     ),
 )

@@ -27,7 +27,7 @@ from backends.azure.session import WorkspaceRef, open_workspace, sdk
 from backends.azure.submit import exclusive_upload
 from backends.azure.waiting import wait
 from trainer.deploy.preparing import stage
-from trainer.deploy.service import HEALTHY, TRANSITIONING, ServiceInfo, Tell
+from trainer.deploy.service import HEALTHY, TRANSITIONING, KeyName, ServiceInfo, Tell
 from trainer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,6 +120,14 @@ class AzureServices(WorkspaceServices["Workspace", "Webservice"]):
                 token: Any = retry(found.get_access_token)  # type: ignore[attr-defined]  # AKS alone
                 return (str(token.access_token),)
             return tuple(retry(found.get_keys)) if found.auth_enabled else ()
+
+    def renew_key(self, service: ServiceInfo, which: KeyName) -> None:
+        """See :meth:`trainer.deploy.service.Services.renew_key`."""
+        _, found = self.there(service)
+        if found.token_auth_enabled or not found.auth_enabled:
+            super().renew_key(service, which)
+        with explained(f"renew a key of {service.name}"):
+            found.regen_key(which.capitalize())
 
     def logs(self, service: ServiceInfo, lines: int) -> str:
         """See :meth:`trainer.deploy.service.Services.logs`."""

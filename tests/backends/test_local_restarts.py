@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from backends.local import LocalBackend
+from backends.local_cap import SPENT, Cap
 from tests.backends.local_runs import SECONDS, start, supervisor, until, worker
+from tests.backends.test_local import supervise
 from trainer.errors import UsageError
 from trainer.handle import Run
 from trainer.home import Home
+from trainer.job import TrainingJob
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
 from trainer.submission import JobRequest, prepare, submit
@@ -161,3 +164,31 @@ def test_what_the_system_killed_for_want_of_memory_is_said(home: Home, tmp_path:
     failure = folder.info().failure
     assert failure is not None
     assert failure.message == "The script was ended by SIGKILL: the system was out of memory."
+
+
+def test_the_cap_counts_all_attempts(home: Home, tmp_path: Path) -> None:
+    # Each attempt sleeps for three fifths of the cap and is then lost.
+    script = tmp_path / "train.py"
+    script.write_text("import os, time\nprint('up', flush=True)\ntime.sleep(3)\nos.kill(os.getpid(), 9)\n")
+    prepared = prepare(JobRequest(script=script, model_name=None, max_minutes=1, max_restarts=9), home)
+    folder = RunFolder.create(home.runs, prepared.job, backend="local", snapshot=prepared.snapshot.digest)
+    prepared.snapshot.stage(folder.snapshot)
+    supervise(home, folder, minute=5.0)
+    info = folder.info()
+    assert info.failure is not None
+    assert info.failure.message == "It was stopped after 1 min, the cap that it was submitted with."
+    assert len(info.restarts) <= 1
+
+
+@pytest.mark.parametrize(("spent", "over"), [(50.0, False), (70.0, True)])
+def test_the_cap_counts_an_attempt_whose_supervisor_died_up_to_its_last_word(
+    home: Home, spent: float, *, over: bool
+) -> None:
+    folder = RunFolder.create(home.runs, TrainingJob(script="x.py", max_minutes=2), backend="local", snapshot="0" * 64)
+    began = 1_700_000_000.0
+    folder.update(status=RunStatus.RUNNING, started=began, detail={SPENT: spent})
+    folder.log_path.write_text("so far\n")
+    os.utime(folder.log_path, (began + 60, began + 60))
+    cap = Cap(folder, 60.0)
+    assert cap.detail == {SPENT: spent + 60}
+    assert cap.is_over() == over

@@ -277,6 +277,16 @@ class DeployContract:
         assert "500" in failed.err
         assert "TypeError" in place.trainer("services", NAME, "--log", "50").out
 
+    def test_a_key_is_renewed_alone(self, place: Place, deployed: Ran, keys: list[str]) -> None:
+        ran = place.trainer("services", NAME, "--new-key", "primary")
+        assert (ran.code, ran.out) == (0, ""), ran.err
+        primary, secondary = place.trainer("services", NAME, "--keys").out.split()
+        assert (secondary, primary in keys) == (keys[1], False)
+        url, body = deployed.json["url"], b'{"data": [1]}'
+        answers = {key: place.ask(url, body, key).status for key in (keys[0], primary, secondary)}
+        assert list(answers.values()) == [401, 200, 200]
+        assert place.trainer("services", "--new-key", "primary").code == 2
+
     def test_a_first_deployment_that_fails_is_shown_as_failed(self, place: Place, models: list[Path]) -> None:
         ran = place.deploy(NAME, "--name", "failing", "--script", place.write("failing.py", FAILING))
         assert (ran.code, ran.out) == (1, ""), ran.err

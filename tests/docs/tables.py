@@ -44,6 +44,8 @@ NOT_RUN = {
     "trainer run --script train.py --max-restarts 3 --checkpoints 'checkpoints/*'": "tests/backends",
     "trainer run --device cuda": CARD,
     "trainer run --device cuda:1": CARD,
+    "trainer run --processes-per-node 2 --device cuda": CARD,
+    "trainer logs RUN --rank 1 --follow": "needs a run of several processes: tests/backends/test_local_ranks.py",
     "trainer data download mnist": "needs a network",
     "trainer data verify mnist": "needs MNIST",
     "trainer view": f"{SERVES}: tests/view",
@@ -51,8 +53,8 @@ NOT_RUN = {
     "trainer serve chainer-dnn-mnist --script score.py": f"{SERVES}: tests/serving",
     "trainer serve ./outputs/model.npz --model-file net.py:make --input-shape 1,28,28": f"{SERVES}: tests/serving",
     "trainer deploy chainer-dnn-mnist": f"{SERVES}: tests/backends/test_local_services.py",
-    "trainer deploy chainer-dnn-mnist --backend azureml": ACCOUNT,
-    "trainer deploy chainer-dnn-mnist --backend azureml --emulator": f"{SERVES}: tests/backends/test_local_services.py",
+    "trainer deploy chainer-dnn-mnist --backend azureml-v2": ACCOUNT,
+    "trainer deploy chainer-dnn-mnist --backend azureml-v2 --emulator": f"{SERVES}: tests/backends",
     "trainer score chainer-dnn-mnist digit.png": "needs such a service: tests/backends/test_local_services.py",
     "trainer run --processes-per-node 2 --script train_mnist.py -- --communicator naive": "needs ChainerMN's example: "
     "tests/backends/test_local_ranks.py",
@@ -60,7 +62,7 @@ NOT_RUN = {
     "trainer export ./outputs/model.npz --format onnx --model-file net.py:make --input-shape 1,28,28": "tests/export",
     "trainer attach STUDY": "follows a study that is under way: tests/tune",
     "trainer cancel STUDY": "stops a study that is under way: tests/tune",
-    'trainer tune --backend azureml --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
+    'trainer tune --backend azureml-v2 --space "batchsize=128,256" --space "epochs=5,10,20,40" --trials 8 --parallel 4 '
     "--stop bandit:slack=0.1,delay=3": ACCOUNT,
     "trainer attach latest": "follows a run that is under way: tests/cli",
 }
@@ -112,6 +114,7 @@ OTHER = {
         "python -m trainer.runtime.launch train.py --my-flag 3     # any script, unchanged",
     ): "tests/runtime/test_launch.py",
     ("compat", "git clone --branch v7.8.1 https://github.com/chainer/chainer"): MINUTES,
+    ("compat", "python tests/upstream/run.py chainer --ranks 2"): MINUTES,
     (
         "data",
         "train-images-idx3-ubyte   train-labels-idx1-ubyte   t10k-images-idx3-ubyte   t10k-labels-idx1-ubyte",
@@ -124,8 +127,9 @@ OTHER = {
         "url=$(trainer services chainer-dnn-mnist --json | "
         """python -c 'import json, sys; print(json.load(sys.stdin)["url"])')""",
     ): "tests/backends/test_local_services.py",
+    ("emulator", 'endpoint = ManagedOnlineEndpoint(name="digits", auth_mode="key")'): "tests/emulator",
     ("emulator", 'env = Environment.from_conda_specification("scoring", "conda.yml")'): "tests/emulator",
-    ("gpu", "pytest tests/runtime/test_compat_gpu.py"): CARD,
+    ("gpu", "bash scripts/gpu_check.sh prepare    # once, with a package index; needs no card"): INDEX,
     ("performance", "python -m bench --data DIR            # DIR: MNIST's four gzipped files"): MINUTES,
     ("performance", "updater = rt.compiled(updater)"): "a line of the included script",
     ("performance", "uv run python -m bench --data DIR --part serve"): MINUTES,

@@ -28,6 +28,7 @@ from azureml_emulator.store.database import Database
 from azureml_emulator.store.runs import Run, RunStatus
 from azureml_emulator.times import parse_duration
 from azureml_emulator.tokens import Scope, TokenAuthority, TokenError
+from azureml_emulator.webservices.front import cut_log
 
 # Names, durations, filters
 
@@ -327,3 +328,17 @@ def test_collecting_takes_files_of_the_run_and_no_others(tmp_path: Path) -> None
         "logs/c.txt": b"logs/c.txt",
     }
     database.close()
+
+
+def test_a_log_that_grows_keeps_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "container.log"
+    with log.open("ab", buffering=0) as writer:
+        for number in range(1000):
+            writer.write(b"line %d\n" % number)
+            cut_log(log, most=1000)
+            assert log.stat().st_size <= 1000
+        lines = log.read_bytes().splitlines()
+    assert lines[-1] == b"line 999"
+    assert lines == [b"line %d" % number for number in range(1000 - len(lines), 1000)]
+    assert len(lines) > 40
+    cut_log(tmp_path / "missing.log")

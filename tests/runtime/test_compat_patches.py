@@ -79,6 +79,14 @@ CASES = {
         "    assert y.tolist() == [[1, numpy.array(-1).astype(kind)], [1, 2]], y\n",
         r"OverflowError: Python integer -1 out of bounds for uint8|DeprecationWarning: NumPy will stop allowing",
     ),
+    "deconvolution-weight-gradient": Case(
+        PRELUDE + "x, w = (chainer.Variable(numpy.ones(s, 'f')) for s in ((2, 3, 5, 5), (5, 3, 3, 3)))\n"
+        "y = F.convolution_2d(x, w)\n"
+        "(gx,) = chainer.grad([y], [x], [chainer.Variable(numpy.ones_like(y.array))], enable_double_backprop=True)\n"
+        "(gw,) = chainer.grad([F.sum(gx)], [w])\n"
+        "assert (gw.array == 18).all(), gw\n",
+        r"ValueError: (too many|not enough) values to unpack",
+    ),
     "debug-print": Case(
         PRELUDE + "text = chainer.Variable(numpy.zeros(2, 'f')).debug_print()\n"
         "assert '- device: CPU\\n' in text, text\n"

@@ -255,6 +255,45 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _cuda.ask_driver().problem == "there is an NVIDIA card but no driver (libcuda.so.1 cannot be loaded)"
 
 
+@pytest.mark.parametrize("spec", ["auto", "cuda"])
+def test_each_rank_of_a_machine_takes_a_card_of_its_own(machine, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:  # noqa: ANN001
+    machine(DriverFacts((12, 4), (A100, replace(A100, index=1))))
+    asked: list[list[int]] = []
+    monkeypatch.setattr(_cuda, "ask_cupy", lambda cards: asked.append(list(cards)) or CUPY)
+    monkeypatch.setenv("PMI_SIZE", "4")  # two machines
+    monkeypatch.setenv("MPI_LOCALNRANKS", "2")
+    for rank in range(4):
+        monkeypatch.setenv("PMI_RANK", str(rank))
+        monkeypatch.setenv("MPI_LOCALRANKID", str(rank % 2))
+        assert devices.select(spec).chainer_name == f"@cupy:{rank % 2}"
+    assert asked == [[0], [1], [0], [1]]
+    with pytest.raises(RuntimeFault, match="device cuda:1 is one GPU, and 2 ranks on this machine need one each"):
+        devices.select("cuda:1")
+    assert devices.select("cpu").kind == "cpu"
+    monkeypatch.setenv("MPI_LOCALNRANKS", "3")
+    with pytest.raises(RuntimeFault, match="3 ranks on this machine need a GPU each, and it has 2") as raised:
+        devices.select(spec)
+    assert raised.value.hint == "use --processes-per-node 2, or --device cpu"
+
+
+def test_ranks_without_a_card_use_the_processor(machine, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    machine(DriverFacts(problem="no NVIDIA driver"))
+    monkeypatch.setenv("PMI_SIZE", "2")
+    selected = devices.select("auto")
+    assert (selected.kind, selected.reason) == ("cpu", "no NVIDIA driver")
+    with pytest.raises(RuntimeFault, match="device cuda cannot be used: no NVIDIA driver"):
+        devices.select("cuda")
+
+
+def test_a_ranks_own_card_that_can_not_be_used_is_an_error(machine, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    broken = replace(CUPY, kernel_problems={1: "a test kernel failed: no room"})
+    machine(DriverFacts((12, 4), (A100, replace(A100, index=1))), broken)
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "1")
+    with pytest.raises(RuntimeFault, match="a test kernel failed: no room"):
+        devices.select("auto")
+
+
 def test_cupy_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda.importlib.util, "find_spec", lambda name: None)
-    assert _cuda.ask_cupy(1) == CupyFacts()
+    assert _cuda.ask_cupy([0]) == CupyFacts()

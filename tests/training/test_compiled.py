@@ -107,6 +107,112 @@ def test_learning_rate_may_change_and_hooks_may_be_added(make_model: Any, train:
     assert_same(results[1][1], results[0][1])
 
 
+class Doubling:
+    """A hook that nobody knows."""
+
+    name = "Doubling"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        param.grad *= 2
+
+
+@pytest.mark.parametrize("make_optimizer", [optimizers.MomentumSGD, optimizers.Adam])
+@pytest.mark.parametrize(
+    ("hooks", "fused"),
+    [
+        (["WeightDecay", "GradientClipping", "Lasso"], True),
+        (["GradientClipping", "GradientHardClipping", "WeightDecay"], True),
+        (["WeightDecay", "Doubling"], False),
+        (["GradientNoise"], False),
+    ],
+)
+def test_hooks(make_model: Any, train: Any, make_optimizer: Any, hooks: list[str], fused: bool) -> None:
+    known = chainer.optimizer_hooks
+    made = {
+        "WeightDecay": lambda: known.WeightDecay(1e-2),
+        "Lasso": lambda: known.Lasso(1e-3),
+        "GradientClipping": lambda: known.GradientClipping(0.5),
+        "GradientHardClipping": lambda: known.GradientHardClipping(-0.01, 0.01),
+        "GradientNoise": lambda: known.GradientNoise(0.1),
+        "Doubling": Doubling,
+    }
+    results = []
+    for plain in (True, False):
+        model = make_model()
+        optimizer = make_optimizer().setup(model)
+        for name in hooks:
+            optimizer.add_hook(made[name]())
+        np.random.seed(1)
+        log, updater = train(model, optimizer, plain=plain, epochs=1)
+        results.append((arrays(model), states(optimizer), log))
+    assert updater.reason == ""
+    assert (updater._fused is not None) is fused
+    assert_same(results[1][0], results[0][0])
+    assert_same(results[1][1], results[0][1])
+    assert results[1][2] == results[0][2]
+
+
+class Activations(chainer.Chain):
+    """One after the other, given by their names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+        with self.init_scope():
+            self.layers = chainer.ChainList(*(L.Linear(None, 20) for _ in names))
+
+    def forward(self, x: chainer.Variable) -> Any:
+        for name, layer in zip(self.names, self.layers, strict=True):
+            x = layer(x)
+            for each in filter(None, name.split("+")):
+                x = getattr(F, each)(x)
+        return x
+
+
+@pytest.mark.parametrize("make_optimizer", [optimizers.MomentumSGD, optimizers.Adam])
+def test_activations_and_dropout(make_model: Any, train: Any, make_optimizer: Any) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model(lambda: Activations("sigmoid", "tanh+dropout", "", "relu+dropout", "dropout", "sigmoid", ""))
+        log, updater = train(model, make_optimizer().setup(model), plain=plain, epochs=1)
+        results.append((arrays(model), log, np.random.rand()))
+    assert updater.reason == ""
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1:] == results[0][1:]
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["tanh"], "the last layer has an activation or dropout"),
+        (
+            ["tanh+sigmoid", ""],
+            "Tanh is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) or dropout behind it",
+        ),
+        (
+            ["dropout+tanh", ""],
+            "Dropout is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) or dropout behind it",
+        ),
+        (["tanh", "dropout"], "the last layer has an activation or dropout"),
+        (
+            ["softplus", ""],
+            "Softplus is not a linear layer, nor one activation (ReLU, Sigmoid, Tanh) or dropout behind it",
+        ),
+    ],
+)
+def test_other_activations_go_through_chainer(make_model: Any, train: Any, names: list[str], reason: str) -> None:
+    results = []
+    for plain in (True, False):
+        model = make_model(lambda: Activations(*names))
+        log, updater = train(model, optimizers.MomentumSGD().setup(model), plain=plain, epochs=1)
+        results.append((arrays(model), log))
+    assert updater.reason == reason
+    assert_same(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
 class WithDropout(chainer.Chain):
     def __init__(self) -> None:
         super().__init__()
@@ -188,8 +294,8 @@ def test_wrong_step_is_found_out(make_model: Any, train: Any, monkeypatch: pytes
         named = original(*args)
         run = named.step.run
 
-        def wrong(x: Any, t: Any) -> Any:
-            loss, accuracy = run(x, t)
+        def wrong(*batch: Any) -> Any:
+            loss, accuracy = run(*batch)
             named.step.layers[0].weight.grad[...] *= np.float32(1.0000002)
             return loss, accuracy
 

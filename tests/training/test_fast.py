@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -101,7 +102,7 @@ SIGNS = {
     ),
     "memory": "on_the_heap(20 << 20)",
     "pooling": "made_in('pooling', chainer.functions.pooling.max_pooling_nd.MaxPoolingNDGrad.forward_cpu)",
-    "imports": "'scipy' not in sys.modules and 'PIL' not in sys.modules",
+    "imports": "not {'scipy', 'PIL', 'filelock'} & set(sys.modules)",
 }
 
 LOOK = """
@@ -160,7 +161,7 @@ def test_nonsense_is_refused(choice: Any) -> None:
 
 
 def test_deferred_modules_work(tmp_path: Path) -> None:
-    """Functions that need SciPy and Pillow find them; the script's own imports are the real packages."""
+    """Functions that need SciPy, Pillow and filelock find them; the script's own imports are the real packages."""
     pytest.importorskip("scipy")
     from PIL import Image
 
@@ -181,6 +182,9 @@ def test_deferred_modules_work(tmp_path: Path) -> None:
         "loc = np.zeros((1, 2), np.float32)\n"
         "normal = chainer.distributions.MultivariateNormal(loc, scale_tril=np.eye(2, dtype=np.float32)[None])\n"
         "normal.log_prob(loc)\n"
+        "chainer.dataset.set_dataset_root('.')\n"
+        "chainer.dataset.cache_or_load_file('made', lambda path: open(path, 'w').close(), lambda path: None)\n"
+        "assert sys.modules['filelock'].FileLock\n"
     )
     launch(script, choice="imports", cwd=tmp_path)
 
@@ -270,3 +274,21 @@ def test_the_environments_own_settings_of_the_allocator_stay(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert not memory.keep()
+
+
+def test_the_collector_goes_on_as_it_was() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        for enable in (gc.enable, gc.disable):
+            enable()
+            before = gc.isenabled()
+            with importing.uncollected():
+                assert not gc.isenabled()
+            assert gc.isenabled() is before
+            with pytest.raises(ImportError), importing.uncollected():
+                raise ImportError
+            assert gc.isenabled() is before
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -110,12 +110,12 @@ def normal(seed: int, *shape: int, dtype: Any = np.float32) -> np.ndarray[Any, A
 
 
 def gradients(y: chainer.Variable, x: chainer.Variable, w: chainer.Variable) -> list[Any]:
-    """The first gradients, and that of the second's square by x."""
+    """The first gradients, and those of their squares by the other."""
     gy = chainer.Variable(normal(9, *y.shape, dtype=y.dtype))
     gx, gw = chainer.grad([y], [x, w], [gy], enable_double_backprop=True)
-    # Not that of gx: Chainer 7.8.1 fails there.
-    (second,) = chainer.grad([F.sum(gw * gw)], [x])
-    return [y.array, gx.array, gw.array, second.array]
+    (by_x,) = chainer.grad([F.sum(gw * gw)], [x])
+    (by_w,) = chainer.grad([F.sum(gx * gx)], [w])
+    return [y.array, gx.array, gw.array, by_x.array, by_w.array]
 
 
 CONVOLUTION = {"convolution", "convolution_backward"}

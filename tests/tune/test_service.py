@@ -4,6 +4,7 @@ find them."""
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,13 @@ from typing import Any
 
 import pytest
 
+from backends.azure.search import read_values
+from backends.azure.v2.submit import command_line
+from backends.azure.v2.sweep import keys_of
 from tests.tune.conftest import SCRIPT, Studies, result
 from trainer.runtime.layout import SERVICE_VALUES
 from trainer.runtime.service_values import joined
+from trainer.tune.space import parse, read_space
 
 ON = ("--backend", "azureml", "--emulator")
 V2 = ("--backend", "azureml-v2", "--emulator")
@@ -100,6 +105,23 @@ def test_appended_values_become_the_words_of_other_trials() -> None:
     words = ["--epochs", "5", f"{SERVICE_VALUES}=units", "--units", "50.0", "--lr", "-1e-05", "--name", "a b"]
     assert joined(words) == ["--epochs", "5", "--units=50", "--lr=-1e-05", "--name=a b"]
     assert joined(["--epochs", "5"]) == ["--epochs", "5"]
+
+
+def test_names_of_flags_become_names_that_a_search_space_may_have() -> None:
+    space = read_space([parse(text) for text in ("my-flag=1,2", "my.flag=1,2", "my_flag_=1,2", "lr=1,2")])
+    keys = keys_of(space)
+    assert keys == {"my-flag": "my_flag", "my.flag": "my_flag_", "my_flag_": "my_flag__", "lr": "lr"}
+    given = dict(zip(keys.values(), (1, 2, 1, 2), strict=True))
+    assert read_values(space, given, keys) == {"my-flag": 1, "my.flag": 2, "my_flag_": 1, "lr": 2}
+
+
+@pytest.mark.parametrize("word", ["${{inputs.x}}", "{inputs.x}", "a {search_space.b} ${{c}}", "$HOME", "it's", "plain"])
+def test_a_word_of_the_user_s_is_no_reference_of_the_service_s(word: str) -> None:
+    line = command_line(["printf", "%s", word])
+    # What Azure ML replaces, and what the SDK makes of it before.
+    assert "${{" not in line
+    assert not re.search(r"(?<!\{)\{(inputs|outputs|search_space)\.", line)
+    assert subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout == word
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from report import Outcome
 # What a test is said to have done is the worst that it did on any rank.
 _WORST = ("passed", "skipped", "failed", "error", "hung")
 _POLL_SECONDS = 0.2
+_STARTING_SECONDS = 240.0  # imports, on a busy machine
 _NO_TESTS = 5  # pytest's exit status where it runs none
 
 
@@ -89,7 +90,7 @@ def _start(command: list[str], tests: Path, name: str, environment: dict[str, st
             now = sum(path.stat().st_size for path in scratch.glob("rank-*"))
             if now != size:
                 size, since = now, time.monotonic()
-            elif time.monotonic() - since > patience:
+            elif time.monotonic() - since > patience + (0 if size else _STARTING_SECONDS):
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -57,6 +57,46 @@ def test_the_command_on_a_small_folder(tmp_path: Path) -> None:
     }
 
 
+RANKS = """
+import time
+import pytest
+from mpi4py import MPI
+ranks = MPI.COMM_WORLD
+
+def test_sum():
+    assert ranks.allreduce(ranks.rank) == 1
+
+def test_that_fails_on_one():
+    assert ranks.rank == 0
+
+def test_that_hangs():
+    ranks.recv(source=1) if ranks.rank == 0 else time.sleep(600)
+
+def test_behind_it():
+    assert ranks.allreduce(1) == 2
+
+@pytest.mark.gpu
+def test_on_a_card():
+    assert False
+"""
+
+
+@pytest.mark.slow
+def test_ranks(tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "chainermn_tests" / "links_tests"
+    folder.mkdir(parents=True)
+    (folder / "test_x.py").write_text(RANKS)
+    table = tmp_path / "table.md"
+    command = [sys.executable, HERE / "run.py", tmp_path, "--ranks", "2", "--patience", "8", "--output", table]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr  # an unknown failure
+    text = table.read_text()
+    assert ", with the layer, 2 ranks (" in text
+    assert "| links | 2 | 1 | 0 | 0 | 1 |" in text, text
+    assert "test_x.py::test_that_fails_on_one`: rank 1: assert 1 == 0" in text
+    assert "test_x.py::test_that_hangs`: rank 0: does not end" in text
+
+
 def test_a_folder_without_chainers_tests_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, HERE / "run.py", tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -13,7 +13,7 @@ from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
 from trainer.console.output import facts, inline, moment, note, print_json, print_log, say, table, warn
 from trainer.deploy import records
 from trainer.deploy.finding import find_service, services_of
-from trainer.deploy.service import HEALTHY, ServiceInfo, ServicePlan, Services
+from trainer.deploy.service import HEALTHY, KEY_NAMES, KeyName, ServiceInfo, ServicePlan, Services
 from trainer.errors import NotFoundError, RefusedError, TrainerError, UsageError
 from trainer.home import find_home
 
@@ -80,18 +80,24 @@ def add_services(parser: Parser) -> None:
         parser.add_argument("name", metavar="SERVICE", nargs="?", help="Show this one: its name."), service_names
     )
     parser.add_argument("--keys", action="store_true", help="Print the keys of SERVICE, the primary one first.")
+    parser.add_argument(
+        "--new-key", choices=KEY_NAMES, help="Replace this key of SERVICE by a new one; the old one is dead at once."
+    )
     parser.add_argument("--log", metavar="N", type=int, help="Print the last N lines of SERVICE's log.")
     add_backend(parser, "Whose services", "all that were deployed from here", registry=True)
     add_json(parser)
 
 
-def services_command(*, name: str | None, keys: bool, log: int | None, as_json: bool, **flags: Any) -> None:
-    """List services, or show one, its keys or its log."""
-    if keys and log is not None:
-        raise UsageError("--keys and --log exclude each other.", "Give one of them.")
+def services_command(
+    *, name: str | None, keys: bool, new_key: KeyName | None, log: int | None, as_json: bool, **flags: Any
+) -> None:
+    """List services, or show one, its keys or its log, or renew a key."""
+    if sum((keys, new_key is not None, log is not None)) > 1:
+        raise UsageError("--keys, --new-key and --log exclude each other.", "Give one of them.")
     if name is None:
-        if keys or log is not None:
-            raise UsageError("--keys and --log are for one service.", "Name it: trainer services SERVICE --keys")
+        if keys or new_key is not None or log is not None:
+            hint = "Name it: trainer services SERVICE --keys"
+            raise UsageError("--keys, --new-key and --log are for one service.", hint)
         _list(as_json=as_json, flags=flags)
         return
     if log is not None and not 1 <= log <= _LINES_MAX:
@@ -105,6 +111,12 @@ def services_command(*, name: str | None, keys: bool, log: int | None, as_json: 
             say(key)
         if not found:
             note(f"{service.name} asks for no key.")
+    elif new_key is not None:
+        services.renew_key(service, new_key)
+        if as_json:
+            print_json({"name": service.name, "renewed": new_key})
+        else:
+            note(f"{service.name} has a new {new_key} key: trainer services {service.name} --keys")
     elif log is not None:
         _print_log(services, service, log, as_json=as_json)
     elif as_json:

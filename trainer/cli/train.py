@@ -193,7 +193,7 @@ def _add_job(parser: Parser) -> None:
     training.add_argument(
         "--kernels",
         metavar="NAME",
-        help="CPU kernels of convolution, max pooling and batch normalization: torch for PyTorch's, which round "
+        help="CPU kernels of convolution, pooling and batch normalization: torch for PyTorch's, which round "
         "differently, or off (default: off, Chainer's).",
     )
     _add_ranks(parser, "1")

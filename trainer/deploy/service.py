@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from trainer.errors import UsageError
+from trainer.errors import RefusedError, UsageError
 from trainer.records import Time
 from trainer.redaction import redact
 
@@ -19,6 +19,8 @@ from trainer.redaction import redact
 TRANSITIONING, HEALTHY, UNHEALTHY, FAILED = "Transitioning", "Healthy", "Unhealthy", "Failed"
 
 Tell = Callable[[str], None]
+KeyName = Literal["primary", "secondary"]
+KEY_NAMES: tuple[KeyName, ...] = ("primary", "secondary")
 
 _NAME_MIN, _NAME_MAX = 3, 32
 # Azure ML's rule for the name of a web service, so that a name that works here works there.
@@ -146,6 +148,14 @@ class Services(ABC):
     @abstractmethod
     def keys(self, service: ServiceInfo) -> tuple[str, ...]:
         """Return the keys that it accepts, the primary one first; none if it asks for none."""
+
+    def renew_key(self, service: ServiceInfo, which: KeyName) -> None:  # noqa: ARG002  # for those that have keys
+        """Replace one of its two keys by a new one; the old one opens nothing any more. The other one stays.
+
+        Raises:
+            RefusedError: It has no keys of its own, or the backend can't; the default.
+        """
+        raise RefusedError(f"The keys of {service.name} can't be renewed.", "Deploy it again under another name.")
 
     @abstractmethod
     def logs(self, service: ServiceInfo, lines: int) -> str:

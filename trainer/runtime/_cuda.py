@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,8 +159,12 @@ def _describe(library: ctypes.CDLL, index: int) -> Gpu:
     return Gpu(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value)
 
 
-def ask_cupy(cards: int) -> CupyFacts:
-    """Look CuPy up and, if there are ``cards`` to run on, import it and run a kernel on each."""
+def ask_cupy(cards: Sequence[int]) -> CupyFacts:
+    """Look CuPy up and, if there are ``cards`` to run on, import it and run a kernel on each.
+
+    Args:
+        cards: CUDA's numbers of them. Each that is tried holds some of its memory from then on.
+    """
     packages = {name: found for name in CUPY_PACKAGES if (found := installed_version(name))}
     if importlib.util.find_spec("cupy") is None:
         return CupyFacts()
@@ -168,7 +172,7 @@ def ask_cupy(cards: int) -> CupyFacts:
     version = next(iter(packages.values()), None)
     match = re.fullmatch(r"cupy-cuda(\d+)x", names[0]) if names else None
     built_for = int(match.group(1)) if match else None
-    if cards == 0:
+    if not cards:
         return CupyFacts(names, version, built_for)
     try:
         with warnings.catch_warnings():
@@ -184,7 +188,7 @@ def ask_cupy(cards: int) -> CupyFacts:
         )
 
 
-def _import_cupy(packages: tuple[str, ...], built_for: int | None, cards: int) -> CupyFacts:
+def _import_cupy(packages: tuple[str, ...], built_for: int | None, cards: Sequence[int]) -> CupyFacts:
     import cupy  # type: ignore[import-not-found, unused-ignore]
     from cupy.cuda import (  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
         cublas,  # chainer.backends.cuda needs this one; CuPy itself loads it late
@@ -199,7 +203,7 @@ def _import_cupy(packages: tuple[str, ...], built_for: int | None, cards: int) -
     except Exception:
         cudnn = False
     problems = {}
-    for index in range(cards):
+    for index in cards:
         try:
             with cupy.cuda.Device(index):
                 kernel = cupy.ElementwiseKernel("float32 x", "float32 y", "y = x + 1", "trainer_probe")

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainer.runtime import _cuda
+from trainer.runtime import _cuda, ranks
 from trainer.runtime._cuda import CupyFacts, DriverFacts, Gpu
 from trainer.runtime.faults import RuntimeFault
 
@@ -89,7 +89,7 @@ def probe() -> DeviceReport:
     compiles and runs a small kernel, so that "usable" has been seen and not inferred.
     """
     driver = _cuda.ask_driver()
-    return _diagnose(driver, _cuda.ask_cupy(len(driver.gpus)))
+    return _diagnose(driver, _cuda.ask_cupy(range(len(driver.gpus))))
 
 
 def select(spec: str) -> Selected:
@@ -97,20 +97,60 @@ def select(spec: str) -> Selected:
 
     Args:
         spec: "cpu"; "cuda" (the first usable GPU); "cuda:N" (that one); or "auto" (the first usable
-            GPU, else the CPU, with the reason in :attr:`Selected.reason`).
+            GPU, else the CPU, with the reason in :attr:`Selected.reason`). Of several ranks on this machine, the
+            one with the local number k takes the GPU of that number.
 
     Raises:
-        RuntimeFault: ``spec`` is none of these, or names a GPU that can't be used.
+        RuntimeFault: ``spec`` is none of these, or names a GPU that can't be used, or there are more ranks than GPUs.
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", spec)
     if match is None:
         raise RuntimeFault(f"unknown device {spec!r}", "use auto, cpu, cuda or cuda:N, as in cuda:0")
     if spec == "cpu":
         return Selected("cpu", -1, "cpu")
+    index = None if match.group(1) is None else int(match.group(1))
+    if ranks.local_size() > 1:
+        return _select_of_rank(spec, index)
     report = probe()
     if spec == "auto" and not report.usable:
         return Selected("cpu", -1, "cpu", report.reason)
-    return _choose_gpu(report, spec, None if match.group(1) is None else int(match.group(1)))
+    return _choose_gpu(report, spec, index)
+
+
+def check_ranks(spec: str, cards: int, count: int) -> None:
+    """Refuse what so many ranks on one machine can't share.
+
+    Args:
+        spec: See :func:`select`.
+        cards: How many GPUs the machine has.
+        count: How many ranks.
+
+    Raises:
+        RuntimeFault: There are too few, or one for all is asked for.
+    """
+    if count == 1 or spec == "cpu" or (spec == "auto" and not cards):
+        return
+    if spec.startswith("cuda:"):
+        raise RuntimeFault(
+            f"device {spec} is one GPU, and {count} ranks on this machine need one each",
+            "use --device cuda: each rank takes the GPU of its number",
+        )
+    if 0 < cards < count:
+        raise RuntimeFault(
+            f"{count} ranks on this machine need a GPU each, and it has {cards}",
+            f"use --processes-per-node {cards}, or --device cpu" if cards > 1 else "use one process, or --device cpu",
+        )
+
+
+def _select_of_rank(spec: str, index: int | None) -> Selected:
+    driver = _cuda.ask_driver()
+    check_ranks(spec, len(driver.gpus), ranks.local_size())
+    own = ranks.local_rank()
+    # Its own card alone: a test on another would hold memory that is that one's rank's.
+    report = _diagnose(driver, _cuda.ask_cupy([own] if driver.gpus else []))
+    if spec == "auto" and not report.usable:
+        return Selected("cpu", -1, "cpu", report.reason)
+    return _choose_gpu(report, spec, own if report.gpus else index)
 
 
 def _choose_gpu(report: DeviceReport, spec: str, index: int | None) -> Selected:

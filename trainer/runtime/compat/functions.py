@@ -50,6 +50,18 @@ def _categorical_log_prob(module: ModuleType) -> None:
     categorical.log_prob = _seeing(categorical.log_prob, numpy=With(module.numpy, meshgrid=meshgrid))
 
 
+def _deconvolution_cover_all(module: ModuleType) -> None:
+    function = module.Deconvolution2DFunction
+    original = function._set_cover_all
+
+    @functools.wraps(original)
+    def set_cover_all(self: Any, x_shape: Any, w_shape: Any) -> None:
+        # For the gradient by the weights alone it is called with the variables themselves.
+        original(self, getattr(x_shape, "shape", x_shape), getattr(w_shape, "shape", w_shape))
+
+    function._set_cover_all = set_cover_all
+
+
 def _pad_sequence(module: ModuleType) -> None:
     import numpy
 
@@ -166,6 +178,16 @@ PATCHES = (
         versions="NumPy >= 1.24",
         needed=_numpy_1_24,
         after=_pad_sequence,
+    ),
+    Patch(
+        name="deconvolution-weight-gradient",
+        module="chainer.functions.connection.deconvolution_2d",
+        reason=(
+            "The gradient of F.deconvolution_2d by its weights alone, and with it that of a convolution's gradient by "
+            "its input, takes arrays for their shapes and fails"
+        ),
+        versions="any",
+        after=_deconvolution_cover_all,
     ),
     Patch(
         name="debug-print",

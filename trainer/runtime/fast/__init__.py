@@ -10,7 +10,6 @@ debug mode, function hooks, subclasses with ideas of their own) Chainer's own co
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 from collections.abc import Callable, Mapping
@@ -41,7 +40,7 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
         Patch(
             name="deferred-imports",
             module="chainer",
-            reason="import chainer imports SciPy and Pillow where they are installed",
+            reason="import chainer imports SciPy, Pillow and filelock where they are installed",
             versions="any",
             around=_later("importing", "deferred"),
         ),
@@ -114,8 +113,7 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             module="chainer",
             reason="the garbage collector walks all of Chainer's functions and classes, three times at the end alone",
             versions="any",
-            # What is alive now is left to its references; what the script makes is collected as ever.
-            after=lambda _: gc.freeze(),
+            around=_later("importing", "uncollected"),
         ),
     ),
     "accumulation": (

@@ -1,12 +1,14 @@
-"""Leave SciPy and Pillow unimported until Chainer uses them.
+"""Leave SciPy, Pillow and filelock unimported until Chainer uses them.
 
-Chainer imports both, where they are installed, for special functions, sparse matrices and reading
-image files; on the machines measured they are more than half of the time that ``import chainer`` takes.
+Chainer imports the first two, where they are installed, for special functions, sparse matrices and reading
+image files; on the machines measured they are more than half of the time that ``import chainer`` takes. filelock is
+for downloads, and a tenth of what is left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import sys
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 # Package: the submodules that Chainer imports.
-_DEFERRED = {"scipy": ("io", "linalg", "sparse", "special"), "PIL": ("Image",)}
+_DEFERRED = {"scipy": ("io", "linalg", "sparse", "special"), "PIL": ("Image",), "filelock": ()}
 
 
 class _DeferredModule(ModuleType):
@@ -29,7 +31,7 @@ class _DeferredModule(ModuleType):
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """While it lasts, ``import scipy`` and ``from PIL import Image`` give modules that import themselves later.
+    """While it lasts, ``import scipy`` and the like give modules that import themselves later.
 
     Packages that are not installed still fail to import, and those already imported are left alone.
     """
@@ -50,6 +52,22 @@ def deferred() -> Iterator[None]:
         for name, stand_in in added.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """While it lasts, the garbage collector rests; what is alive then is not looked at by it again.
+
+    A library's functions and classes live as long as the process. What is made later is collected as ever.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _installed(package: str) -> bool:

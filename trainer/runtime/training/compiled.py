@@ -1,7 +1,7 @@
 """Training steps without Chainer's graph: what ``rt.compiled(updater)`` does.
 
 The first batch goes through Chainer, and the graph that it leaves says what a step computes. If that is a
-multilayer perceptron under softmax cross-entropy, the following batches are done by :class:`MLPStep`: the
+multilayer perceptron under softmax cross-entropy, the following batches are done by ``MLPStep``: the
 same array calls on preallocated memory, and one parameter update over all parameters. Everything else stays
 with Chainer.
 """
@@ -10,28 +10,19 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import chainer
 import numpy as np
 from chainer.dataset import convert
-from chainer.functions.activation.relu import ReLU
-from chainer.functions.connection.linear import LinearFunction
-from chainer.functions.evaluation.accuracy import Accuracy
-from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.training.updaters import StandardUpdater
-from chainer.variable import VariableNode
 
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.graph import Applied, CannotCompileError, NamedStep, is_classification, read_graph
 from trainer.runtime.training.ranks import Join, Ranks
-from trainer.runtime.training.step import Array, Batch, FusedUpdate, Layer, MLPStep
+from trainer.runtime.training.step import Array, Batch, FusedUpdate
 
 _ALONE = "or leave out --nodes and --processes-per-node"
-
-
-class CannotCompileError(Exception):
-    """The step computes something that :class:`MLPStep` cannot; the message says what."""
 
 
 def compiled(updater: StandardUpdater, ranks: Ranks | None = None) -> StandardUpdater:
@@ -62,8 +53,8 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
     """``StandardUpdater`` that compiles the first step.
 
     The first batch goes through Chainer. If the graph that it leaves is a multilayer perceptron (see
-    :func:`read_graph`), :class:`MLPStep` does the same batch once more, and if loss and gradients are equal
-    bit for bit (on a GPU, to rounding), it does the following batches of that shape. In every other case,
+    :mod:`trainer.runtime.training.graph`), ``MLPStep`` does the same batch once more, and if loss and gradients are
+    equal bit for bit (on a GPU, to rounding), it does the following batches of that shape. In every other case,
     and for every other batch, this is ``StandardUpdater``; one line on stderr and :attr:`reason` then say why.
 
     Args:
@@ -78,7 +69,7 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
         # Its constructor has sent the model to the device and told the optimizer of loss scale and epochs.
         self.__dict__.update(vars(updater))
         self.reason: str | None = None
-        self._step: _NamedStep | None = None
+        self._step: NamedStep | None = None
         self._fused: FusedUpdate | None = None
         self._ranks = ranks or Ranks()
         self._ranks.joined = True
@@ -120,7 +111,7 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
                 self._join = Join(self._optimizers["main"], self._ranks)
             self._join(self._iterators["main"].share, observed)
 
-    def _compiled(self, step: _NamedStep, batch: tuple[Array, Array]) -> None:
+    def _compiled(self, step: NamedStep, batch: tuple[Array, Array]) -> None:
         observed = step.run(*batch)
         self._joined(observed)
         _observation().update(observed)
@@ -143,7 +134,7 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
             self.reason = f"the optimizer {type(optimizer).__name__} has an update of its own"
         elif optimizer._loss_scale is not None:
             self.reason = "the optimizer scales the loss"
-        elif not _is_classification(batch):
+        elif not is_classification(batch):
             self.reason = "a batch is not a pair of inputs, shape (B, n), and labels, shape (B,)"
         self._begin_as_one()
         if self.reason:
@@ -171,7 +162,7 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
         observed = _observation()
         before = set(observed)
         # With their graph, what was reported can be told apart; Chainer reports bare copies.
-        with chainer.using_config("keep_graph_on_report", True), _Applied() as applied:
+        with chainer.using_config("keep_graph_on_report", True), Applied() as applied:
             loss = (self.loss_func or optimizer.target)(*batch)
         optimizer.target.cleargrads()
         loss.backward()
@@ -188,190 +179,24 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
         observed.update(results)
         optimizer.update()
 
-    def _checked(self, step: _NamedStep, loss: chainer.Variable, batch: tuple[Array, Array]) -> dict[str, Array]:
+    def _checked(self, step: NamedStep, loss: chainer.Variable, batch: tuple[Array, Array]) -> dict[str, Array]:
         # On success the gradients are the compiled step's: on a GPU they may differ in rounding, and a resumed
         # run, whose first step is compiled again, must do what the uninterrupted one did.
         params = list(self._optimizers["main"].target.params())
         gradients = [param.grad for param in params]
         for param in params:
             param.cleargrad()
-        own_loss, _ = step.step.run(*batch)
+        # With Chainer's own masks, since the numbers that they were made of are drawn.
+        masks, step.masks = step.masks, None
+        own_loss, _ = step.step.run(*batch, masks)
         equal = np.array_equal if step.step.xp is np else _nearly_equal
         if equal(own_loss, loss.array) and all(
             equal(param.grad, gradient) for param, gradient in zip(params, gradients, strict=True)
         ):
-            return step.run(*batch)
+            return step.run(*batch, masks)
         for param, gradient in zip(params, gradients, strict=True):
             param.grad = gradient
         raise CannotCompileError("the compiled step gives another result than Chainer")
-
-
-class _Applied(chainer.FunctionHook):  # type: ignore[misc]
-    """Remembers the arrays that functions are applied to; Chainer's graph keeps only some of them."""
-
-    name = "trainer.runtime.training.compiled"
-
-    def __init__(self) -> None:
-        self._inputs: dict[chainer.FunctionNode, tuple[Array, ...]] = {}
-
-    def forward_preprocess(self, function: chainer.FunctionNode, in_data: tuple[Array, ...]) -> None:
-        """Note the inputs; Chainer calls this for every function."""
-        self._inputs[function] = in_data
-
-    def inputs(self, function: chainer.FunctionNode) -> tuple[Array, ...]:
-        """The arrays that ``function`` was applied to.
-
-        Raises:
-            CannotCompileError: It was applied before this step.
-        """
-        if function not in self._inputs:
-            raise CannotCompileError("the loss is made of values of an earlier step")
-        return self._inputs[function]
-
-
-class _NamedStep:
-    """A step, and the names under which Chainer reported its results.
-
-    Attributes:
-        step: Loss and gradients.
-        loss_key: As ``main/loss``; None if the loss was not reported.
-        accuracy_key: Likewise.
-    """
-
-    def __init__(self, step: MLPStep, loss_key: str | None, accuracy_key: str | None) -> None:
-        self.step = step
-        self.loss_key = loss_key
-        self.accuracy_key = accuracy_key
-
-    def fits(self, batch: Batch) -> bool:
-        """Whether this step does what Chainer would with ``batch``, now."""
-        # Debug mode and hooks would have to see every function and link that is called.
-        return (
-            _is_classification(batch)
-            and self.step.fits(batch[0])
-            and not chainer.config.debug
-            and not chainer.get_function_hooks()
-            and not chainer._get_link_hooks()
-        )
-
-    def run(self, x: Array, t: Array) -> dict[str, Array]:
-        """Do the step for one batch; gradients go to the parameters.
-
-        Returns:
-            The observations, as Chainer would have reported them.
-        """
-        loss, accuracy = self.step.run(x, t)
-        named = {self.loss_key: loss, self.accuracy_key: accuracy}
-        return {key: value for key, value in named.items() if key is not None}
-
-
-def read_graph(
-    target: chainer.Link,
-    loss: chainer.Variable,
-    batch: tuple[Array, Array],
-    observation: Mapping[str, Any],
-    applied: _Applied,
-) -> _NamedStep:
-    """Find the step below ``loss``.
-
-    Args:
-        target: The link whose parameters are trained.
-        loss: What the loss function returned for ``batch``.
-        batch: Inputs of shape (B, inputs) and labels of shape (B,).
-        observation: What was reported meanwhile, variables with their graph.
-        applied: Was active while the loss was computed.
-
-    Raises:
-        CannotCompileError: The graph is not a chain of linear layers, each with or without ReLU, under
-            mean softmax cross-entropy of the batch; or something else was reported than its loss
-            and accuracy.
-    """
-    x, t = batch
-    cross_entropy = loss.creator_node
-    _require_plain_cross_entropy(cross_entropy)
-    scores, _ = cross_entropy.inputs
-    if applied.inputs(cross_entropy)[1] is not t:
-        raise CannotCompileError("the labels are not the batch's own")
-
-    layers: list[Layer] = []
-    node, relu, first = scores, False, None
-    while node.creator_node is not None:
-        function = first = node.creator_node
-        if type(function) is ReLU and not relu:
-            relu = True
-            (node,) = function.inputs
-        elif type(function) is LinearFunction:
-            node, *parameters = function.inputs
-            weight, bias = [*map(_parameter, parameters), None][:2]
-            layers.insert(0, Layer(weight, bias, relu))
-            relu = False
-        else:
-            raise CannotCompileError(f"{function.label} is not a linear layer or ReLU")
-    if relu or first is None or applied.inputs(first)[0] is not x:
-        raise CannotCompileError("the input of the first layer is not the batch's own")
-    if layers[-1].relu:
-        raise CannotCompileError("ReLU is the last layer")
-    _require_same_parameters(target, layers)
-
-    loss_key = accuracy_key = None
-    for key, value in observation.items():
-        if isinstance(value, chainer.Variable) and value.node is loss.node:
-            loss_key = key
-        elif _is_accuracy(value, scores, t, applied):
-            accuracy_key = key
-        else:
-            raise CannotCompileError(f"{key} is reported, and is neither the loss nor the accuracy")
-    step = MLPStep(tuple(layers), len(x), cross_entropy.ignore_label, accuracy_key is not None)
-    return _NamedStep(step, loss_key, accuracy_key)
-
-
-def _require_plain_cross_entropy(function: chainer.FunctionNode | None) -> None:
-    if type(function) is not SoftmaxCrossEntropy or not (
-        function.normalize
-        and function.cache_score
-        and function.class_weight is None
-        and function.reduce == "mean"
-        and not function.soft_target
-    ):
-        raise CannotCompileError("the loss is not the mean softmax cross-entropy")
-
-
-def _parameter(node: VariableNode) -> chainer.Parameter:
-    variable = node.get_variable_or_none()
-    if not isinstance(variable, chainer.Parameter) or node.creator_node is not None:
-        raise CannotCompileError("a weight or bias is computed")
-    return variable
-
-
-def _require_same_parameters(target: chainer.Link, layers: list[Layer]) -> None:
-    used = [p for layer in layers for p in (layer.weight, layer.bias) if p is not None]
-    trained = list(target.params())
-    if len(used) != len(trained) or {id(p) for p in used} != {id(p) for p in trained}:
-        raise CannotCompileError("the loss does not use each parameter of the model exactly once")
-    if len({(p.dtype, str(p.device)) for p in used}) != 1:
-        raise CannotCompileError("parameters differ in type or device")
-
-
-def _is_accuracy(value: object, scores: VariableNode, t: Array, applied: _Applied) -> bool:
-    if not isinstance(value, chainer.Variable):
-        return False
-    function = value.creator_node
-    return (
-        type(function) is Accuracy
-        and function.ignore_label is None
-        and function.inputs[0] is scores
-        and applied.inputs(function)[1] is t
-    )
-
-
-def _is_classification(batch: Batch) -> bool:
-    return (
-        isinstance(batch, tuple)
-        and len(batch) == 2
-        and getattr(batch[0], "ndim", 0) == 2
-        and getattr(batch[1], "ndim", 0) == 1
-        and batch[1].dtype.kind == "i"
-    )
 
 
 def _nearly_equal(a: Array, b: Array) -> bool:

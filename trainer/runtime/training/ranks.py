@@ -46,13 +46,30 @@ class Ranks:
         """Return the sum of an array over all ranks, the same bits on each.
 
         Args:
-            array: Of one shape and type on all of them. From a GPU it goes through this machine's memory.
+            array: Of one shape and type on all of them. From a GPU it goes by NCCL, or else, as numbers that are not
+                floating point do, through this machine's memory.
         """
         if self._communicator is None:
             return array
         device = chainer.backend.get_device_from_array(array)
+        if device.xp is not np and hasattr(self._communicator, "nccl_comm") and array.dtype.kind == "f":
+            return self._sum_on_card(array, device.xp)
         sent = chainer.get_device("@numpy").send(array)
         return device.send(self._communicator.allreduce(sent))
+
+    def _sum_on_card(self, array: Array, xp: Any) -> Array:  # noqa: ANN401  # CuPy
+        """Do as ChainerMN's ``PureNcclCommunicator`` does with a buffer of gradients, but for the division."""
+        from chainermn import nccl
+        from chainermn.communicators._communication_utility import _get_nccl_type_id
+
+        self._communicator._init_comms()
+        sent = xp.ascontiguousarray(array)
+        received = xp.empty_like(sent)
+        kind, stream = _get_nccl_type_id(sent.dtype), xp.cuda.get_current_stream()
+        self._communicator.nccl_comm.allReduce(
+            sent.data.ptr, received.data.ptr, sent.size, kind, nccl.NCCL_SUM, stream.ptr
+        )
+        return received
 
     def give_parameters(self, link: chainer.Link) -> None:
         """Copy rank 0's parameters to the others, in place; those without a shape yet are left out."""
@@ -128,8 +145,11 @@ def _is_scalar(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, int | float) or getattr(_bare(value), "size", 0) == 1
 
 
-def join_ranks() -> Ranks:
+def join_ranks(device: chainer.backend.Device | None = None) -> Ranks:
     """Return the ranks that ``mpiexec`` has started this process with; without it, this process alone.
+
+    Args:
+        device: What this rank trains on, in use already. The sums of GPUs go by NCCL where CuPy has it.
 
     Raises:
         RuntimeFault: There are several, and ChainerMN can't reach them.
@@ -139,8 +159,11 @@ def join_ranks() -> Ranks:
         return Ranks()
     try:
         import chainermn
+        from chainermn import nccl
 
-        communicator = chainermn.create_communicator("naive")
+        on_card = device is not None and device.xp is not np
+        name = "pure_nccl" if on_card and nccl._available else "naive"
+        communicator = chainermn.create_communicator(name)
     except (ImportError, RuntimeError) as error:
         raise RuntimeFault(
             f"this is rank {ranks.rank()} of {count}, and ChainerMN can't be used: {error}",
@@ -151,6 +174,8 @@ def join_ranks() -> Ranks:
             f"mpiexec has started {count} ranks, and mpi4py sees {communicator.size}",
             "mpiexec and mpi4py use different MPI libraries: use the mpiexec that is beside this Python",
         )
-    reporting.record(ranks=count)
+    reporting.record(ranks=count, communicator=name)
+    if on_card and name == "naive" and communicator.rank == 0:
+        print("note: CuPy has no NCCL, so gradients go through this machine's memory: pip install nvidia-nccl-cu12")  # noqa: T201
     print(f"rank {communicator.rank} of {count}")  # noqa: T201  # the script's log
     return Ranks(communicator)

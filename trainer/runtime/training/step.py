@@ -1,10 +1,10 @@
 """One training step of a multilayer perceptron as array calls, and one update of all parameters.
 
 The arithmetic is Chainer's, call for call: on NumPy the results are equal bit for bit to those of
-``LinearFunction``, ``ReLU`` and ``SoftmaxCrossEntropy`` and of their gradients (Chainer 7.8.1,
-``functions/connection/linear.py``, ``functions/activation/relu.py``,
-``functions/loss/softmax_cross_entropy.py``). What is left out is the graph around it, which takes
-more time than the arithmetic at a hundred units in each layer. On CuPy nothing here waits for the card.
+``LinearFunction``, the activations of :mod:`trainer.runtime.training.activations` and ``SoftmaxCrossEntropy``, and of
+their gradients (Chainer 7.8.1, ``functions/connection/linear.py``, ``functions/loss/softmax_cross_entropy.py``). What
+is left out is the graph around it, which takes more time than the arithmetic at a hundred units in each layer. On CuPy
+nothing here waits for the card.
 
 Chainer updates parameter by parameter, which for small layers is mostly Python. Rules that
 work element by element (:attr:`chainer.UpdateRule.is_elementwise`: SGD, MomentumSGD, Adam, ...) give the
@@ -18,12 +18,19 @@ from typing import Any
 
 import chainer
 import numpy as np
+from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, Lasso, WeightDecay
+
+from trainer.runtime.training.activations import Activation
 
 # NumPy's and CuPy's arrays and modules share an interface that neither can name.
 Array = Any
 ArrayModule = Any
 # What an iterator's converter gives: for a classifier, a pair of arrays.
 Batch = Any
+
+# Hooks that change each element of a gradient by itself, and with them those that change the gradients where they are.
+_ELEMENTWISE_HOOKS = (GradientHardClipping, Lasso, WeightDecay)
+_HOOKS = (*_ELEMENTWISE_HOOKS, GradientClipping)
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,14 @@ class Layer:
     Attributes:
         weight: Shape (units, inputs).
         bias: Shape (units,), or None.
-        relu: Whether ReLU follows.
+        activation: What follows, if anything.
+        dropout: The ratio of the dropout that follows on that, or None.
     """
 
     weight: chainer.Parameter
     bias: chainer.Parameter | None
-    relu: bool
+    activation: Activation | None
+    dropout: float | None = None
 
 
 class MLPStep:
@@ -63,7 +72,14 @@ class MLPStep:
             self._outputs = [xp.empty(shape, self.dtype) for shape in shapes]
             # The last layer's gradient is made by the loss.
             self._gradients = [xp.empty(shape, self.dtype) for shape in shapes[:-1]]
-            self._active = [xp.empty(shape, bool) for shape in shapes[:-1]]
+            self._scratch = [
+                xp.empty(shape, bool if layer.activation and layer.activation.mask else self.dtype)
+                for layer, shape in zip(layers[:-1], shapes, strict=False)
+            ]
+            self._dropped = [
+                None if layer.dropout is None else xp.empty(shape, self.dtype)
+                for layer, shape in zip(layers, shapes, strict=True)
+            ]
             self._rows = xp.arange(batch)
             self._unit = xp.ones((), self.dtype)
 
@@ -72,12 +88,14 @@ class MLPStep:
         shape = len(self._rows), self.layers[0].weight.shape[1]
         return bool(x.shape == shape and x.dtype == self.dtype)
 
-    def run(self, x: Array, t: Array) -> tuple[Array, Array | None]:
+    def run(self, x: Array, t: Array, masks: list[Array] | None = None) -> tuple[Array, Array | None]:
         """Compute the loss, and write every parameter's gradient into its ``grad``.
 
         Args:
             x: Inputs, shape (B, inputs), of the parameters' type.
             t: Labels, shape (B,), integers below the number of outputs, or ``ignore_label``.
+            masks: What dropout multiplies each layer's outputs by; None to draw it, from NumPy's global generator as
+                Chainer does.
 
         Returns:
             The loss and, if asked for, the accuracy: arrays without dimensions, on the device.
@@ -85,14 +103,19 @@ class MLPStep:
         xp, layers = self.xp, self.layers
         inputs = []
         hidden = x
-        for layer, output in zip(layers, self._outputs, strict=True):
+        masks = list(masks or [None] * len(layers))
+        for index, (layer, output) in enumerate(zip(layers, self._outputs, strict=True)):
             inputs.append(hidden)
             xp.dot(hidden, layer.weight.array.T, out=output)
             if layer.bias is not None:
                 xp.add(output, layer.bias.array, out=output)
-            if layer.relu:
-                xp.maximum(output, 0, out=output)
+            if layer.activation is not None:
+                layer.activation.forward(xp, output)
             hidden = output
+            if layer.dropout is not None:
+                if masks[index] is None:
+                    masks[index] = self._mask(output.shape, layer.dropout)
+                hidden = xp.multiply(output, masks[index], out=self._dropped[index])
 
         loss, gradient = self._softmax_cross_entropy(hidden, t)
         accuracy = (hidden.argmax(axis=1) == t).mean(dtype=self.dtype) if self.accuracy else None
@@ -105,12 +128,18 @@ class MLPStep:
             if index:
                 below = self._gradients[index - 1]
                 xp.dot(gradient, layer.weight.array, out=below)
-                if layers[index - 1].relu:
-                    active = self._active[index - 1]
-                    xp.greater(inputs[index], 0, out=active)
-                    xp.multiply(below, active, out=below)
+                if masks[index - 1] is not None:
+                    xp.multiply(below, masks[index - 1], out=below)
+                activation = layers[index - 1].activation
+                if activation is not None:
+                    activation.backward(xp, below, self._outputs[index - 1], self._scratch[index - 1])
                 gradient = below
         return loss, accuracy
+
+    def _mask(self, shape: tuple[int, ...], ratio: float) -> Array:
+        scale = self.dtype.type(1.0 / (1 - ratio))
+        # The same generator, and as many of its numbers, as in Chainer's functions/noise/dropout.py.
+        return scale * (np.random.rand(*shape) >= ratio)
 
     def _softmax_cross_entropy(self, scores: Array, t: Array) -> tuple[Array, Array]:
         # loss = -mean over valid rows of log softmax(scores)[t];
@@ -198,11 +227,11 @@ class FusedUpdate:
         """Whether one update over everything does what ``optimizer`` does parameter by parameter."""
         if not isinstance(optimizer, chainer.GradientMethod):
             return False
-        hooks, params = optimizer._hookable, list(optimizer.target.params())
+        params = list(optimizer.target.params())
         rules = [param.update_rule for param in params]
         return bool(
             params
-            and not (hooks._pre_update_hooks or hooks._post_update_hooks)
+            and _hooks_are_known(optimizer)
             and optimizer._loss_scale is None
             and all(
                 rule is not None
@@ -224,11 +253,9 @@ class FusedUpdate:
         )
 
     def intact(self) -> bool:
-        """Whether every parameter still has its view, and the optimizer no hooks."""
-        hooks = self.optimizer._hookable
+        """Whether every parameter still has its view, and the optimizer no hooks but those that are known here."""
         return (
-            not hooks._pre_update_hooks
-            and not hooks._post_update_hooks
+            _hooks_are_known(self.optimizer)
             and all(p.array is a for p, a in zip(self._params, self._arrays, strict=True))
             and all(p.grad is g for p, g in zip(self._params, self._grads, strict=True))
         )
@@ -236,11 +263,21 @@ class FusedUpdate:
     def update(self) -> None:
         """Do what ``optimizer.update()`` would: one step with the gradients that are there."""
         rule = self._rule
+        for hook in self.optimizer._hookable._pre_update_hooks.values():
+            if type(hook) in _ELEMENTWISE_HOOKS:
+                hook(rule, self._all)
+            else:
+                hook(self.optimizer)
         rule.t = self._rules[0].t + 1
         rule.update_core(self._all)
         for each in self._rules:
             each.t = rule.t
         self.optimizer.t += 1
+
+
+def _hooks_are_known(optimizer: chainer.GradientMethod) -> bool:
+    hooks = optimizer._hookable
+    return not hooks._post_update_hooks and all(type(each) in _HOOKS for each in hooks._pre_update_hooks.values())
 
 
 def _moved(source: Array, into: Array) -> Array:

@@ -38,6 +38,8 @@ PROBE_INTERVAL = 0.1
 WATCH_INTERVAL = 0.1
 DRAIN_SECONDS = 30
 KEEP_ALIVE_SECONDS = 5
+LOG_MAX = 16 << 20
+"""Bytes of a container's log, of which the later half is kept when there are more."""
 PR_SET_PDEATHSIG = 1
 _OWN_SITES = (b"none", b"same-origin")
 
@@ -85,8 +87,8 @@ class Front:
             may ask, which appears when the end has come, which is touched when somebody is about to ask; ``status``, a
             file to write; ``port``, the wanted one, or 0; ``handover``, a Unix socket on which a successor asks for the
             listening socket; ``predecessor``, that of the one to be replaced, or null; ``listen``, a Unix socket to
-            listen on in place of a port, or null; ``idle``, seconds, or null; ``delay``, seconds before the start;
-            ``never``, whether it is never to be ready.
+            listen on in place of a port, or null; ``log``, what the server and this write to; ``idle``, seconds, or
+            null; ``delay``, seconds before the start; ``never``, whether it is never to be ready.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -109,6 +111,7 @@ class Front:
                 return FAILED
             if not self._is_wanted():
                 return 0
+            cut_log(Path(self._spec["log"]))
             await asyncio.sleep(PROBE_INTERVAL)
         if self._spec["listen"] is not None:
             listener = _listen_at(self._spec["listen"])
@@ -154,6 +157,7 @@ class Front:
     async def _watch(self, end: asyncio.Task[int], front: _Server) -> None:
         while not front.should_exit:
             await asyncio.sleep(WATCH_INTERVAL)
+            cut_log(Path(self._spec["log"]))
             if end.done():
                 _say(f"The scoring server has ended with exit code {end.result()}.")
                 self._code = DIED
@@ -296,6 +300,24 @@ class Front:
         finally:
             if sending is not None:
                 sending.cancel()
+
+
+def cut_log(path: Path, most: int = LOG_MAX) -> None:
+    """Keep the later half of a log that has grown too long, from a line's beginning on.
+
+    Whoever writes to it appends, so what is written next stands behind what was kept. What is written in the very
+    moment of the cut gets lost.
+    """
+    with contextlib.suppress(OSError):
+        size = path.stat().st_size
+        if size <= most:
+            return
+        with path.open("rb") as stream:
+            stream.seek(size - most // 2)
+            kept = stream.read(most).partition(b"\n")[2]
+        os.truncate(path, 0)
+        with path.open("ab") as stream:
+            stream.write(kept)
 
 
 async def _hand_over(writer: asyncio.StreamWriter, listener: socket.socket) -> None:

@@ -264,6 +264,7 @@ def prepare(service: Service, record: Webservice, deployment: Deployment, faults
         "retire": str(start.retired),
         "asked": str(start.asked),
         "status": str(start.status),
+        "log": str(start.log),
         "port": record.port,
         "handover": f"../{start.directory.name}/handover",
         "predecessor": _predecessor(service, record, deployment, start),

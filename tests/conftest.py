@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from trainer.home import Home
 
 pytest.register_assert_rewrite("tests.contract")
+
+# A deadline for each example asserts on time.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 _OURS = ("TRAINER_", "AZUREML_")
 

@@ -316,13 +316,11 @@ class WorkspaceServices(Services, Generic[Place, Found]):
         )
 
 
-def failed(name: str, what: str, reason: str) -> RunFailedError:
-    """Return the error of a service that has not become healthy."""
-    return RunFailedError(
-        f"The service {name} {what}: {reason}",
-        f"Its log: trainer services {name} --log 100    Deploy again: --overwrite    "
-        f"Remove it: trainer undeploy {name}",
-    )
+def failed(name: str, what: str, reason: str, *, has_log: bool = True) -> RunFailedError:
+    """Return the error of a service that has not become healthy; ``has_log`` tells whether it has its log still."""
+    log = f"Its log: trainer services {name} --log 100    " if has_log else ""
+    hint = f"{log}Deploy again: --overwrite    Remove it: trainer undeploy {name}"
+    return RunFailedError(f"The service {name} {what}: {reason}", hint)
 
 
 def tell_log(lines: list[str], tell: Tell) -> None:

@@ -1,6 +1,6 @@
 """Run the drills and print the figures of the table in docs/reliability.md.
 
-    uv run python -m tests.drills                  all, half an hour on two cores
+    uv run python -m tests.drills                  all, more than an hour on two cores
     uv run python -m tests.drills kills-outputs    some of them
     uv run python -m tests.drills --scale 0.01     all, to try them out
 

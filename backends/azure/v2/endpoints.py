@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backends.azure.errors import ServiceUnavailableError, explained, is_transient, retry
-from backends.azure.service_info import ID_TAG, MODEL_TAG, SCRIPT_TAG, Detail
-from backends.azure.session import WorkspaceRef
 from backends.azure.v2.connection import AnswerError, segments
-from trainer.deploy.service import FAILED, HEALTHY, TRANSITIONING, UNHEALTHY, KeyName, ServiceInfo
+from backends.azure.v2.endpoint_info import ENDED, Endpoint, deployed_of, mapping
+from trainer.deploy.service import KeyName
 from trainer.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -25,90 +21,15 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-BACKEND = "azureml-v2"
-KIND = "managed endpoint"
 # The versions of ARM's interface that SDK v2 1.35 asks with.
 ENDPOINTS_VERSION = "2022-02-01-preview"
 DEPLOYMENTS_VERSION = "2023-04-01-preview"
 # What a token is for that opens an endpoint whose keys are Entra's.
 _AUDIENCE = "https://ml.azure.com/.default"
-ENDED = ("Succeeded", "Failed", "Canceled")
 # Removing one takes minutes on Azure.
 _PATIENCE_SECONDS = 1800.0
+_OUTAGE_SECONDS = 300.0
 _LOOK_SECONDS, _EMULATED_LOOK_SECONDS = 5.0, 0.1
-
-
-class Deployed(NamedTuple):
-    """A deployment.
-
-    Attributes:
-        name: Its name.
-        state: ARM's word for how the latest change of it fares.
-        tags: Its tags.
-        model: ``name:version``; empty if it is not known.
-        updated: Seconds since the epoch.
-    """
-
-    name: str
-    state: str
-    tags: Mapping[str, str]
-    model: str
-    updated: float
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it was deployed by this program."""
-        return ID_TAG in self.tags
-
-
-class Endpoint(NamedTuple):
-    """An endpoint, and what is deployed to it.
-
-    Attributes:
-        name: Its name.
-        content: As ARM describes it.
-        deployments: By name.
-    """
-
-    name: str
-    content: Mapping[str, Any]
-    deployments: Mapping[str, Deployed]
-
-    @property
-    def properties(self) -> Mapping[str, Any]:
-        """What ARM says of it apart from tags and the like."""
-        return _mapping(self.content.get("properties"))
-
-    @property
-    def state(self) -> str:
-        """ARM's word for how the latest change of it fares."""
-        return str(self.properties.get("provisioningState", ""))
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """Its tags."""
-        return _mapping(self.content.get("tags"))
-
-    @property
-    def traffic(self) -> Mapping[str, int]:
-        """Percent by deployment, of those that get any."""
-        given = _mapping(self.properties.get("traffic"))
-        return {name: share for name, share in given.items() if isinstance(share, int) and share > 0}
-
-    @property
-    def live(self) -> Deployed | None:
-        """The deployment that gets most of the traffic."""
-        names = [name for name in self.traffic if name in self.deployments]
-        return self.deployments[max(names, key=lambda name: self.traffic[name])] if names else None
-
-    @property
-    def newest(self) -> Deployed | None:
-        """The deployment that was asked for last: by its tag, else by its time."""
-        wanted = self.tags.get(ID_TAG)
-        for one in self.deployments.values():
-            if wanted is not None and one.tags.get(ID_TAG) == wanted:
-                return one
-        return max(self.deployments.values(), key=lambda one: one.updated, default=None)
 
 
 def find_endpoint(connection: Connection, name: str) -> Endpoint | None:
@@ -168,8 +89,12 @@ def change_endpoint(
         "identity": _identity(endpoint.content.get("identity")),
         "properties": properties,
     }
+
+    def put() -> bool | None:
+        return _unless_busy(lambda: connection.arm("PUT", _path(endpoint.name), version=ENDPOINTS_VERSION, body=body))
+
     with explained(f"change the endpoint {endpoint.name}"):
-        retry(lambda: connection.arm("PUT", _path(endpoint.name), version=ENDPOINTS_VERSION, body=body))
+        _until(connection, put, f"The endpoint {endpoint.name} goes on being changed by others.")
     return settled(connection, endpoint.name)
 
 
@@ -211,7 +136,7 @@ def state_of(connection: Connection, endpoint: str, deployment: str) -> str | No
             if error.status_code == 404:
                 return None
             raise
-        return str(_mapping(found.get("properties")).get("provisioningState", ""))
+        return str(mapping(found.get("properties")).get("provisioningState", ""))
 
     with explained(f"look up the deployment {deployment} of {endpoint}"):
         return retry(ask)
@@ -272,74 +197,11 @@ def log_of(connection: Connection, endpoint: str, deployment: str, lines: int) -
     return str(found.get("content") or "").splitlines()[-lines:]
 
 
-def info_of(endpoint: Endpoint, ref: WorkspaceRef, detail: Detail | None = None) -> ServiceInfo:
-    """Return what is known of an endpoint in this project's words.
-
-    It is as healthy as the deployment that gets its traffic; where none does, as the one that was asked for last.
-
-    Args:
-        endpoint: As ARM has it.
-        ref: The workspace.
-        detail: What its record keeps, or None where it has none.
-    """
-    live, shown = endpoint.live, endpoint.live or endpoint.newest
-    state, error = _state(endpoint)
-    times = _mapping(endpoint.content.get("systemData"))
-    created = _seconds(times.get("createdAt"))
-    return ServiceInfo(
-        name=endpoint.name,
-        backend=BACKEND,
-        kind=KIND,
-        state=state,
-        model="" if shown is None else shown.model or shown.tags.get(MODEL_TAG, ""),
-        script=None if shown is None else shown.tags.get(SCRIPT_TAG),
-        url=str(endpoint.properties.get("scoringUri") or "") or None if live is not None else None,
-        created=created,
-        updated=created if shown is None else shown.updated,
-        error=error,
-        detail=msgspec.to_builtins(Detail(workspace=ref) if detail is None else detail),
-    )
-
-
-def _state(endpoint: Endpoint) -> tuple[str, str]:
-    live, newest = endpoint.live, endpoint.newest
-    if live is not None:
-        if live.state == "Failed":
-            return UNHEALTHY, f"The latest change of the deployment {live.name} has failed."
-        return HEALTHY, ""
-    if endpoint.state == "Deleting":
-        return "Deleting", ""
-    if endpoint.state == "Failed":
-        return FAILED, "The endpoint could not be made."
-    if newest is None:
-        return TRANSITIONING, "Nothing is deployed to the endpoint yet."
-    if newest.state not in ENDED:
-        return TRANSITIONING, ""
-    if newest.state == "Succeeded":
-        # Its client is about to give it the traffic, or has ended before it could.
-        return TRANSITIONING, "No deployment of the endpoint gets traffic yet."
-    return FAILED, f"The deployment {newest.name} has failed."
-
-
 def _read(connection: Connection, content: Mapping[str, Any]) -> Endpoint:
     name = str(content.get("name", ""))
     found = connection.arm_list(f"{_path(name)}/deployments", version=DEPLOYMENTS_VERSION)
-    deployments = [_deployed(one) for one in found]
+    deployments = [deployed_of(one) for one in found]
     return Endpoint(name, content, {one.name: one for one in deployments})
-
-
-def _deployed(content: Mapping[str, Any]) -> Deployed:
-    properties, times = _mapping(content.get("properties")), _mapping(content.get("systemData"))
-    # .../models/NAME/versions/VERSION, or azureml:NAME:VERSION
-    parts = str(properties.get("model") or "").split("/")
-    model = f"{parts[-3]}:{parts[-1]}" if len(parts) > 3 and parts[-2] == "versions" else ""
-    return Deployed(
-        name=str(content.get("name", "")),
-        state=str(properties.get("provisioningState", "")),
-        tags=_mapping(content.get("tags")),
-        model=model,
-        updated=_seconds(times.get("lastModifiedAt") or times.get("createdAt")),
-    )
 
 
 def _remove(connection: Connection, path: str, version: str, doing: str) -> None:
@@ -358,24 +220,42 @@ def _remove(connection: Connection, path: str, version: str, doing: str) -> None
 
 
 def _delete(connection: Connection, path: str, version: str) -> None:
-    try:
-        retry(lambda: connection.arm("DELETE", path, version=version))
-    except AnswerError as error:
-        if error.status_code != 404:
+    def delete() -> bool | None:
+        try:
+            return _unless_busy(lambda: connection.arm("DELETE", path, version=version))
+        except AnswerError as error:
+            if error.status_code == 404:
+                return True
             raise
+
+    _until(connection, delete, "It goes on being changed by others.")
+
+
+def _unless_busy(ask: Callable[[], object]) -> bool | None:
+    """Ask for a change; returns None where another one is under way."""
+    try:
+        ask()
+    except AnswerError as error:
+        if error.status_code == 409:
+            return None
+        raise
+    return True
 
 
 def _until(connection: Connection, look: Callable[[], _T | None], problem: str) -> _T:
-    """Look until there is something, for half an hour; errors that pass are waited out."""
+    """Look until there is something, for half an hour; errors that pass are waited out for five minutes."""
     pause = _EMULATED_LOOK_SECONDS if connection.ref.is_emulated else _LOOK_SECONDS
     end = time.monotonic() + _PATIENCE_SECONDS
+    failing_since: float | None = None
     while True:
         try:
             found = look()
             if found is not None:
                 return found
+            failing_since = None
         except Exception as error:
-            if not is_transient(error) or time.monotonic() > end:
+            failing_since = failing_since or time.monotonic()
+            if not is_transient(error) or time.monotonic() - failing_since > _OUTAGE_SECONDS:
                 raise
         if time.monotonic() > end:
             raise ServiceUnavailableError(problem, "Look at it in the portal, and try again later.")
@@ -384,8 +264,8 @@ def _until(connection: Connection, look: Callable[[], _T | None], problem: str) 
 
 def _identity(given: object) -> dict[str, Any]:
     """Return an identity as it is sent: without what the service has added."""
-    found = _mapping(given)
-    users = _mapping(found.get("userAssignedIdentities"))
+    found = mapping(given)
+    users = mapping(found.get("userAssignedIdentities"))
     kind = {"type": str(found.get("type") or "SystemAssigned")}
     return {**kind, **({"userAssignedIdentities": {name: {} for name in users}} if users else {})}
 
@@ -393,14 +273,3 @@ def _identity(given: object) -> dict[str, Any]:
 def _path(endpoint: str, deployment: str | None = None) -> str:
     inner = () if deployment is None else ("deployments", deployment)
     return segments("onlineEndpoints", endpoint, *inner)
-
-
-def _seconds(value: object) -> float:
-    try:
-        return datetime.fromisoformat(str(value)).timestamp()
-    except ValueError:
-        return 0.0
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

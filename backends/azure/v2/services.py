@@ -29,7 +29,7 @@ from backends.azure.service_info import ID_TAG, MODEL_TAG, SCRIPT_TAG, Detail
 from backends.azure.v2 import endpoints
 from backends.azure.v2.client import ml_client, quietly, sdk
 from backends.azure.v2.connection import open_connection
-from backends.azure.v2.endpoints import BACKEND, KIND, Endpoint
+from backends.azure.v2.endpoint_info import BACKEND, ENDED, KIND, Endpoint, info_of
 from trainer.deploy.preparing import stage
 from trainer.deploy.service import Deployment, KeyName, ServiceInfo, Tell
 from trainer.errors import RefusedError, TrainerError
@@ -89,7 +89,7 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
 
     def describe(self, found: Endpoint, ref: WorkspaceRef, detail: Detail | None = None) -> ServiceInfo:
         """See :meth:`WorkspaceServices.describe`."""
-        return endpoints.info_of(found, ref, detail)
+        return info_of(found, ref, detail)
 
     def bring(self, place: Connection, order: Order, before: Endpoint | None, tell: Tell) -> Callable[[], Endpoint]:
         """See :meth:`WorkspaceServices.bring`."""
@@ -106,8 +106,10 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
             name = _deployment_name(order)
             tell(f"Deploying {order.version.reference} as {name}, {self.details()['instances']}.")
             poller = self._send(client, place, order, name)
-        except BaseException:
+        except BaseException as error:
             silence.close()
+            if before is None and isinstance(error, TrainerError) and not is_transient(error):
+                self._clear_up(place, order.name)
             raise
 
         def healthy() -> Endpoint:
@@ -163,13 +165,26 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
                 client.online_endpoints.begin_create_or_update(entity).result()
 
         doing = f"make the endpoint {order.name}"
-        sending.send_once(lambda: endpoints.find_endpoint(place, order.name), order.name, send, doing)
+        try:
+            sending.send_once(lambda: endpoints.find_endpoint(place, order.name), order.name, send, doing)
+        except RefusedError as error:
+            if is_transient(error):
+                raise
+            hint = "An endpoint's name must be free in the whole Azure region; another one: --name NAME"
+            raise RefusedError(error.message, hint) from error
         made = endpoints.settled(place, order.name)
         if made.state != "Succeeded":
             raise RefusedError(
                 f"Azure ML could not make the endpoint {order.name}: it is {made.state}.",
                 f"See it in the portal. Remove it: trainer undeploy {order.name}",
             )
+
+    def _clear_up(self, place: Connection, name: str) -> None:
+        """Remove an endpoint of ours to which nothing could be deployed."""
+        with contextlib.suppress(TrainerError):
+            made = endpoints.find_endpoint(place, name)
+            if made is not None and not made.deployments and ID_TAG in made.tags:
+                endpoints.remove_endpoint(place, name)
 
     def _claim(self, place: Connection, order: Order, before: Endpoint) -> None:
         """Say on the endpoint which deployment is the one that is asked for last."""
@@ -241,7 +256,7 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
             raise failed(order.name, "did not become healthy", reason)
         tell(f"Removing {name}, which would go on costing; {now.live.name} answers as before.")
         endpoints.remove_deployment(place, order.name, name)
-        raise failed(order.name, "could not be updated, and goes on as it was", reason)
+        raise failed(order.name, "could not be updated, and goes on as it was", reason, has_log=False)
 
 
 def _why_not(place: Connection, endpoint: str, name: str, poller: Any, tell: Tell) -> str | None:  # noqa: ANN401
@@ -296,7 +311,7 @@ def _left_over(found: Endpoint, but: str) -> list[str]:
     return [
         one.name
         for one in found.deployments.values()
-        if one.is_ours and one.name != but and one.name not in found.traffic and one.state in endpoints.ENDED
+        if one.is_ours and one.name != but and one.name not in found.traffic and one.state in ENDED
     ]
 
 

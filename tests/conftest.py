@@ -34,6 +34,8 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(_OURS)]:
             patch.delenv(name)
+        # As users have it: what is imported leaves its bytecode beside it.
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             patch.setenv(name, "1")
         # A shell's background job ignores it, and so would every process that a test interrupts.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +101,8 @@ def load_own(
     if any(not np.isfinite(values).all() for values in arrays.values() if values.dtype.kind == "f"):
         raise RunFailedError("The model holds weights that are not finite: its training diverged.", "Train again.")
     try:
-        chain = load_network(f"{path}:{name}")(shape, classes)
+        with _no_bytecode():
+            chain = load_network(f"{path}:{name}")(shape, classes)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             chain(np.zeros((1, *shape), np.float32))  # links that take their size from the first batch
         chainer.serializers.NpzDeserializer(arrays).load(chain)
@@ -111,6 +114,17 @@ def load_own(
             "Give the one that it was trained with: --network FILE.py:NAME",
         ) from error
     return OwnNetwork(chain, shape, classes)
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Write no ``__pycache__`` for what is imported in the block: in a snapshot it would be a change."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _travelled(version: ModelVersion | None, name: str) -> Path:

@@ -19,6 +19,8 @@ def installed_version(distribution: str) -> str | None:
     read one distribution's description, than this takes for all that a job records.
     """
     wanted = _SEPARATORS.sub("-", distribution).lower()
+    if not wanted:
+        return None
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
     if [getattr(finder, "__name__", "") for finder in finders] != ["PathFinder"]:
         return _asked(distribution)

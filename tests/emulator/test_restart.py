@@ -62,7 +62,8 @@ except Exception as error:
 
 AWAY = 90.0
 COUNTING = """\
-import pathlib, sys, time
+import os, pathlib, sys, time
+from urllib.request import urlopen
 from azureml.core import Run
 
 run = Run.get_context(allow_offline=False)
@@ -75,6 +76,8 @@ for count in range(5):
 run.log("Again", 1)
 pathlib.Path("outputs/result.txt").write_text("result")
 pathlib.Path("script_has_ended").touch()
+# As the SDK does while it is being imported.
+urlopen(os.environ["ARM_CLOUD_METADATA_URL"]).read()
 """
 
 STREAMING = """\

@@ -59,17 +59,33 @@ def wait_for_service() -> bool:
 
 def be_patient() -> None:
     """Make every request to the service that finds nobody listening wait and try again. Nothing had been sent yet."""
+    from urllib.error import URLError
+    from urllib.request import OpenerDirector, Request
+
     from requests import ConnectionError as RequestsConnectionError
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
     from urllib3.exceptions import NewConnectionError
 
     service = urlsplit(os.environ.get(SERVICE, ""))
-    send_at_once = HTTPAdapter.send
+    send_at_once, open_at_once = HTTPAdapter.send, OpenerDirector.open
+
+    def goes_to_service(text: str) -> bool:
+        url = urlsplit(text)
+        return (url.hostname, url.port) == (service.hostname, service.port)
+
+    def open_(self: OpenerDirector, request: Request | str, *arguments: Any, **options: Any) -> object:
+        """For what the SDK reads by urllib while it is being imported: the cloud's description."""
+        is_ours = goes_to_service(request if isinstance(request, str) else request.full_url)
+        while True:
+            try:
+                return open_at_once(self, request, *arguments, **options)
+            except URLError as error:
+                if not is_ours or not isinstance(error.reason, ConnectionRefusedError) or not wait_for_service():
+                    raise
 
     def send(self: HTTPAdapter, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        url = urlsplit(request.url or "")
-        is_ours = (url.hostname, url.port) == (service.hostname, service.port)
+        is_ours = goes_to_service(request.url or "")
         while True:
             try:
                 return send_at_once(self, request, *arguments, **options)
@@ -79,6 +95,7 @@ def be_patient() -> None:
                     raise
 
     HTTPAdapter.send = send  # type: ignore[method-assign]
+    OpenerDirector.open = open_  # type: ignore[assignment,method-assign]
 
 
 def run_script(directories: str, script: str, arguments: list[str]) -> None:

@@ -7,7 +7,7 @@
     process          the lock that it holds for as long as it lives, which the kernel frees however it dies
     key              the keys, which only their owner can read
     log.txt          what it and the score script print; log.1.txt, what it printed before
-    revisions/N/     model/model.npz and, with a score script, source/
+    revisions/N/     model/model.npz and, with a score script or a network of the user's, source/
     work/            what the serving processes need
 
 A new revision is served by new workers before the old ones leave (:mod:`trainer.serving.supervisor`). A process whose
@@ -33,6 +33,7 @@ from trainer import recordfile
 from trainer.deploy import records
 from trainer.errors import DamagedRecordError, RefusedError, TrainerError
 from trainer.locks import locked
+from trainer.modeluse.building import NOTHING_SAID, NetworkChoice
 from trainer.records import Host
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import MODEL_FILE
@@ -61,6 +62,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         model_name: The model's name.
         version: Its version.
         script: The score script's path in the revision's ``source/``, or None.
+        network: How the network is built, of a file in there.
         host: The machine that it runs on.
     """
 
@@ -68,6 +70,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str
     version: int
     script: str | None
+    network: NetworkChoice = NOTHING_SAID
     host: Host | None
 
 
@@ -178,15 +181,24 @@ class _Service:
         from trainer.serving.models import model_of_copy
 
         folder = revision_folder(self._folder, wanted.revision)
-        script = None if wanted.script is None else folder / "source" / wanted.script
+        source = folder / "source"
+        settings = self._settings(
+            None if wanted.script is None else source / wanted.script, wanted.network.in_folder(source)
+        )
         file = folder / "model" / MODEL_FILE
-        return model_of_copy(file, wanted.model_name, wanted.version, wanted.revision, self._settings(script))
+        return model_of_copy(file, wanted.model_name, wanted.version, wanted.revision, settings)
 
-    def _settings(self, script: Path | None) -> ServeSettings:
+    def _settings(self, script: Path | None, choice: NetworkChoice) -> ServeSettings:
         from trainer.serving.settings import ServeSettings
 
         return ServeSettings(
-            port=self._said.port, script=script, key_file=self._folder / KEY_FILE, name=self._folder.name
+            port=self._said.port,
+            script=script,
+            network=choice.network,
+            model_file=choice.model_file,
+            input_shape=choice.input_shape,
+            key_file=self._folder / KEY_FILE,
+            name=self._folder.name,
         )
 
     def _newest(self) -> Model:

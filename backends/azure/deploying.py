@@ -36,6 +36,7 @@ from trainer.deploy.service import (
     Tell,
     service_name,
 )
+from trainer.deploy.trying import try_network
 from trainer.errors import NotFoundError, RefusedError, RunFailedError, TrainerError, UsageError
 from trainer.modelfile import is_path
 from trainer.trees import remove_tree
@@ -168,6 +169,8 @@ class WorkspaceServices(Services, Generic[Place, Found]):
             "python": image.pins.python,
             "pins": " ".join(image.pins.requirements()),
         }
+        if deployment.network.where is not None:
+            details["network"] = deployment.network.where
         return ServicePlan(
             backend=self.backend,
             name=deployment.name or given or "the name of the latest model",
@@ -187,7 +190,8 @@ class WorkspaceServices(Services, Generic[Place, Found]):
         if text := self.emulated if ref.is_emulated else self.notice:
             tell(text)
         place = self.open(ref)
-        deployment, version = resolved(deployment, self._store())
+        store = self._store()
+        deployment, version = resolved(deployment, store)
         name = str(deployment.name)
         before = self.look_up(place, name)
         known = None if before is None else self.describe(before, ref)
@@ -201,6 +205,7 @@ class WorkspaceServices(Services, Generic[Place, Found]):
         image = self.image(deployment, snapshot)
         for text in _notes(image):
             tell(text)
+        try_network(deployment, store, tell)
         if known is not None:
             tell(f"Replacing {name}, which answers with {known.model or 'a model that is not known'}.")
         detail = Detail(workspace=ref, deployment=uuid.uuid4().hex, sent=time.time())

@@ -7,13 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from trainer.errors import RefusedError, UsageError
+from trainer.modeluse.building import NOTHING_SAID, NetworkChoice
 from trainer.records import Time
 from trainer.redaction import redact
+
+if TYPE_CHECKING:
+    from trainer.artifacts import ModelVersion
 
 # Azure ML's own words, on every backend. Those that it may say beside them are shown as they are.
 TRANSITIONING, HEALTHY, UNHEALTHY, FAILED = "Transitioning", "Healthy", "Unhealthy", "Failed"
@@ -68,6 +72,8 @@ class Deployment:
         model: The registered model, as :func:`trainer.artifacts.find_model` takes it.
         name: Of the service; None for the model's own, made to fit.
         script: The user's score script, or None for ours.
+        network: How ours builds the network.
+        record: What is recorded of the model, when it has been looked up.
         exclude: Directories that never travel with it.
         overwrite: Replace a service of the same name.
     """
@@ -75,6 +81,8 @@ class Deployment:
     model: str
     name: str | None = None
     script: Path | None = None
+    network: NetworkChoice = NOTHING_SAID
+    record: ModelVersion | None = None
     exclude: tuple[Path, ...] = ()
     overwrite: bool = False
 

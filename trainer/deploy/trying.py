@@ -5,18 +5,22 @@ What is tried is what travels, in a process of its own: the score script, the mo
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from trainer.artifacts import ArtifactStore, fetch
 from trainer.deploy.preparing import ENTRY_OF_OURS, source_of, stage
 from trainer.deploy.service import Deployment, Tell
-from trainer.errors import UsageError
+from trainer.errors import MissingExtraError, UsageError
 from trainer.runtime.versions import installed_version
+
+_LOADED = ["", ""]
+_TAIL = 20
 
 
 def try_network(deployment: Deployment, store: ArtifactStore, tell: Tell) -> None:
@@ -35,8 +39,6 @@ def try_network(deployment: Deployment, store: ArtifactStore, tell: Tell) -> Non
     if deployment.script is not None or file is None:
         return
     if installed_version("chainer") is None:
-        from trainer.errors import MissingExtraError
-
         raise MissingExtraError("A network of your own (chainer)", "chainer")
     tell(f"Trying {deployment.network.in_folder(Path()).where} with {deployment.model} here first.")
     with tempfile.TemporaryDirectory(prefix="trainer-deploy-") as scratch:
@@ -49,17 +51,24 @@ def try_network(deployment: Deployment, store: ArtifactStore, tell: Tell) -> Non
             cwd=source,
             env=os.environ | {"AZUREML_MODEL_DIR": str(model)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            capture_output=True,
+            start_new_session=True,  # a terminal's Ctrl-C is ours, which ends it
             check=False,
         )
-        if ended.returncode:
-            message, hint = _said(ended)
-            raise UsageError(message.replace(str(source / file.name), str(file)), hint or f"Correct {file}.")
+        report = _report(ended.stdout)
+        if report == _LOADED:
+            return
+        printed = ended.stderr.decode("utf-8", "replace").splitlines()[-_TAIL:]
+        if printed:
+            tell("\n".join(["It printed at last:", *(f"  {line}" for line in printed)]))
+        ended_so = f"{deployment.network.where} could not be tried: its process ended with {ended.returncode}."
+        message, hint = report or (ended_so, "")
+        raise UsageError(message.replace(str(source / file.name), str(file)), hint or f"Correct {file}.")
 
 
-def _said(ended: subprocess.CompletedProcess[bytes]) -> tuple[str, str]:
+def _report(out: bytes) -> list[str] | None:
+    """What :func:`trainer.serving.own_score.main` says at last; None where it did not come to that."""
     try:
-        message, hint = json.loads(ended.stdout.splitlines()[-1])
-    except (IndexError, ValueError, TypeError):
-        return f"The network could not be tried: its process ended with {ended.returncode}.", ""
-    return str(message), str(hint)
+        return msgspec.json.decode(out.splitlines()[-1], type=list[str])
+    except (IndexError, msgspec.DecodeError):
+        return None

@@ -77,7 +77,7 @@ def run(data: str) -> Any:  # noqa: ANN401  # what JSON holds, or a response of 
 
 
 def main() -> int:
-    """Load the model; if that fails, print why, as the last line, in JSON: the message and what to do.
+    """Load the model, and print as the last line, in JSON, what is wrong and what to do; two empty texts for nothing.
 
     Returns:
         The exit code.
@@ -91,6 +91,7 @@ def main() -> int:
     except Exception as error:  # the user's code may raise anything
         _say(f"{type(error).__name__}: {error}", "")
         return 1
+    _say("", "")
     return 0
 
 

@@ -83,6 +83,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         revision: The revision that answers; 0 before the first one does.
         model: Its model, ``name:version``.
         script: Its score script, or None.
+        network: Its network, where that is the user's own, or None.
         refused: The last revision that could not be served, or 0.
         why: Why not.
         ended: Why the process has ended, or an empty text.
@@ -93,6 +94,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     model: str = ""
     script: str | None = None
+    network: str | None = None
     refused: int = 0
     why: str = ""
     ended: str = ""
@@ -212,14 +214,16 @@ class _Service:
     def _ready(self, wanted: Wanted, about: str) -> None:
         label = f"{wanted.model_name}:{wanted.version}"
         self._say(f"Serving {label} ({about}).")
-        self._tell(revision=wanted.revision, model=label, script=wanted.script)
+        self._tell(revision=wanted.revision, model=label, script=wanted.script, network=wanted.network.name)
 
     def _switched(self, model: Model, why: str) -> None:
         if why:
             self._tell(refused=model.revision, why=why)
             return
-        script = None if model.settings is None or model.settings.script is None else model.settings.script.name
-        self._tell(revision=model.revision, model=model.label, script=script)
+        assert model.settings is not None
+        script = None if model.settings.script is None else model.settings.script.name
+        network = model.settings.choice.name
+        self._tell(revision=model.revision, model=model.label, script=script, network=network)
         # The workers that leave may still read their own.
         for old in (self._folder / "revisions").iterdir():
             if old.name.isdecimal() and int(old.name) < model.revision - 1:

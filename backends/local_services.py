@@ -173,6 +173,7 @@ class LocalServices(Services):
             url=f"http://127.0.0.1:{running.port}/score",
             model=running.model,
             script=running.script,
+            network=running.network,
             error=error,
         )
 
@@ -247,6 +248,7 @@ class LocalServices(Services):
                 state=TRANSITIONING,
                 model=version.reference,
                 script=wanted.script,
+                network=deployment.network.name,
                 created=now if known is None else known.created,
                 updated=now,
                 detail=msgspec.to_builtins(wanted),

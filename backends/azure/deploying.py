@@ -21,7 +21,7 @@ import msgspec
 
 from backends.azure.errors import is_transient
 from backends.azure.scoring_image import scoring_environment
-from backends.azure.service_info import Detail, detail_of
+from backends.azure.service_info import ID_TAG, MODEL_TAG, NETWORK_TAG, SCRIPT_TAG, Detail, detail_of
 from backends.azure.session import WorkspaceRef, find_workspace
 from trainer.artifacts import ModelVersion
 from trainer.deploy import records
@@ -315,6 +315,7 @@ class WorkspaceServices(Services, Generic[Place, Found]):
             state=TRANSITIONING,
             model=order.version.reference,
             script=script_name(order.deployment),
+            network=order.deployment.network.name,
             created=order.detail.sent if before is None else before.created,
             updated=order.detail.sent,
             detail=msgspec.to_builtins(order.detail),
@@ -332,6 +333,13 @@ def tell_log(lines: list[str], tell: Tell) -> None:
     """Tell how a container's log ends."""
     if lines:
         tell("\n".join(["The container's log ends with:", *(f"  {line}" for line in lines[-TAIL:])]))
+
+
+def tags_of(order: Order) -> dict[str, str]:
+    """Return what a service's tags say of a deployment, so that a client without a record knows it."""
+    tags = {MODEL_TAG: order.version.reference, ID_TAG: order.detail.deployment}
+    made = {SCRIPT_TAG: script_name(order.deployment), NETWORK_TAG: order.deployment.network.name}
+    return tags | {tag: value for tag, value in made.items() if value is not None}
 
 
 def script_name(deployment: Deployment) -> str | None:

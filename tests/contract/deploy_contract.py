@@ -344,34 +344,36 @@ class DeployContract:
     def test_a_network_of_ones_own_travels_with_the_record(self, place: Place, models: list[Path]) -> None:
         picture = np.random.default_rng(6).integers(0, 255, (8, 6, 3)).astype(np.uint8)
         Image.fromarray(picture).save(place.home.project / "fruit.png")
+        name = f"fruit-{place.backend.name}"  # the backends of Azure share a registry
         own = ("--network", f"{place.write('net.py', NETWORK)}:make")
 
-        def check(version: int) -> None:
-            scored = place.trainer("score", "fruit", "fruit.png", "--json")
+        def check(version: int, network: str) -> None:
+            assert place.trainer("services", name, "--json").json["network"] == network
+            scored = place.trainer("score", name, "fruit.png", "--json")
             assert scored.code == 0, scored.err
-            predicted = place.trainer("predict", f"fruit:{version}", "fruit.png", *own, *place.words, "--json")
+            predicted = place.trainer("predict", f"{name}:{version}", "fruit.png", *own, *place.words, "--json")
             assert predicted.code == 0, predicted.err
             [found], [wanted] = scored.json["predictions"], predicted.json
-            assert (scored.json["model"], found["name"]) == (f"fruit:{version}", wanted["name"])
+            assert (scored.json["model"], found["name"]) == (f"{name}:{version}", wanted["name"])
             assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-6)
 
-        place.register_own("fruit", 1)
-        deployed = place.deploy("fruit")
+        place.register_own(name, 1)
+        deployed = place.deploy(name)
         assert deployed.code == 0, deployed.err
-        check(1)
+        check(1, "net.py:make")
 
-        remove_tree(place.register_own("fruit", 2).path)
-        refused = place.deploy("fruit", "--overwrite")
+        remove_tree(place.register_own(name, 2).path)
+        refused = place.deploy(name, "--overwrite")
         assert (refused.code, "--network FILE.py:NAME" in refused.err) == (5, True), refused.err
-        check(1)
+        check(1, "net.py:make")
 
         place.write("nets/othernet.py", NETWORK)
         place.write("nets/neighbour.py", "CLASSES = 3\n")
         builder = f"{place.write('nets/builder.py', BUILDER)}:build"
-        updated = place.deploy("fruit", "--model-file", builder, "--input-shape", "3,8,6", "--overwrite")
+        updated = place.deploy(name, "--model-file", builder, "--input-shape", "3,8,6", "--overwrite")
         assert updated.code == 0, updated.err
-        check(2)
-        assert place.trainer("undeploy", "fruit").code == 0
+        check(2, "builder.py:build")
+        assert place.trainer("undeploy", name).code == 0
 
     def test_what_is_removed_is_gone_and_can_be_removed_again(self, place: Place, deployed: Ran) -> None:
         assert place.trainer("undeploy", NAME, "--json").json["deleted"] is True

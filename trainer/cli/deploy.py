@@ -202,6 +202,8 @@ def print_service(service: ServiceInfo) -> None:
         ("Created", moment(service.created)),
         ("Deployed", moment(service.updated)),
     ]
+    if service.network is not None:
+        pairs.insert(5, ("Network", service.network))
     facts([(label, inline(value)) for label, value in pairs])
     if service.error:
         warn(inline(service.error))

@@ -41,6 +41,7 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
         state: ``Transitioning``, ``Healthy``, ``Unhealthy``, ``Failed``, or another word of the backend's.
         model: ``name:version`` of the model that it answers with; empty where that is not known.
         script: Name of the user's score script; None for ours.
+        network: ``FILE.py:NAME`` of the user's own network that ours builds; None for the one we know.
         url: Where to POST what is to be scored, or None while there is no such place.
         created: When it was deployed first.
         updated: When it was deployed last.
@@ -54,6 +55,7 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     model: str = ""
     script: str | None = None
+    network: str | None = None
     url: str | None = None
     created: Time
     updated: Time

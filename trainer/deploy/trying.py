@@ -19,7 +19,7 @@ from trainer.deploy.service import Deployment, Tell
 from trainer.errors import MissingExtraError, UsageError
 from trainer.runtime.versions import installed_version
 
-_LOADED = ["", ""]
+_LOADED = ("", "")
 _TAIL = 20
 
 
@@ -39,8 +39,8 @@ def try_network(deployment: Deployment, store: ArtifactStore, tell: Tell) -> Non
     if deployment.script is not None or file is None:
         return
     if installed_version("chainer") is None:
-        raise MissingExtraError("A network of your own (chainer)", "chainer")
-    tell(f"Trying {deployment.network.in_folder(Path()).where} with {deployment.model} here first.")
+        raise MissingExtraError("Deploying a network of your own (chainer)", "chainer")
+    tell(f"Trying {deployment.network.name} with {deployment.model} here first.")
     with tempfile.TemporaryDirectory(prefix="trainer-deploy-") as scratch:
         source, model = Path(scratch).resolve() / "source", Path(scratch, "model")
         stage(deployment, source_of(deployment)[0], source)
@@ -66,9 +66,9 @@ def try_network(deployment: Deployment, store: ArtifactStore, tell: Tell) -> Non
         raise UsageError(message.replace(str(source / file.name), str(file)), hint or f"Correct {file}.")
 
 
-def _report(out: bytes) -> list[str] | None:
+def _report(out: bytes) -> tuple[str, str] | None:
     """What :func:`trainer.serving.own_score.main` says at last; None where it did not come to that."""
     try:
-        return msgspec.json.decode(out.splitlines()[-1], type=list[str])
+        return msgspec.json.decode(out.splitlines()[-1], type=tuple[str, str])
     except (IndexError, msgspec.DecodeError):
         return None

@@ -35,6 +35,11 @@ class NetworkChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """The file, or None where nothing is said."""
         return None if self.where is None else Path(self.where.rpartition(":")[0])
 
+    @property
+    def name(self) -> str | None:
+        """The file's name and the name in it, or None where nothing is said."""
+        return self.in_folder(Path()).where
+
     def in_folder(self, folder: Path) -> NetworkChoice:
         """Return the same choice, of the file of that name in a folder."""
         return NetworkChoice(

@@ -7,7 +7,7 @@
     process          the lock that it holds for as long as it lives, which the kernel frees however it dies
     key              the keys, which only their owner can read
     log.txt          what it and the score script print; log.1.txt, what it printed before
-    revisions/N/     model/model.npz and, with a score script, source/
+    revisions/N/     model/model.npz and, with a score script or a network of the user's, source/
     work/            what the serving processes need
 
 A new revision is served by new workers before the old ones leave (:mod:`trainer.serving.supervisor`). A process whose
@@ -33,6 +33,7 @@ from trainer import recordfile
 from trainer.deploy import records
 from trainer.errors import DamagedRecordError, RefusedError, TrainerError
 from trainer.locks import locked
+from trainer.modeluse.building import NOTHING_SAID, NetworkChoice
 from trainer.records import Host
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.layout import MODEL_FILE
@@ -61,6 +62,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         model_name: The model's name.
         version: Its version.
         script: The score script's path in the revision's ``source/``, or None.
+        network: How the network is built, of a file in there.
         host: The machine that it runs on.
     """
 
@@ -68,6 +70,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str
     version: int
     script: str | None
+    network: NetworkChoice = NOTHING_SAID
     host: Host | None
 
 
@@ -80,6 +83,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         revision: The revision that answers; 0 before the first one does.
         model: Its model, ``name:version``.
         script: Its score script, or None.
+        network: Its network, where that is the user's own, or None.
         refused: The last revision that could not be served, or 0.
         why: Why not.
         ended: Why the process has ended, or an empty text.
@@ -90,6 +94,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     model: str = ""
     script: str | None = None
+    network: str | None = None
     refused: int = 0
     why: str = ""
     ended: str = ""
@@ -178,15 +183,24 @@ class _Service:
         from trainer.serving.models import model_of_copy
 
         folder = revision_folder(self._folder, wanted.revision)
-        script = None if wanted.script is None else folder / "source" / wanted.script
+        source = folder / "source"
+        settings = self._settings(
+            None if wanted.script is None else source / wanted.script, wanted.network.in_folder(source)
+        )
         file = folder / "model" / MODEL_FILE
-        return model_of_copy(file, wanted.model_name, wanted.version, wanted.revision, self._settings(script))
+        return model_of_copy(file, wanted.model_name, wanted.version, wanted.revision, settings)
 
-    def _settings(self, script: Path | None) -> ServeSettings:
+    def _settings(self, script: Path | None, choice: NetworkChoice) -> ServeSettings:
         from trainer.serving.settings import ServeSettings
 
         return ServeSettings(
-            port=self._said.port, script=script, key_file=self._folder / KEY_FILE, name=self._folder.name
+            port=self._said.port,
+            script=script,
+            network=choice.network,
+            model_file=choice.model_file,
+            input_shape=choice.input_shape,
+            key_file=self._folder / KEY_FILE,
+            name=self._folder.name,
         )
 
     def _newest(self) -> Model:
@@ -200,14 +214,16 @@ class _Service:
     def _ready(self, wanted: Wanted, about: str) -> None:
         label = f"{wanted.model_name}:{wanted.version}"
         self._say(f"Serving {label} ({about}).")
-        self._tell(revision=wanted.revision, model=label, script=wanted.script)
+        self._tell(revision=wanted.revision, model=label, script=wanted.script, network=wanted.network.name)
 
     def _switched(self, model: Model, why: str) -> None:
         if why:
             self._tell(refused=model.revision, why=why)
             return
-        script = None if model.settings is None or model.settings.script is None else model.settings.script.name
-        self._tell(revision=model.revision, model=model.label, script=script)
+        assert model.settings is not None
+        script = None if model.settings.script is None else model.settings.script.name
+        network = model.settings.choice.name
+        self._tell(revision=model.revision, model=model.label, script=script, network=network)
         # The workers that leave may still read their own.
         for old in (self._folder / "revisions").iterdir():
             if old.name.isdecimal() and int(old.name) < model.revision - 1:

@@ -31,7 +31,7 @@ from backends.local_service import (
 from trainer.artifacts import fetch
 from trainer.damage import Damage, moved
 from trainer.deploy import records
-from trainer.deploy.preparing import resolved, source_of
+from trainer.deploy.preparing import own_files, resolved
 from trainer.deploy.service import (
     FAILED,
     HEALTHY,
@@ -45,6 +45,7 @@ from trainer.deploy.service import (
     Services,
     Tell,
 )
+from trainer.deploy.trying import try_network
 from trainer.errors import ConfigError, DamagedRecordError, NotFoundError, RefusedError, RunFailedError
 from trainer.host import is_here, this_host
 from trainer.locks import is_locked, locked
@@ -87,10 +88,13 @@ class LocalServices(Services):
         name = str(deployment.name)
         details = {"address": "127.0.0.1, a free port", "folder": str(self._top / name)}
         warnings: tuple[str, ...] = ()
-        if deployment.script is not None:
-            snapshot, _ = source_of(deployment)
-            details["travels"] = f"{len(snapshot.files)} files, {snapshot.size:,} bytes, with the score script"
+        if _has_files(deployment):
+            snapshot = own_files(deployment)
+            what = "network" if deployment.script is None else "score script"
+            details["travels"] = f"{len(snapshot.files)} files, {snapshot.size:,} bytes, with the {what}"
             warnings = snapshot.notes
+        if deployment.network.where is not None:
+            details["network"] = deployment.network.where
         if records.read(self._top / name) is not None and not deployment.overwrite:
             warnings = (*warnings, f"There is a service {name} already; it would be replaced with --overwrite alone.")
         return ServicePlan(
@@ -107,7 +111,8 @@ class LocalServices(Services):
         from trainer.serving.settings import check_installed
 
         check_installed("trainer deploy")
-        deployment, version = resolved(deployment, self._store())
+        store = self._store()
+        deployment, version = resolved(deployment, store)
         name = str(deployment.name)
         with self._held(name) as folder:
             known = records.read(folder)
@@ -119,6 +124,7 @@ class LocalServices(Services):
                 )
             if known is not None:
                 self._check_here(known)
+            try_network(deployment, store, tell)
             service = self._stage(folder, known, deployment, version)
             log = folder / LOG_FILE
             begin = log.stat().st_size if log.exists() else 0
@@ -167,6 +173,7 @@ class LocalServices(Services):
             url=f"http://127.0.0.1:{running.port}/score",
             model=running.model,
             script=running.script,
+            network=running.network,
             error=error,
         )
 
@@ -222,14 +229,15 @@ class LocalServices(Services):
             remove_tree(target)
             make_directory(target)
             fetch(self._store(), version.reference, target / "model")
-            if deployment.script is not None:
-                source_of(deployment)[0].stage(target / "source")
+            if _has_files(deployment):
+                own_files(deployment).stage(target / "source")
             ensure_keys(folder / KEY_FILE, 2)
             wanted = Wanted(
                 revision=revision,
                 model_name=version.name,
                 version=version.version,
                 script=None if deployment.script is None else deployment.script.name,
+                network=deployment.network.in_folder(Path()),
                 host=this_host(),
             )
             now = time.time()
@@ -240,6 +248,7 @@ class LocalServices(Services):
                 state=TRANSITIONING,
                 model=version.reference,
                 script=wanted.script,
+                network=deployment.network.name,
                 created=now if known is None else known.created,
                 updated=now,
                 detail=msgspec.to_builtins(wanted),
@@ -319,6 +328,11 @@ def find_damage(home: Home) -> Iterator[Damage]:
 
 def _wanted(service: ServiceInfo, folder: Path) -> Wanted:
     return wanted_of(service.detail, folder)
+
+
+def _has_files(deployment: Deployment) -> bool:
+    """Whether files of the user's travel."""
+    return deployment.script is not None or deployment.network.where is not None
 
 
 def _script(deployment: Deployment) -> str:

@@ -21,7 +21,7 @@ import msgspec
 
 from backends.azure.errors import is_transient
 from backends.azure.scoring_image import scoring_environment
-from backends.azure.service_info import Detail, detail_of
+from backends.azure.service_info import ID_TAG, MODEL_TAG, NETWORK_TAG, SCRIPT_TAG, Detail, detail_of
 from backends.azure.session import WorkspaceRef, find_workspace
 from trainer.artifacts import ModelVersion
 from trainer.deploy import records
@@ -36,6 +36,7 @@ from trainer.deploy.service import (
     Tell,
     service_name,
 )
+from trainer.deploy.trying import try_network
 from trainer.errors import NotFoundError, RefusedError, RunFailedError, TrainerError, UsageError
 from trainer.modelfile import is_path
 from trainer.trees import remove_tree
@@ -168,6 +169,8 @@ class WorkspaceServices(Services, Generic[Place, Found]):
             "python": image.pins.python,
             "pins": " ".join(image.pins.requirements()),
         }
+        if deployment.network.where is not None:
+            details["network"] = deployment.network.where
         return ServicePlan(
             backend=self.backend,
             name=deployment.name or given or "the name of the latest model",
@@ -187,7 +190,8 @@ class WorkspaceServices(Services, Generic[Place, Found]):
         if text := self.emulated if ref.is_emulated else self.notice:
             tell(text)
         place = self.open(ref)
-        deployment, version = resolved(deployment, self._store())
+        store = self._store()
+        deployment, version = resolved(deployment, store)
         name = str(deployment.name)
         before = self.look_up(place, name)
         known = None if before is None else self.describe(before, ref)
@@ -201,6 +205,7 @@ class WorkspaceServices(Services, Generic[Place, Found]):
         image = self.image(deployment, snapshot)
         for text in _notes(image):
             tell(text)
+        try_network(deployment, store, tell)
         if known is not None:
             tell(f"Replacing {name}, which answers with {known.model or 'a model that is not known'}.")
         detail = Detail(workspace=ref, deployment=uuid.uuid4().hex, sent=time.time())
@@ -310,6 +315,7 @@ class WorkspaceServices(Services, Generic[Place, Found]):
             state=TRANSITIONING,
             model=order.version.reference,
             script=script_name(order.deployment),
+            network=order.deployment.network.name,
             created=order.detail.sent if before is None else before.created,
             updated=order.detail.sent,
             detail=msgspec.to_builtins(order.detail),
@@ -327,6 +333,13 @@ def tell_log(lines: list[str], tell: Tell) -> None:
     """Tell how a container's log ends."""
     if lines:
         tell("\n".join(["The container's log ends with:", *(f"  {line}" for line in lines[-TAIL:])]))
+
+
+def tags_of(order: Order) -> dict[str, str]:
+    """Return what a service's tags say of a deployment, so that a client without a record knows it."""
+    tags = {MODEL_TAG: order.version.reference, ID_TAG: order.detail.deployment}
+    made = {SCRIPT_TAG: script_name(order.deployment), NETWORK_TAG: order.deployment.network.name}
+    return tags | {tag: value for tag, value in made.items() if value is not None}
 
 
 def script_name(deployment: Deployment) -> str | None:

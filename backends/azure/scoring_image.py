@@ -102,14 +102,15 @@ def scoring_environment(deployment: Deployment, snapshot: Snapshot, *, starts_se
         starts_server: Whether the image itself says how Azure's inference server is started.
 
     Raises:
-        RefusedError: What the score script imports can't be installed beside Azure's inference server.
+        RefusedError: What the score script imports, or the network's file, can't be installed beside Azure's
+            inference server.
         ConfigError: Something that it needs is not installed here.
     """
     roots = {*_ALWAYS, *(name for name in _WHERE_INSTALLED if installed_version(name) is not None)}
     with PARSING:
         if deployment.script is None:
             roots |= set(_OURS)
-        else:
+        if deployment.script is not None or deployment.network.where is not None:
             files = [file for file in snapshot.files if file.path.endswith(".py")]
             theirs = [file for file in files if not file.path.startswith(f"{JOB_DIR}/")]
             beside = {part.removesuffix(".py") for file in theirs for part in file.path.split("/")}

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from backends.azure.sdk import Webservice, Workspace
 
 BACKEND = "azureml"
-MODEL_TAG, SCRIPT_TAG, ID_TAG = "trainer.model", "trainer.script", "trainer.deployment"
+MODEL_TAG, ID_TAG = "trainer.model", "trainer.deployment"
+SCRIPT_TAG, NETWORK_TAG = "trainer.script", "trainer.network"
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,7 @@ def info_of(service: Webservice, ref: WorkspaceRef, detail: Detail | None = None
         state=str(service.state),
         model=model_of(service),
         script=tags.get(SCRIPT_TAG),
+        network=tags.get(NETWORK_TAG),
         url=service.scoring_uri or None,
         created=created,
         updated=created if service.updated_time is None else service.updated_time.timestamp(),

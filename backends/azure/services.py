@@ -11,14 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.azure.deploying import Order, WorkspaceServices, failed, tell_log
+from backends.azure.deploying import Order, WorkspaceServices, failed, tags_of, tell_log
 from backends.azure.emulator import SERVICE_DOES_NOT_PROVE
 from backends.azure.errors import explained, first_line, is_transient, retry, translate
 from backends.azure.service_info import (
     BACKEND,
     ID_TAG,
-    MODEL_TAG,
-    SCRIPT_TAG,
     Detail,
     find,
     info_of,
@@ -144,9 +142,6 @@ class AzureServices(WorkspaceServices["Workspace", "Webservice"]):
         environment.python.user_managed_dependencies = True
         # What Azure adds to an image to run a server in it: nginx and its supervisor.
         environment.inferencing_stack_version = "latest"
-        tags = {MODEL_TAG: version.reference, ID_TAG: order.detail.deployment}
-        if deployment.script is not None:
-            tags[SCRIPT_TAG] = deployment.script.name
         with tempfile.TemporaryDirectory(prefix="trainer-deploy-") as scratch:
             source = Path(scratch) / "source"
             stage(deployment, order.snapshot, source)
@@ -163,7 +158,7 @@ class AzureServices(WorkspaceServices["Workspace", "Webservice"]):
                         order.name,
                         [registered],
                         config,
-                        self._configuration(tags),
+                        self._configuration(tags_of(order)),
                         overwrite=deployment.overwrite,
                     )
                 except Exception as error:

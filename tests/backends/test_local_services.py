@@ -165,6 +165,15 @@ def test_a_damaged_record_is_said_and_set_aside(project: Project, place: Place) 
     assert place.deploy(NAME).code == 0
 
 
+def test_a_network_that_ends_the_process_is_refused_before_anything_is_started(place: Place) -> None:
+    network = place.write("net.py", "def make(shape, classes):\n    print('here')\n    raise SystemExit\n")
+    ran = place.deploy(NAME, "--network", f"{network}:make")
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert "net.py:make could not be tried: its process ended with 0" in ran.err
+    assert "  here" in ran.err
+    assert not place.home.services.joinpath("local", NAME).exists()
+
+
 def test_another_machines_service_is_left_alone(project: Project, place: Place) -> None:
     assert place.deploy(NAME).code == 0
     record = place.home.services / "local" / NAME / "service.json"

@@ -22,11 +22,13 @@ from PIL import Image
 from tests.serving.conftest import Answered, request, write_model
 from trainer.backend import Backend
 from trainer.cli import main
-from trainer.job import TrainingJob
+from trainer.job import DataRecord, TrainingJob
 from trainer.records import RunStatus
 from trainer.runfolder import RunFolder
 from trainer.serving.network import NetworkScorer
 from trainer.serving.scoring import ModelFiles, Request
+from trainer.snapshot import Snapshot
+from trainer.trees import remove_tree
 
 NAME = "deployed-digits"
 SCRIPT = """
@@ -43,6 +45,27 @@ def run(data):
     numbers = json.loads(data)["data"]
     return {"chainer": chainer.__version__, "files": files, "word": neighbour.WORD, "sum": sum(numbers)}
 """
+NETWORK = """
+import chainer
+import chainer.functions as F
+import chainer.links as L
+
+class Net(chainer.Chain):
+    def __init__(self, classes):
+        super().__init__()
+        with self.init_scope():
+            self.conv = L.Convolution2D(None, 2, 3)
+            self.out = L.Linear(None, classes)
+
+    def forward(self, x):
+        return self.out(F.relu(self.conv(x)))
+
+def make(shape, classes):
+    return Net(classes)
+"""
+# The same network for --model-file, with its neighbour.
+BUILDER = "from neighbour import CLASSES\nfrom othernet import Net\n\ndef build():\n    return Net(CLASSES)\n"
+PICTURES = DataRecord(kind="pictures", shape=(3, 8, 6), classes=("apple", "lime", "plum"))
 FAILING = "def init():\n    raise RuntimeError('the model is upside down')\n\n\ndef run(data):\n    return data\n"
 
 
@@ -90,6 +113,20 @@ class Place:
         file = write_model(run.outputs / "model.npz", seed)
         self.backend.store().register(run, NAME)
         return file
+
+    def register_own(self, name: str, seed: int) -> RunFolder:
+        """Register pictures' network of the user's own, with random weights; returns the run that it travelled with."""
+        job = TrainingJob(script="train.py", data=PICTURES, network="net.py:make")
+        run = RunFolder.create(self.home.runs, job, backend="local", snapshot="0" * 64)
+        run.snapshot.mkdir(exist_ok=True)
+        (run.snapshot / "net.py").write_text(NETWORK)
+        run.update(status=RunStatus.COMPLETED, snapshot=Snapshot.load(run.snapshot).digest)
+        random = np.random.default_rng(seed)
+        sizes = {"conv/W": (2, 3, 3, 3), "conv/b": (2,), "out/W": (3, 2 * 6 * 4), "out/b": (3,)}
+        arrays: dict[str, Any] = {key: random.normal(0, 0.2, size).astype("f") for key, size in sizes.items()}
+        np.savez(run.outputs / "model.npz", **arrays)
+        self.backend.store().register(run, name)
+        return run
 
     def write(self, name: str, text: str) -> str:
         """Write a file of the project."""
@@ -157,6 +194,11 @@ class DeployContract:
             ((str(models[0]),), 2, "is a file"),
             ((NAME, "--name", "Not_A_Name"), 2, "not a valid name"),
             ((NAME, "--script", "missing.py"), 2, "no score script"),
+            ((NAME, "--network", "missing.py:make"), 2, "no file missing.py"),
+            ((NAME, "--network", f"{place.write('net.py', NETWORK)}:mkae"), 2, "no function 'mkae'"),
+            ((NAME, "--network", "net.py:make", "--script", "score.py"), 2, "--network excludes"),
+            ((NAME, "--input-shape", "3,8,6"), 2, "is for --model-file"),
+            ((NAME, "--network", "net.py:make"), 2, "doesn't make the network of this model"),
             ((NAME, "--script", place.write("broken.py", "def init(:\n")), 2, "line 1 is not Python"),
             ((NAME, "--script", place.write("half.py", "def init():\n    pass\n")), 2, r"no run\(\)"),
         ):
@@ -298,6 +340,40 @@ class DeployContract:
         assert asked.code == 4
         assert "is Failed and can't be asked" in asked.err
         assert place.trainer("undeploy", "failing").code == 0
+
+    def test_a_network_of_ones_own_travels_with_the_record(self, place: Place, models: list[Path]) -> None:
+        picture = np.random.default_rng(6).integers(0, 255, (8, 6, 3)).astype(np.uint8)
+        Image.fromarray(picture).save(place.home.project / "fruit.png")
+        name = f"fruit-{place.backend.name}"  # the backends of Azure share a registry
+        own = ("--network", f"{place.write('net.py', NETWORK)}:make")
+
+        def check(version: int, network: str) -> None:
+            assert place.trainer("services", name, "--json").json["network"] == network
+            scored = place.trainer("score", name, "fruit.png", "--json")
+            assert scored.code == 0, scored.err
+            predicted = place.trainer("predict", f"{name}:{version}", "fruit.png", *own, *place.words, "--json")
+            assert predicted.code == 0, predicted.err
+            [found], [wanted] = scored.json["predictions"], predicted.json
+            assert (scored.json["model"], found["name"]) == (f"{name}:{version}", wanted["name"])
+            assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-6)
+
+        place.register_own(name, 1)
+        deployed = place.deploy(name)
+        assert deployed.code == 0, deployed.err
+        check(1, "net.py:make")
+
+        remove_tree(place.register_own(name, 2).path)
+        refused = place.deploy(name, "--overwrite")
+        assert (refused.code, "--network FILE.py:NAME" in refused.err) == (5, True), refused.err
+        check(1, "net.py:make")
+
+        place.write("nets/othernet.py", NETWORK)
+        place.write("nets/neighbour.py", "CLASSES = 3\n")
+        builder = f"{place.write('nets/builder.py', BUILDER)}:build"
+        updated = place.deploy(name, "--model-file", builder, "--input-shape", "3,8,6", "--overwrite")
+        assert updated.code == 0, updated.err
+        check(2, "builder.py:build")
+        assert place.trainer("undeploy", name).code == 0
 
     def test_what_is_removed_is_gone_and_can_be_removed_again(self, place: Place, deployed: Ran) -> None:
         assert place.trainer("undeploy", NAME, "--json").json["deleted"] is True

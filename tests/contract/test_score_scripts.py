@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from PIL import Image
 
 from azureml_emulator import Emulator, Settings
 from tests.cli.conftest import Project
+from tests.contract.deploy_contract import NETWORK, PICTURES
 from tests.emulator.clients import Http, deploy_over_http
 from tests.serving.conftest import Answered, Served, request, write_model
+from trainer.artifacts import ModelVersion, file_sha256
 from trainer.deploy.preparing import prepare, source_of, stage
 from trainer.home import Home
+from trainer.modeluse.building import NOTHING_SAID, NetworkChoice
 from trainer.serving.inputs import InputError
-from trainer.serving.network import NetworkScorer
+from trainer.serving.network import NetworkScorer, network_scorer
 from trainer.serving.scoring import ModelFiles, Request
 
 pytestmark = pytest.mark.slow
@@ -371,9 +375,16 @@ def test_the_emulator_takes_azure_s_server(azure_python: Path, tmp_path: Path) -
         assert "azmlinfsrv.print - in init" in http("GET", f"{base}/logs").json()["content"]
 
 
-def served_as_deployed(python: Path, top: Path, model: Path, script: Path | None) -> AzureServed:
+def served_as_deployed(
+    python: Path,
+    top: Path,
+    model: Path,
+    script: Path | None,
+    network: NetworkChoice = NOTHING_SAID,
+    record: ModelVersion | None = None,
+) -> AzureServed:
     """Azure's server with what travels to it when a model is deployed."""
-    deployment = prepare("digits", Home(top / "home", top), script=script)
+    deployment = replace(prepare("digits", Home(top / "home", top), script=script, network=network), record=record)
     snapshot, entry = source_of(deployment)
     stage(deployment, snapshot, top / "source")
     served = AzureServed(python, top, top / "source" / entry, model, top / "source")
@@ -404,6 +415,42 @@ def test_our_own_score_script_gives_what_serving_gives(azure_python: Path, tmp_p
                 scorer.score(Request("POST", "", body, "application/json", []))
             found = request(served.url, "POST", "/score", body, {"Content-Type": "application/json"})
             assert (found.status, found.json["message"]) == (refused.value.status, refused.value.message)
+    finally:
+        served.close()
+
+
+def test_a_network_of_ones_own_gives_what_serving_gives(azure_python: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    sizes = {"conv/W": (2, 3, 3, 3), "conv/b": (2,), "out/W": (3, 2 * 6 * 4), "out/b": (3,)}
+    arrays: dict[str, Any] = {key: random.normal(0, 0.2, size).astype("f") for key, size in sizes.items()}
+    model = tmp_path / "model.npz"
+    np.savez(model, **arrays)
+    (tmp_path / "net.py").write_text(NETWORK)
+    choice = NetworkChoice(network=f"{tmp_path / 'net.py'}:make")
+    record = ModelVersion(
+        name="fruit",
+        version=7,
+        sha256=file_sha256(model),
+        size=model.stat().st_size,
+        run_id="r",
+        backend="local",
+        snapshot="0" * 64,
+        created=0.0,
+        data=PICTURES,
+        network="net.py:make",
+    )
+    served = served_as_deployed(azure_python, tmp_path, model, None, choice, record)
+    try:
+        picture = io.BytesIO()
+        Image.fromarray(random.integers(0, 255, (50, 33, 3)).astype(np.uint8)).save(picture, "PNG")
+        body = json.dumps({"images": [base64.b64encode(picture.getvalue()).decode()]}).encode()
+        found = request(served.url, "POST", "/score", body, {"Content-Type": "application/json"})
+        assert found.status == 200, served.log.read_text()
+        files = ModelFiles(record.reference, record.name, record.version, model, model.parent, record)
+        answer = network_scorer(files, choice).score(Request("POST", "", body, "application/json", []))
+        [one], [other] = found.json["predictions"], json.loads(answer.body)["predictions"]
+        assert (found.json["model"], one["name"]) == ("fruit:7", other["name"])
+        np.testing.assert_allclose(one["probabilities"], other["probabilities"], rtol=1e-5)
     finally:
         served.close()
 

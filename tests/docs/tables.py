@@ -55,6 +55,9 @@ NOT_RUN = {
     "trainer deploy chainer-dnn-mnist": f"{SERVES}: tests/backends/test_local_services.py",
     "trainer deploy chainer-dnn-mnist --backend azureml-v2": ACCOUNT,
     "trainer deploy chainer-dnn-mnist --backend azureml-v2 --emulator": f"{SERVES}: tests/backends",
+    "trainer deploy fruit": f"{SERVES}: tests/contract/deploy_contract.py",
+    "trainer deploy fruit --network net.py:make": f"{SERVES}: tests/contract/deploy_contract.py",
+    "trainer deploy digits --model-file net.py:build --input-shape 1,28,28": f"{SERVES}: tests/contract",
     "trainer score chainer-dnn-mnist digit.png": "needs such a service: tests/backends/test_local_services.py",
     "trainer run --processes-per-node 2 --script train_mnist.py -- --communicator naive": "needs ChainerMN's example: "
     "tests/backends/test_local_ranks.py",

@@ -9,6 +9,7 @@ from typing import Any
 from trainer.backend import load_backend
 from trainer.cli.completers import model_references, service_names
 from trainer.cli.context import backend_of, configured
+from trainer.cli.networks import add_network
 from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
 from trainer.console.output import facts, inline, moment, note, print_json, print_log, say, table, warn
 from trainer.deploy import records
@@ -27,6 +28,7 @@ def add_deploy(parser: Parser) -> None:
     parser.add_argument(
         "--script", metavar="FILE", type=Path, help="An Azure ML score script, with init() and run(data)."
     )
+    add_network(parser)
     parser.add_argument("--name", metavar="NAME", help="Name of the service (default: the model's, made to fit).")
     parser.add_argument("--overwrite", action="store_true", help="Replace a service of the same name.")
     parser.add_argument("--dry-run", action="store_true", help="Show what would be deployed, and do nothing.")
@@ -36,15 +38,27 @@ def add_deploy(parser: Parser) -> None:
 
 
 def deploy_command(
-    *, model: str, script: Path | None, name: str | None, overwrite: bool, dry_run: bool, as_json: bool, **flags: Any
+    *,
+    model: str,
+    script: Path | None,
+    model_file: str | None,
+    input_shape: tuple[int, ...],
+    network: str | None,
+    name: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Deploy a model, and wait until the service is healthy."""
     from dataclasses import replace
 
     from trainer.deploy.preparing import prepare
+    from trainer.modeluse.building import NetworkChoice
 
     home, config = configured(flags)
-    deployment = replace(prepare(model, home, name=name, script=script), overwrite=overwrite)
+    choice = NetworkChoice(network=network, model_file=model_file, input_shape=input_shape)
+    deployment = replace(prepare(model, home, name=name, script=script, network=choice), overwrite=overwrite)
     services = backend_of(home, config).services()
     if dry_run:
         plan = services.plan(deployment)
@@ -188,6 +202,8 @@ def print_service(service: ServiceInfo) -> None:
         ("Created", moment(service.created)),
         ("Deployed", moment(service.updated)),
     ]
+    if service.network is not None:
+        pairs.insert(5, ("Network", service.network))
     facts([(label, inline(value)) for label, value in pairs])
     if service.error:
         warn(inline(service.error))

@@ -2,8 +2,10 @@
 
 What travels is a folder, which becomes a part of the service's application folder::
 
-    <source>/                            the user's score script and its neighbours
+    <source>/                            the user's score script and its neighbours, or the file of a network
     <source>/_trainer_job/score_script   the script's path in it; missing where the score script is ours
+    <source>/_trainer_job/model.json     with ours: what is recorded of the model, its classes for one
+    <source>/_trainer_job/network.json   with ours: how the network is built, where it is the user's own
     <source>/_trainer_job/trainer/       trainer.runtime with a script of the user's, the whole package with ours
 
 The entry script is always one of ours. The user's is loaded by it when Chainer has been made to work.
@@ -15,21 +17,31 @@ import ast
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 import trainer
-from trainer.artifacts import ArtifactStore, ModelVersion, find_model, parse_model_reference
+from trainer.artifacts import RECORD_FILE, ArtifactStore, ModelVersion, find_model, parse_model_reference
 from trainer.deploy.service import Deployment, check_service_name, service_name
 from trainer.errors import UsageError
 from trainer.home import Home
 from trainer.modelfile import is_path
+from trainer.modeluse.building import NOTHING_SAID, NetworkChoice, check_choice, split_model_file
 from trainer.runtime.atomic import write_bytes
-from trainer.runtime.layout import JOB_DIR, SCORE_SCRIPT_FILE
+from trainer.runtime.layout import JOB_DIR, NETWORK_FILE, SCORE_SCRIPT_FILE
 from trainer.snapshot import Snapshot, build_snapshot
 
 ENTRY_OF_SCRIPT = f"{JOB_DIR}/trainer/runtime/score.py"
 ENTRY_OF_OURS = f"{JOB_DIR}/trainer/serving/own_score.py"
 
 
-def prepare(model: str, home: Home, *, name: str | None = None, script: Path | None = None) -> Deployment:
+def prepare(
+    model: str,
+    home: Home,
+    *,
+    name: str | None = None,
+    script: Path | None = None,
+    network: NetworkChoice = NOTHING_SAID,
+) -> Deployment:
     """Check a deployment; nothing is written and nobody asked.
 
     Args:
@@ -37,6 +49,7 @@ def prepare(model: str, home: Home, *, name: str | None = None, script: Path | N
         home: Its files never travel.
         name: Of the service, or None.
         script: The user's score script, or None.
+        network: What says how the network is built, where the model's record doesn't.
 
     Raises:
         UsageError: Something is unusable.
@@ -50,9 +63,11 @@ def prepare(model: str, home: Home, *, name: str | None = None, script: Path | N
         parse_model_reference(model)
     if name is not None:
         check_service_name(name)
+    check_choice(network, script)
     if script is not None:
         check_script(script)
-    return Deployment(model, name, script, exclude=(home.path,))
+    _check_network(network)
+    return Deployment(model, name, script, network, exclude=(home.path,))
 
 
 def check_script(path: Path) -> None:
@@ -63,6 +78,27 @@ def check_script(path: Path) -> None:
     """
     if not path.is_file():
         raise UsageError(f"There is no score script {path}.", "Check the path.")
+    names = _names_in(path)
+    for wanted in ("init", "run"):
+        if wanted not in names and "*" not in names:
+            raise UsageError(
+                f"{path} has no {wanted}().", "A score script has init(), called once, and run(data), per request."
+            )
+
+
+def _check_network(choice: NetworkChoice) -> None:
+    """Refuse what can't build a network, before anything is built or uploaded for it."""
+    if choice.where is None:
+        return
+    option = "--network" if choice.network is not None else "--model-file"
+    path, name = split_model_file(choice.where, option)
+    names = _names_in(path)
+    if name not in names and "*" not in names:
+        raise UsageError(f"{path} has no function {name!r}.", f"Give {option} the name of a function in it.")
+
+
+def _names_in(path: Path) -> set[str]:
+    """The names that a Python file gives a meaning to; errors as :func:`check_script`."""
     try:
         tree = ast.parse(path.read_bytes())
     except OSError as error:
@@ -71,12 +107,7 @@ def check_script(path: Path) -> None:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UsageError(f"{path}{line} is not Python: {reason}.", "Correct it.") from error
-    names = {name for node in ast.walk(tree) for name in _bound(node)}
-    for wanted in ("init", "run"):
-        if wanted not in names and "*" not in names:
-            raise UsageError(
-                f"{path} has no {wanted}().", "A score script has init(), called once, and run(data), per request."
-            )
+    return {name for node in ast.walk(tree) for name in _bound(node)}
 
 
 def source_of(deployment: Deployment) -> tuple[Snapshot, str]:
@@ -85,11 +116,28 @@ def source_of(deployment: Deployment) -> tuple[Snapshot, str]:
     Raises:
         UsageError: A file can't be read or sent.
     """
+    own = own_files(deployment)
     if deployment.script is not None:
-        return build_snapshot(deployment.script, exclude=deployment.exclude), ENTRY_OF_SCRIPT
+        return own, ENTRY_OF_SCRIPT
     package = Path(trainer.__file__).resolve().parent
     modules = {f"{JOB_DIR}/trainer/{path.relative_to(package).as_posix()}": path for path in package.rglob("*.py")}
-    return Snapshot.of(modules), ENTRY_OF_OURS
+    made = Snapshot.of({file.path: file.source for file in own.files} | modules)
+    return replace(made, ignore_file=own.ignore_file, notes=own.notes), ENTRY_OF_OURS
+
+
+def own_files(deployment: Deployment) -> Snapshot:
+    """Return what travels of the user's: a score script or a ``--model-file`` with its neighbours, or a network's file.
+
+    The file of ``--network`` travels alone, as it does with a run.
+
+    Raises:
+        UsageError: A file can't be read or sent.
+    """
+    choice = deployment.network
+    script = deployment.script or (None if choice.model_file is None else choice.file)
+    if script is not None:
+        return build_snapshot(script, exclude=deployment.exclude)
+    return Snapshot.of({} if choice.file is None else {choice.file.name: choice.file})
 
 
 def stage(deployment: Deployment, snapshot: Snapshot, folder: Path) -> None:
@@ -99,25 +147,32 @@ def stage(deployment: Deployment, snapshot: Snapshot, folder: Path) -> None:
         UsageError, ConfigError: As :meth:`trainer.snapshot.Snapshot.stage` does.
     """
     snapshot.stage(folder)
+    job = folder / JOB_DIR
     if deployment.script is not None:
-        write_bytes(folder / JOB_DIR / SCORE_SCRIPT_FILE, deployment.script.name.encode("utf-8", "surrogateescape"))
+        write_bytes(job / SCORE_SCRIPT_FILE, deployment.script.name.encode("utf-8", "surrogateescape"))
+        return
+    if deployment.record is not None:
+        write_bytes(job / RECORD_FILE, msgspec.json.encode(deployment.record))
+    if deployment.network.where is not None:
+        write_bytes(job / NETWORK_FILE, msgspec.json.encode(deployment.network.in_folder(Path())))
 
 
 def resolved(deployment: Deployment, store: ArtifactStore) -> tuple[Deployment, ModelVersion]:
     """Return the deployment of the very version that is meant, under the name that the service gets, and the version.
 
+    A network of the user's own that nothing was said of is the one that travelled with the version's run.
+
     Raises:
-        NotFoundError: There is no such model.
-        UsageError: Our score script can't build its network.
+        NotFoundError: There is no such model, or the run with the network's file is not here.
     """
     version = find_model(store, deployment.model)
-    if version.network is not None and deployment.script is None:
-        raise UsageError(
-            f"{version.reference} is of a network of its own, {version.network}, which our score script can't build.",
-            "Give a score script that builds it: --script score.py",
-        )
+    network = deployment.network
+    if version.network is not None and deployment.script is None and network.where is None:
+        from trainer.modeluse.own_network import travelled_network
+
+        network = NetworkChoice(network=travelled_network(version))
     name = deployment.name or service_name(version.name)
-    return replace(deployment, model=version.reference, name=name), version
+    return replace(deployment, model=version.reference, name=name, network=network, record=version), version
 
 
 def _bound(node: ast.AST) -> list[str]:

@@ -7,13 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from trainer.errors import RefusedError, UsageError
+from trainer.modeluse.building import NOTHING_SAID, NetworkChoice
 from trainer.records import Time
 from trainer.redaction import redact
+
+if TYPE_CHECKING:
+    from trainer.artifacts import ModelVersion
 
 # Azure ML's own words, on every backend. Those that it may say beside them are shown as they are.
 TRANSITIONING, HEALTHY, UNHEALTHY, FAILED = "Transitioning", "Healthy", "Unhealthy", "Failed"
@@ -37,6 +41,7 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
         state: ``Transitioning``, ``Healthy``, ``Unhealthy``, ``Failed``, or another word of the backend's.
         model: ``name:version`` of the model that it answers with; empty where that is not known.
         script: Name of the user's score script; None for ours.
+        network: ``FILE.py:NAME`` of the user's own network that ours builds; None for the one we know.
         url: Where to POST what is to be scored, or None while there is no such place.
         created: When it was deployed first.
         updated: When it was deployed last.
@@ -50,6 +55,7 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     model: str = ""
     script: str | None = None
+    network: str | None = None
     url: str | None = None
     created: Time
     updated: Time
@@ -68,6 +74,8 @@ class Deployment:
         model: The registered model, as :func:`trainer.artifacts.find_model` takes it.
         name: Of the service; None for the model's own, made to fit.
         script: The user's score script, or None for ours.
+        network: How ours builds the network.
+        record: What is recorded of the model, when it has been looked up.
         exclude: Directories that never travel with it.
         overwrite: Replace a service of the same name.
     """
@@ -75,6 +83,8 @@ class Deployment:
     model: str
     name: str | None = None
     script: Path | None = None
+    network: NetworkChoice = NOTHING_SAID
+    record: ModelVersion | None = None
     exclude: tuple[Path, ...] = ()
     overwrite: bool = False
 

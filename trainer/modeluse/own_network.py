@@ -127,6 +127,16 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
+def travelled_network(version: ModelVersion) -> str:
+    """Return ``FILE.py:NAME`` of a model's recorded network, the file as it travelled with the run on this machine.
+
+    Raises:
+        NotFoundError: The run, and so the file, is not here.
+    """
+    path, _, name = str(version.network).rpartition(":")
+    return f"{_travelled(version, path)}:{name}"
+
+
 def _travelled(version: ModelVersion | None, name: str) -> Path:
     """The file in the snapshot of the run that made the model, if that is on this machine and unchanged."""
     if version is not None:

@@ -9,7 +9,8 @@ A snapshot, which becomes the job's working directory:
     <root>/_trainer_job/study/    what a trial of a study is to keep
     <root>/outputs/               what the script leaves: its model, its checkpoint, the environment
 
-What travels to a service is laid out likewise, with ``_trainer_job/score_script`` (:mod:`trainer.deploy.preparing`).
+What travels to a service is laid out likewise (:mod:`trainer.deploy.preparing`), with files of its own in
+``_trainer_job/``.
 
 Everything of ours is under one name that no project uses, so a project's own ``data/`` stays its own.
 This module imports the standard library alone; the command line reads it at start-up.
@@ -91,6 +92,8 @@ EARLIER_METRICS = ".metrics.jsonl"
 STUDY_DIR = f"{JOB_DIR}/study"
 SCORE_SCRIPT_FILE = "score_script"
 """In JOB_DIR, of a service with a score script of the user's: that script's path."""
+NETWORK_FILE = "network.json"
+"""In JOB_DIR, of a service with a network of the user's: how it is built."""
 OBJECTIVE_FILE = "objective.json"
 """In STUDY_DIR, of a study that keeps each trial's best epoch: which metric, and ``max`` or ``min``."""
 SERVICE_VALUES = "--trainer-service-values"

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from trainer.errors import TrainerError, UsageError
 from trainer.job import DataRecord
 from trainer.modelfile import read_npz
-from trainer.modeluse.building import split_model_file
+from trainer.modeluse.building import NetworkChoice, split_model_file
 from trainer.modeluse.built_network import build_network, run_network
 from trainer.modeluse.network import Network, probabilities
 from trainer.modeluse.own_network import OwnNetwork
 from trainer.modeluse.source import model_of_arrays
 from trainer.runtime.networks import as_inputs
 from trainer.serving.inputs import Array, Reader, colour_picture, digit_picture, own_picture
-from trainer.serving.scoring import Answer, ModelFiles, Request
+from trainer.serving.scoring import Answer, ModelFiles, Request, Scorer
 
 _TOLERANCE = 1e-3
 
@@ -195,6 +195,19 @@ class ChainerScorer:
 
     def _run(self, inputs: Array) -> NDArray[np.float32]:
         return run_network(self._network, inputs)
+
+
+def network_scorer(files: ModelFiles, choice: NetworkChoice) -> Scorer:
+    """Return what scores with a model's network: the one that is said, or recorded, or else the one we know.
+
+    Raises:
+        TrainerError: As :func:`trainer.modeluse.open_model` raises.
+    """
+    if choice.model_file is not None:
+        return ChainerScorer(files, choice.model_file, choice.input_shape)
+    if choice.network is not None or (files.record is not None and files.record.network is not None):
+        return RecordedScorer(files, choice.network)
+    return NetworkScorer(files)
 
 
 def classified(

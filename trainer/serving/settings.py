@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from trainer.errors import MissingExtraError, UsageError, must_be
-from trainer.modeluse.building import split_model_file
+from trainer.modeluse.building import NetworkChoice, check_choice
 
 # Azure's inference server listens on it.
 MODEL_PORT = 5001
@@ -58,6 +58,11 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "model"
 
     @property
+    def choice(self) -> NetworkChoice:
+        """What says how the network is built."""
+        return NetworkChoice(network=self.network, model_file=self.model_file, input_shape=self.input_shape)
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return is_loopback(self.host)
@@ -75,16 +80,9 @@ def check(settings: ServeSettings) -> ServeSettings:
         raise UsageError(
             must_be("--workers", f"a whole number from 1 to {WORKERS_MAX}", settings.workers), "One per core is plenty."
         )
-    if settings.script is not None and settings.model_file is not None:
-        raise UsageError("--script and --model-file exclude each other.", "A score script builds its own network.")
-    if settings.network is not None and (settings.script is not None or settings.model_file is not None):
-        raise UsageError("--network excludes --script and --model-file.", "Each names the network; give one.")
+    check_choice(settings.choice, settings.script)
     if settings.script is not None and not settings.script.is_file():
         raise UsageError(f"There is no score script {settings.script}.", "Check the path.")
-    if settings.model_file is not None:
-        split_model_file(settings.model_file)
-    elif settings.input_shape:
-        raise UsageError("--input-shape is for --model-file.", "Leave it out.")
     if settings.key_file is None and not settings.is_loopback:
         raise UsageError(
             f"--no-key would let anyone who reaches {settings.host} use the model.", "Leave --no-key or --host out."

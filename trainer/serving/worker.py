@@ -243,13 +243,9 @@ def _make_scorer(files: ModelFiles, settings: ServeSettings, app_folder: Path) -
         from trainer.serving.script import ScriptScorer
 
         return ScriptScorer(files, settings.script, settings.app_root or app_folder, settings.name)
-    from trainer.serving.network import ChainerScorer, NetworkScorer, RecordedScorer
+    from trainer.serving.network import network_scorer
 
-    if settings.model_file is not None:
-        return ChainerScorer(files, settings.model_file, settings.input_shape)
-    if settings.network is not None or (files.record is not None and files.record.network is not None):
-        return RecordedScorer(files, settings.network)
-    return NetworkScorer(files)
+    return network_scorer(files, settings.choice)
 
 
 def _own_signals(stop: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from backends.azure.service_info import ID_TAG, MODEL_TAG, SCRIPT_TAG, Detail
+from backends.azure.service_info import ID_TAG, MODEL_TAG, NETWORK_TAG, SCRIPT_TAG, Detail
 from backends.azure.session import WorkspaceRef
 from trainer.deploy.service import FAILED, HEALTHY, TRANSITIONING, UNHEALTHY, ServiceInfo
 
@@ -112,6 +112,7 @@ def info_of(endpoint: Endpoint, ref: WorkspaceRef, detail: Detail | None = None)
         state=state,
         model="" if shown is None else shown.model or shown.tags.get(MODEL_TAG, ""),
         script=None if shown is None else shown.tags.get(SCRIPT_TAG),
+        network=None if shown is None else shown.tags.get(NETWORK_TAG),
         url=str(endpoint.properties.get("scoringUri") or "") or None if live is not None else None,
         created=created,
         updated=created if shown is None else shown.updated,

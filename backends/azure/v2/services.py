@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.azure import sending
-from backends.azure.deploying import Order, WorkspaceServices, failed, script_name, tell_log
+from backends.azure.deploying import Order, WorkspaceServices, failed, tags_of, tell_log
 from backends.azure.emulator import SERVICE_DOES_NOT_PROVE
 from backends.azure.errors import first_line, is_transient, translate
 from backends.azure.scoring_image import PORT, scoring_environment
-from backends.azure.service_info import ID_TAG, MODEL_TAG, SCRIPT_TAG, Detail
+from backends.azure.service_info import ID_TAG, MODEL_TAG, NETWORK_TAG, SCRIPT_TAG, Detail
 from backends.azure.v2 import endpoints
 from backends.azure.v2.client import ml_client, quietly, sdk
 from backends.azure.v2.connection import open_connection
@@ -157,7 +157,7 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
 
     def _make_endpoint(self, client: Any, place: Connection, order: Order) -> None:  # noqa: ANN401  # the SDK's
         entity = sdk("azure.ai.ml.entities").ManagedOnlineEndpoint(
-            name=order.name, auth_mode="key", tags=_tags(order), description="Made by trainer."
+            name=order.name, auth_mode="key", tags=tags_of(order), description="Made by trainer."
         )
 
         def send() -> None:
@@ -220,7 +220,7 @@ class ManagedServices(WorkspaceServices["Connection", Endpoint]):
         return entities.ManagedOnlineDeployment(
             name=name,
             endpoint_name=order.name,
-            tags=_tags(order),
+            tags=tags_of(order),
             model=f"azureml:{order.version.reference}",
             code_configuration=entities.CodeConfiguration(code=str(source), scoring_script=order.entry),
             environment=entities.Environment(
@@ -296,7 +296,7 @@ def _take_over(place: Connection, name: str, deployment: str, our_id: str, tell:
     if dict(found.traffic) != {deployment: 100}:
         tags = found.deployments[deployment].tags
         tell(f"{deployment} is healthy, and gets the traffic.")
-        wanted = {tag: tags.get(tag) for tag in (MODEL_TAG, SCRIPT_TAG, ID_TAG)}
+        wanted = {tag: tags.get(tag) for tag in (MODEL_TAG, SCRIPT_TAG, NETWORK_TAG, ID_TAG)}
         found = endpoints.change_endpoint(place, found, tags=wanted, traffic={deployment: 100})
     for one in _left_over(found, deployment):
         tell(f"Removing {one}, which was there before.")
@@ -317,9 +317,3 @@ def _left_over(found: Endpoint, but: str) -> list[str]:
 
 def _deployment_name(order: Order) -> str:
     return f"v{order.version.version}-{order.detail.deployment[:8]}"
-
-
-def _tags(order: Order) -> dict[str, str]:
-    script = script_name(order.deployment)
-    tags = {MODEL_TAG: order.version.reference, ID_TAG: order.detail.deployment}
-    return tags if script is None else {**tags, SCRIPT_TAG: script}

@@ -143,7 +143,7 @@ class AzureBackend(Backend):
             "compute": self.options.compute,
             "VM priority": self.options.vm_priority or "dedicated, where the cluster has to be created",
             "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
-            "nodes": f"0 to {self.options.max_nodes}; this job uses {job.nodes}",
+            "nodes": _nodes(self.options.max_nodes, job.nodes),
             **_ranks(job),
             "idle minutes": self.options.idle_minutes,
             "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
@@ -343,6 +343,13 @@ class AzureBackend(Backend):
             return f"the emulator of this project, {self.home.path / 'emulator'}"
         path = find_config(self.options.workspace_config or Path.cwd())
         return "none: no config.json was found" if path is None else f"{read_config(path).workspace_name}, from {path}"
+
+
+def _nodes(most: int, needed: int) -> str:
+    """What a plan says of nodes. How many a cluster that exists may have is known by the workspace alone."""
+    if needed <= most:
+        return f"0 to {most}; this job uses {needed}"
+    return f"this job uses {needed}: more than --max-nodes {most}, so it needs a cluster that exists and has as many"
 
 
 def _ranks(job: TrainingJob) -> dict[str, str]:

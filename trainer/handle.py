@@ -102,7 +102,7 @@ class Run:
         there = self.job.ranks
         if not all(0 <= rank < there for rank in ranks):
             has = "one process, rank 0" if there == 1 else f"the ranks 0 to {there - 1}"
-            raise UsageError(f"Run {self.run_id} has {has}.", "Choose one of them: --rank")
+            raise UsageError(f"Run {self.run_id} has {has}.", "Choose one of them, or all: --rank all")
         return self._rank_logs(ranks, follow=follow, poll_seconds=poll_seconds)
 
     def _rank_logs(self, ranks: Sequence[int], *, follow: bool, poll_seconds: float) -> Iterator[tuple[int, str]]:

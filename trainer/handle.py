@@ -101,8 +101,9 @@ class Run:
         """
         there = self.job.ranks
         if not all(0 <= rank < there for rank in ranks):
-            has = "one process, rank 0" if there == 1 else f"the ranks 0 to {there - 1}"
-            raise UsageError(f"Run {self.run_id} has {has}.", "Choose one of them, or all: --rank all")
+            if there == 1:
+                raise UsageError(f"Run {self.run_id} has one process.", "Leave out --rank.")
+            raise UsageError(f"Run {self.run_id} has the ranks 0 to {there - 1}.", "Choose one of them, or: --rank all")
         return self._rank_logs(ranks, follow=follow, poll_seconds=poll_seconds)
 
     def _rank_logs(self, ranks: Sequence[int], *, follow: bool, poll_seconds: float) -> Iterator[tuple[int, str]]:

@@ -87,7 +87,8 @@ class HyperDriveClient:
     ) -> Callable[[], bool]:
         """See :meth:`backends.azure.sweeps.SweepClient.prepare`."""
         words = search.arguments(definition)
-        script = submit.script_config(study.snapshot, words, image, compute, definition.job.max_minutes)
+        cap = definition.job.max_minutes
+        script = submit.script_config(study.snapshot, words, image, compute, None if cap is None else cap * 60)
         earlier = [self._earlier(each) for each in definition.warm_start]
         config = make_config(definition, script, study.study_id, earlier, self._notify)
 

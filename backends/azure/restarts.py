@@ -35,6 +35,8 @@ MAX_RESTARTS = "max_restarts"
 """In RunInfo.detail: how many times the run may be sent again."""
 LOST = "the node was lost"
 DEFAULT_LOW_PRIORITY = 3
+SPENT = "spent_seconds"
+"""In RunInfo.detail: how long each attempt that was sent and failed had run, by its name with the service."""
 _REQUEUED = "requeued"
 # Azure/MachineLearningNotebooks#1242; and what the emulator says of a dedicated node.
 _LOSS = re.compile(r"PreemptionError|pre-?empted|NodeLost|node [\w ]*was lost", re.IGNORECASE)
@@ -116,6 +118,30 @@ def notice(folder: RunFolder, status: RunStatus, lines: bytes) -> bytes:
         attempt = 2 + len(info.restarts)
         _add(folder, Restart(attempt=attempt, time=time.time(), reason=LOST))
     return metrics
+
+
+def spent_seconds(info: RunInfo, *, but: str | None = None) -> float:
+    """Return how long the attempts that were sent before have run, all but the one with that name."""
+    noted = info.detail.get(SPENT)
+    each = noted.items() if isinstance(noted, dict) else ()
+    return sum(float(value) for name, value in each if name != but and isinstance(value, int | float))
+
+
+def note_spent(folder: RunFolder, name: str, seconds: float) -> None:
+    """Record how long an attempt that has failed had run. Safe to do twice."""
+
+    def add(info: RunInfo) -> RunInfo:
+        noted = info.detail.get(SPENT)
+        spent = {**(noted if isinstance(noted, dict) else {}), name: round(seconds, 3)}
+        return msgspec.structs.replace(info, detail={**info.detail, SPENT: spent})
+
+    folder.update(add)
+
+
+def seconds_left(folder: RunFolder) -> int | None:
+    """Return what is left of a job's time cap, of which each attempt takes a part; None without a cap."""
+    cap = folder.job().max_minutes
+    return None if cap is None else max(1, round(cap * 60 - spent_seconds(folder.info())))
 
 
 def put_log_aside(folder: RunFolder) -> None:

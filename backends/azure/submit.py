@@ -19,7 +19,7 @@ from backends.azure import sending
 from backends.azure.computes import SdkComputes
 from backends.azure.errors import explained, status_of
 from backends.azure.image import PARSING
-from backends.azure.restarts import launcher_arguments
+from backends.azure.restarts import launcher_arguments, seconds_left
 from backends.azure.session import sdk
 from trainer.errors import ConfigError, RefusedError
 from trainer.home import user_home
@@ -62,7 +62,7 @@ class SdkClient:
         """See :meth:`backends.azure.base.Client.prepare`."""
         job = folder.job()
         target = self._target(compute, job)
-        config = make_config(folder, image, target, job.max_minutes, checkpoint_seconds=seconds, again=again)
+        config = make_config(folder, image, target, seconds_left(folder), checkpoint_seconds=seconds, again=again)
 
         def send() -> bool:
             sent = submit_once(self._workspace, folder, config, again)
@@ -86,7 +86,7 @@ def make_config(
     folder: RunFolder,
     environment: Environment,
     compute: Any,  # noqa: ANN401
-    max_minutes: int | None,
+    max_seconds: int | None,
     *,
     checkpoint_seconds: int = 60,
     again: Again | None = None,
@@ -100,7 +100,7 @@ def make_config(
         folder: The run, with its staged snapshot.
         environment: What it runs in.
         compute: The cluster's name; for several ranks the SDK's object for it.
-        max_minutes: Its time cap, or None.
+        max_seconds: Its time cap, or None.
         checkpoint_seconds: Between two uploads of its checkpoint, at least.
         again: Of a further attempt, what is different.
 
@@ -111,7 +111,7 @@ def make_config(
     arguments = launcher_arguments(job, checkpoint_seconds, again)
     ranks = None if job.ranks == 1 else (job.nodes, job.processes_per_node)
     snapshot = folder.snapshot if again is None else again.snapshot
-    return script_config(snapshot, arguments, environment, compute, max_minutes, ranks)
+    return script_config(snapshot, arguments, environment, compute, max_seconds, ranks)
 
 
 def script_config(
@@ -119,7 +119,7 @@ def script_config(
     arguments: list[str],
     environment: Environment,
     compute: Any,  # noqa: ANN401
-    max_minutes: int | None,
+    max_seconds: int | None,
     ranks: tuple[int, int] | None = None,
 ) -> Any:  # noqa: ANN401
     """Make the estimator for the launcher in a staged snapshot with those arguments; see :func:`make_config`.
@@ -138,7 +138,7 @@ def script_config(
             entry_script=LAUNCHER,
             compute_target=compute,
             environment_definition=definition,
-            max_run_duration_seconds=None if max_minutes is None else max_minutes * 60,
+            max_run_duration_seconds=max_seconds,
             **several,
         )
     configuration = estimator.run_config

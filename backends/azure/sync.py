@@ -163,8 +163,11 @@ def sync_run(
         return folder.update(status=status, started=started)
     lost = status is RunStatus.FAILED and restarts.lost_its_node(details)
     if lost and again is not None and restarts.may_restart(folder.info()):
-        again(run)
-        return folder.info()
+        info, ended = folder.info(), seconds(details.get("endTimeUtc"))
+        restarts.note_spent(folder, run_name(info), max(0.0, (ended or 0.0) - (started or ended or 0.0)))
+        if not _is_over_cap(msgspec.structs.replace(info, started=started), folder.job().max_minutes, ended):
+            again(run)
+            return folder.info()
     folder.update(status=RunStatus.FINALIZING, started=started)
 
     def collect() -> tuple[str, ...]:
@@ -198,7 +201,8 @@ def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -
 def _is_over_cap(info: RunInfo, cap: int | None, ended: float | None) -> bool:
     if cap is None or info.started is None or ended is None:
         return False
-    return ended - info.started >= cap * 60 - _CAP_SLACK_SECONDS
+    earlier = restarts.spent_seconds(info, but=run_name(info))
+    return earlier + ended - info.started >= cap * 60 - _CAP_SLACK_SECONDS
 
 
 def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:

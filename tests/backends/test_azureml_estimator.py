@@ -43,7 +43,7 @@ def sent(config: Any) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_run_configuration_is_ours(folder: RunFolder) -> None:
     image = make_environment(find_pins([], [], "12"), "12")
-    config = submit.make_config(folder, image, "gpu-cluster", 7)
+    config = submit.make_config(folder, image, "gpu-cluster", 420)
     assert config.source_directory == str(folder.snapshot)
     found = sent(config)
     assert found["script"] == LAUNCHER

@@ -26,7 +26,7 @@ from tests.backends.local_runs import SECONDS, until
 from trainer.errors import RefusedError
 from trainer.handle import Run
 from trainer.home import Home
-from trainer.records import RunInfo, RunStatus
+from trainer.records import RunStatus
 from trainer.submission import JobRequest, prepare, resume, submit
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow]
@@ -204,15 +204,25 @@ def test_a_run_that_fails_is_sent_again_and_resumed_from_here(
     service: Endpoint, home: Home, request_of_ours: JobRequest, expected: dict[str, bytes]
 ) -> None:
     service.set_faults(evicted_runs_fail=True)
-    once = JobRequest(training=request_of_ours.training, dataset=request_of_ours.dataset, max_restarts=1)
-    run = submit(prepare(once, home), low(home), home)
+    training, dataset = request_of_ours.training, request_of_ours.dataset
+    once = JobRequest(training=training, dataset=dataset, max_restarts=1, max_minutes=20)
+    backend = low(home)
+    run = submit(prepare(once, home), backend, home)
     evict(service, run, 8)
     until(lambda: run.info().restarts, "the second attempt")
-    assert run.folder.info().detail["run"] == f"{run.run_id}-2"
+    info = run.folder.info()
+    assert info.detail["run"] == f"{run.run_id}-2"
+    # The second attempt has what the first left of the cap.
+    [(name, spent)] = info.detail["spent_seconds"].items()
+    assert name == run.run_id
+    assert 0 < spent < 1200
+    again = backend.open(workspace_ref(info)).find_run(f"{run.run_id}-2")
+    assert again is not None
+    assert again.get_details()["runDefinition"]["maxRunDurationSeconds"] == round(1200 - spent)
     restart = run.folder.info().restarts[0]
     until(lambda: run.info().status.terminal or any(m.attempt == 2 for m in run.metrics()), "its first epoch")
     evict(service, run, int(restart.epoch or 0))
-    info: RunInfo = run.wait(SECONDS)
+    info = run.wait(SECONDS)
     assert info.status is RunStatus.FAILED
     assert info.failure is not None
     assert info.failure.lost

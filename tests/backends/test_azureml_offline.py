@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.azure import errors, session, signin, submit, sync, vm_sizes
+from backends.azure import errors, restarts, session, signin, submit, sync, vm_sizes
 from backends.azure.image import V1, V2, environment_of, find_pins, imported_modules, make_environment
 from backends.azure.sdk import Run
 from backends.azure.sync import Pace
@@ -536,3 +536,17 @@ def _job() -> TrainingJob:
 
 def _snapshot() -> Snapshot:
     return build_snapshot(default_script())
+
+
+def test_a_cap_counts_the_attempts_that_were_sent_before(home: Home) -> None:
+    job = TrainingJob(script="x.py", max_minutes=2)
+    folder = RunFolder.create(home.runs, job, backend="azureml", snapshot="0" * 64)
+    assert restarts.seconds_left(folder) == 120
+    for _ in range(2):
+        restarts.note_spent(folder, folder.run_id, 50.0)
+    restarts.note_spent(folder, f"{folder.run_id}-2", 30.5)
+    assert restarts.seconds_left(folder) == 40
+    folder.update(lambda info: msgspec.structs.replace(info, started=1000.0))
+    folder.update(detail={**folder.info().detail, sync.RUN: f"{folder.run_id}-2"})
+    for ended, over in ((1060.0, False), (1070.0, True)):
+        assert sync._is_over_cap(folder.info(), 2, ended) == over

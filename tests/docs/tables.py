@@ -132,6 +132,7 @@ OTHER = {
     ("emulator", 'env = Environment.from_conda_specification("scoring", "conda.yml")'): "tests/emulator",
     ("gpu", "bash scripts/gpu_check.sh prepare    # once, with a package index; needs no card"): INDEX,
     ("performance", "python -m bench --data DIR            # DIR: MNIST's four gzipped files"): MINUTES,
+    ("performance", "uv pip install torch --torch-backend cpu"): INDEX,
     ("performance", "updater = rt.compiled(updater)"): "a line of the included script",
     ("performance", "uv run python -m bench --data DIR --part serve"): MINUTES,
     ("reliability", "uv run python -m tests.drills"): MINUTES,

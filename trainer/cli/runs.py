@@ -107,7 +107,9 @@ def logs_command(*, reference: str, follow: bool, rank: str, as_json: bool) -> N
     """Print a run's log."""
     together = rank == _ALL
     if not together and not (rank.isascii() and rank.isdecimal() and len(rank) < 10):
-        raise UsageError(f"--rank {rank} is neither the number of a process, from 0, nor {_ALL}.")
+        raise UsageError(
+            f"--rank {rank} is neither the number of a process nor {_ALL}.", f"Give a number from 0, or {_ALL}."
+        )
     run = open_run(reference)
     ranks = range(run.job.ranks) if together else [int(rank)]
     for number, line in run.rank_logs(ranks, follow=follow):

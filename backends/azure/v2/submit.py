@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.azure import sending
 from backends.azure.errors import explained, retry
-from backends.azure.restarts import launcher_arguments
+from backends.azure.restarts import launcher_arguments, seconds_left
 from backends.azure.v2 import run as runs
 from backends.azure.v2.client import ml_client, quietly, sdk
 from backends.azure.v2.computes import RestComputes
@@ -114,8 +114,8 @@ def make_job(
     line = command_line(["python", LAUNCHER, *launcher_arguments(job, checkpoint_seconds, again)])
     staged = (snapshot, folder.info().snapshot)
     made = command_job(name, job, line, staged, image, compute, context)
-    if job.max_minutes is not None:
-        made.set_limits(timeout=job.max_minutes * 60)
+    if (cap := seconds_left(folder)) is not None:
+        made.set_limits(timeout=cap)
     return made
 
 

@@ -102,3 +102,9 @@ def test_a_job_trains_on_the_data_that_travelled(emulated: Project) -> None:
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["dataset"] == "tiny"
     assert "tiny: 512 training and 128 test images" in emulated.trainer("logs", "latest").stdout
+    # It is done again where it was, with no word of the emulator; what the command line says goes before.
+    for command in (("rerun", "latest"), ("resume", "latest", "--", "--epochs", "5")):
+        planned = emulated.trainer(command[0], "--dry-run", *command[1:])
+        assert "the emulator of this project" in planned.stdout, planned.stderr
+    elsewhere = emulated.trainer("rerun", "latest", "--workspace-config", "nowhere.json", "--dry-run")
+    assert "the emulator of this project" not in elsewhere.stdout

@@ -110,6 +110,7 @@ class AzureBackend(Backend):
         self._paces: dict[str, Pace] = {}
         self._watched: dict[str, set[int]] = {}
         self._checked = 0  # how many nodes were asked for
+        self._loaded = False  # whether the SDK was, which takes seconds, once
 
     @abstractmethod
     def open(self, ref: WorkspaceRef) -> Client:
@@ -205,8 +206,10 @@ class AzureBackend(Backend):
         client = self.open(ref)
         choice = cluster.get_or_create(client.computes(), self.options, self.notify)
         image = environment_of(snapshot, choice.size, self.node_side, folder.job().kernels)
-        self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
+        if not self._loaded:
+            self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
         send = client.prepare(folder, image, self.options.compute, self.options.checkpoint_seconds)
+        self._loaded = True
         default = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
         asked = folder.job().max_restarts
         detail = {

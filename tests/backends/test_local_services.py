@@ -98,6 +98,8 @@ def test_a_service_outlives_its_client_and_its_end_is_known(project: Project, pl
     leader = next(each for each in processes(place.home) if os.getsid(each.pid) == each.pid)
     leader.kill()
     until(lambda: not processes(place.home))  # its workers end with it
+    # The kernel takes a killed process from the list before it gives back its lock.
+    until(lambda: place.trainer("services", NAME, "--json").json["state"] == "Failed")
     dead = place.trainer("services", NAME, "--json").json
     assert (dead["state"], dead["url"]) == ("Failed", None)
     assert "was killed" in dead["error"]

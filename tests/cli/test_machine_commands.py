@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ def test_doctor_finds_this_machine_fit(project: Project) -> None:
     report = json.loads(ran.stdout)
     found = findings(report)
     assert report["works"] is True
+    # Everything but CuPy, which is told with the devices, and Chainer.
+    declared = set(metadata("chainer-trainer").get_all("Provides-Extra") or ()) - {"chainer", "cuda12"}
+    assert {finding["name"] for finding in report["findings"] if finding["area"] == "extras"} == declared
     assert found["import chainer"]["state"] == "ok"
     assert found["chainer"]["found"] == "7.8.1"
     assert found["BLAS threads"]["found"].startswith("1 ")

@@ -24,6 +24,12 @@ def test_models(trained_once: Project) -> None:
     assert "colour=blue" in versions
 
 
+def test_where_there_are_no_models(project: Project) -> None:
+    said = project.trainer("models").stderr
+    assert "Train one: trainer run " in said
+    assert "trainer models --backend NAME" in said
+
+
 def test_fetch(trained: Project) -> None:
     fetched = json.loads(trained.trainer("fetch", "latest", "-o", "out", "--json").stdout)
     assert fetched["written"] is True

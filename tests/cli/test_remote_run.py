@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -80,10 +81,19 @@ def test_a_size_that_nobody_chose_is_no_warning(emulated: Project) -> None:
     run_id = emulated.runs.iterdir().__next__().name
     assert f"Run {run_id}: loading the SDK's Chainer estimator" in first.stderr
     again = emulated.trainer(*words)
-    assert "2023-08-31" not in again.stderr + emulated.trainer("show", "latest").stdout
+    shown = emulated.trainer("show", "latest").stdout
+    assert "2023-08-31" not in again.stderr + shown
+    facts = dict(line.split(maxsplit=1) for line in shown.splitlines() if line.startswith(("Run ", "Sent ")))
+    assert facts["Run"].split()[1] == "Completed", "the id is told once"
+    assert datetime.strptime(facts["Sent"], "%Y-%m-%d %H:%M:%S")  # raises otherwise
+    assert "VM size" in shown
     planned = emulated.trainer(*words, "--dry-run")
     assert "2023-08-31" in planned.stdout
     assert "warning" not in planned.stderr
+    wide = emulated.trainer("run", "--backend", "azureml", "--emulator", "--nodes", "5", "--dry-run")
+    assert "this job uses 5: more than --max-nodes 4" in wide.stdout
+    none = emulated.trainer("models", "--backend", "azureml", "--emulator")
+    assert none.stderr.endswith("Train one: trainer run --backend azureml --emulator\n")
 
 
 def test_a_job_trains_on_the_data_that_travelled(emulated: Project) -> None:
@@ -92,3 +102,9 @@ def test_a_job_trains_on_the_data_that_travelled(emulated: Project) -> None:
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["dataset"] == "tiny"
     assert "tiny: 512 training and 128 test images" in emulated.trainer("logs", "latest").stdout
+    # It is done again where it was, with no word of the emulator; what the command line says goes before.
+    for command in (("rerun", "latest"), ("resume", "latest", "--", "--epochs", "5")):
+        planned = emulated.trainer(command[0], "--dry-run", *command[1:])
+        assert "the emulator of this project" in planned.stdout, planned.stderr
+    elsewhere = emulated.trainer("rerun", "latest", "--workspace-config", "nowhere.json", "--dry-run")
+    assert "the emulator of this project" not in elsewhere.stdout

@@ -38,8 +38,9 @@ MINUTES, SERVES = "takes minutes", "serves until it is stopped"
 
 NOT_RUN = {
     "trainer run --backend azureml": ACCOUNT,
-    "trainer run --backend azureml --script train.py --dry-run": ACCOUNT,
-    "trainer run --backend azureml --script train.py --detach -- --epochs 10": ACCOUNT,
+    "trainer run --backend azureml-v2": ACCOUNT,
+    "trainer run --backend azureml-v2 --script train.py --dry-run": ACCOUNT,
+    "trainer run --backend azureml-v2 --script train.py --detach -- --epochs 10": ACCOUNT,
     "trainer run --backend azureml-v2 --compute cheap-cluster --vm-priority lowpriority": ACCOUNT,
     "trainer run --script train.py --max-restarts 3 --checkpoints 'checkpoints/*'": "tests/backends",
     "trainer run --device cuda": CARD,

@@ -342,7 +342,7 @@ def test_asked_for_but_not_installed(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         "error: --kernels torch needs PyTorch, which isn't installed here",
-        "hint: pip install 'chainer-trainer[torch]', or leave out --kernels torch",
+        "hint: Install PyTorch, as 'trainer docs performance' says, or leave out --kernels torch",
     ]
     with pytest.raises(ConfigError, match="isn't installed here"):
         find_pins([], [], None, kernels="torch")

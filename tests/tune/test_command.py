@@ -273,8 +273,11 @@ def test_the_table_in_pyproject_says_the_same(studies: Studies) -> None:
 
 
 def test_a_grid_ends_by_itself(studies: Studies) -> None:
-    found = result(studies.tune("--space", "x=0.1,0.2,0.3", "--sampler", "grid"))
+    ran = studies.tune("--space", "x=0.1,0.2,0.3", "--sampler", "grid")
+    found = result(ran)
     assert [trial["values"]["x"] for trial in found["trials"]] == [0.1, 0.2, 0.3]
+    ends = [line for line in ran.stderr.splitlines() if "completed" in line]
+    assert [line.endswith(" left") for line in ends] == [True, True, False], ends
     more = ("--space", "x=0.1,0.2,0.3", "--sampler", "grid", "--warm-start", found["study"], "--try", "x=0.2")
     assert [trial["values"]["x"] for trial in result(studies.tune(*more))["trials"]] == [0.2]
 

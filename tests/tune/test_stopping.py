@@ -108,6 +108,11 @@ def test_what_is_refused(text: str) -> None:
     assert raised.value.hint
 
 
+def test_a_negative_setting_is_told_from_no_number() -> None:
+    with pytest.raises(UsageError, match="slack must be at least 0"):
+        parse_policy("bandit:slack=-0.1")
+
+
 @pytest.mark.parametrize(
     "text", ["bandit", "median:delay=5", "truncation:percent=30", "asha:factor=4", "bandit:amount=0.2"]
 )

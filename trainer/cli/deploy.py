@@ -78,7 +78,7 @@ def deploy_command(
         print_json(service)
         return
     say(str(service.url))
-    words = service.name if _is_only(service) else f"{service.name} --backend {service.backend}"
+    words = _named(service)
     note(f"{service.name} is {service.state}: {service.model} on {service.backend}, {service.kind}.")
     if not _is_private(str(service.url)):
         warn(f"{service.url} is plain HTTP: keys and what is scored travel as anyone on the way can read them.")
@@ -130,7 +130,7 @@ def services_command(
         if as_json:
             print_json({"name": service.name, "renewed": new_key})
         else:
-            note(f"{service.name} has a new {new_key} key: trainer services {service.name} --keys")
+            note(f"{service.name} has a new {new_key} key: trainer services {_named(service)} --keys")
     elif log is not None:
         _print_log(services, service, log, as_json=as_json)
     elif as_json:
@@ -265,9 +265,11 @@ def _is_private(url: str) -> bool:
     return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
-def _is_only(service: ServiceInfo) -> bool:
+def _named(service: ServiceInfo) -> str:
+    """The words by which a command finds a service: its name, and its backend where another has one of that name."""
     found, _ = records.known(find_home())
-    return sum(other.name == service.name for other in found) == 1
+    only = sum(other.name == service.name for other in found) == 1
+    return service.name if only else f"{service.name} --backend {service.backend}"
 
 
 def _print_log(services: Services, service: ServiceInfo, lines: int, *, as_json: bool) -> None:

@@ -26,7 +26,7 @@ def add_emulator(parser: Parser) -> None:
     parser.add_argument(
         "--print-env",
         action="store_true",
-        help="Print the variables with which an SDK v1 program can use it, and start it in the background if need be.",
+        help="Print the variables with which programs of either SDK use it; start it in the background if need be.",
     )
     parser.add_argument(
         "--offer-retired-sizes",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.artifacts import ModelVersion, fetch, parse_model_reference
 from trainer.cli.completers import deletable, model_references
-from trainer.cli.context import configured, is_study, open_run, store_of
+from trainer.cli.context import backend_of, configured, is_study, open_run, store_of
 from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
 from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
@@ -29,24 +30,30 @@ def add_models(parser: Parser) -> None:
 def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
     """List models, or the versions of one, or show one version."""
     name, wanted = (name, None) if name is None else parse_model_reference(name)
-    store = store_of(flags)
+    home, config = configured(flags)
+    store = backend_of(home, config).store()
+    # The words with which the commands that are named below reach the same registry.
+    words = [*(["--backend", config["backend"]] if config.is_flag("backend") else []), *config.registry_flags()]
+    where = "".join(f" {shlex.quote(word)}" for word in words)
     versions = store.versions(name)
     for problem in store.damaged():
         note(f"{problem} To set it aside: trainer doctor --repair")
     if name is not None and not versions:
-        raise NotFoundError(f"There is no model {name!r} in the {store.name} registry.", "See: trainer models")
+        raise NotFoundError(f"There is no model {name!r} in the {store.name} registry.", f"See: trainer models{where}")
     if wanted is not None:
         versions = [version for version in versions if version.version == wanted]
         if not versions:
             raise NotFoundError(
-                f"There is no version {wanted} of {name!r} in the {store.name} registry.", f"See: trainer models {name}"
+                f"There is no version {wanted} of {name!r} in the {store.name} registry.",
+                f"See: trainer models {name}{where}",
             )
     if as_json:
         print_json(versions)
     elif wanted is not None:
         print_version(versions[0])
     elif not versions:
-        note(f"No models in the {store.name} registry. Train one: trainer run")
+        other = "" if where else "    Of another registry: trainer models --backend NAME"
+        note(f"No models in the {store.name} registry. Train one: trainer run{where}{other}")
     elif name is None:
         print_models(versions)
     else:

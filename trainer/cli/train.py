@@ -15,7 +15,7 @@ from trainer.cli.parsing import (
     tag,
 )
 from trainer.console.download import DownloadProgress
-from trainer.console.follow import follow_to_the_end, print_detached, remember_flags
+from trainer.console.follow import follow_to_the_end, found_again, print_detached, remember_flags
 from trainer.console.output import note, warn
 from trainer.console.package import print_package, print_plan
 from trainer.errors import UsageError
@@ -112,7 +112,9 @@ def _start_again(
     _check_following(options)
     following = {name: options.pop(name) for name in _FOLLOWING}
     run = open_run(reference)
-    home, config = configured({**options, "backend": backend or run.folder.info().backend})
+    info = run.folder.info()
+    there = found_again(info, options) if backend in (None, info.backend) else {}
+    home, config = configured({**options, **there, "backend": backend or info.backend})
     chosen = backend_of(home, config)
     counts = [config[name] if config.is_flag(name) else None for name in ("nodes", "processes_per_node")]
     prepared = with_ranks(prepare_again(run, script_args), *counts)

@@ -126,7 +126,7 @@ def _resume(home: Home, reference: str, given: dict[str, Any], options: dict[str
         for text in [given[option.name]]
     }
     if definition.driver == SERVICE:
-        refuse_to_resume(study, values)
+        refuse_to_resume(study.study_id, values)
     return _drive(study, home, config, values, as_json=as_json)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trainer.advice import advice
+from trainer.backend import backend_options
 from trainer.changes import Changes
 from trainer.console.epochs import Epochs
 from trainer.console.output import note, print_error, print_json, say
@@ -81,6 +82,32 @@ def remember_flags(run: Run, words: list[str]) -> None:
     """
     if words:
         run.folder.update(lambda info: msgspec.structs.replace(info, detail={**info.detail, FLAGS: words}))
+
+
+def found_again(info: RunInfo, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with which a run's workspace was found, for a run that follows on it there.
+
+    Args:
+        info: The run's record.
+        given: The options that a command line gives, by name; None for what it doesn't. If one of them says where the
+            workspace is, that is meant.
+
+    Returns:
+        What :func:`remember_flags` has kept, by the options' names.
+    """
+    options = [option for option in backend_options(info.backend) if option.for_registry]
+    words = info.detail.get(FLAGS)
+    if not isinstance(words, list) or any(given.get(option.name) is not None for option in options):
+        return {}
+    found: dict[str, Any] = {}
+    for option in options:
+        if option.flag not in words:
+            continue
+        if option.is_switch:
+            found[option.name] = True
+        elif following := words[words.index(option.flag) + 1 :]:
+            found[option.name] = str(following[0])
+    return found
 
 
 def print_detached(run: Run, *, as_json: bool) -> None:

@@ -60,8 +60,7 @@ class PlainStudyView:
     def __init__(self, study: StudyFolder) -> None:
         self._study = study
         self._definition = study.definition()
-        self._left: float | None = None
-        self._total = self._definition.trials
+        self._driver: Driver | None = None
         self._line(f"{study.study_id}  {describe(self._definition)}")
 
     def started(self, trial: Trial) -> None:
@@ -73,13 +72,14 @@ class PlainStudyView:
         parts = [f"trial {trial.number}  {values_text(trial.values)}  {ended_text(trial, self._definition.metric)}"]
         if best is not None:
             parts.append(f"best {number(best.value)} (trial {best.number})")
-        if self._left is not None:
-            parts.append(f"{duration(self._left)} left")
+        # What it says now: the last look was before this end.
+        if left := self._driver.seconds_left if self._driver else None:
+            parts.append(f"{duration(left)} left")
         self._line("  ".join(parts))
 
     def tick(self, driver: Driver) -> None:
-        """Renew the estimate of the time left."""
-        self._left, self._total = driver.seconds_left, driver.total
+        """Remember the driver, which knows the time left."""
+        self._driver = driver
 
     def note(self, text: str) -> None:
         """Print it."""
@@ -181,7 +181,7 @@ def make_view(study: StudyFolder) -> PlainStudyView:
 def describe(definition: StudyDefinition) -> str:
     """Return what a study does, in a line."""
     parts = [
-        f"{definition.trials} trials, {definition.parallel} at once",
+        f"{definition.trials} trial{'s' * (definition.trials != 1)}, {definition.parallel} at once",
         f"sampler {definition.sampler}" + (f", seed {definition.seed}" if definition.driver != SERVICE else ""),
         f"{definition.goal} {definition.metric} ({definition.best})",
     ]

@@ -43,10 +43,13 @@ FLAGS = "flags"
 _ACCURACY = "Accuracy"
 # What else than pictures a model is asked with, by the kind of data that it was trained on.
 _EXAMPLES = {"table": "ROWS.csv"}
+# What a backend keeps of a run: when it sent it, in seconds since the epoch, and names that need words.
+_SENT = "sent"
+_LABELS = {"run": "Run there"}
 # Of no use once the process has ended.
 _OF_THE_PROCESS = ("pid", "supervisor_pid")
-# Logged, as the tutorial does, but already on the command line.
 _MOST_FOLDERS = 3
+# Logged, as the tutorial does, but already on the command line.
 _GIVEN = ("Batch size", "Epochs")
 
 
@@ -162,8 +165,8 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
     if detailed:
         for label, value in info.detail.items():
             over = info.status.terminal and label in _OF_THE_PROCESS
-            if label != FLAGS and value is not None and not over:
-                yield label.replace("_", " ").capitalize(), _detail(value)
+            if label != FLAGS and value is not None and not over and value != info.run_id:
+                yield _label(label), _detail(label, value)
         for text in info.warnings:
             yield "Warning", text
     outputs = run.files()
@@ -184,7 +187,7 @@ def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tup
         yield _ACCURACY, f"{paint(_short(latest[_ACCURACY]), BOLD)} (test)"
     rest = {name: value for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)}
     if rest:
-        given = [f"{inline(name)} {_short(rest.pop(name))}" for name in _GIVEN if name in rest]
+        given = [f"{inline(name)} {_counted(rest.pop(name))}" for name in _GIVEN if name in rest]
         yield "Metrics", "  ".join([*said(rest), *given])
 
 
@@ -226,14 +229,25 @@ def _next(run: Run, info: RunInfo) -> list[str]:
     return []
 
 
-def _detail(value: object) -> str:
+def _label(name: str) -> str:
+    """The words for the name of what a backend keeps of a run."""
+    return _LABELS.get(name) or name.replace("_", " ").capitalize().replace("Vm ", "VM ")
+
+
+def _detail(name: str, value: object) -> str:
+    if name == _SENT and isinstance(value, float):
+        return moment(value)
     if isinstance(value, dict):
-        return "\n".join(inline(f"{name}: {item}") for name, item in value.items())
+        return "\n".join(inline(f"{key}: {item}") for key, item in value.items())
     return inline(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _short(value: float | None) -> str:
     return f"{value:g}" if value is not None and value > 1 and float(value).is_integer() else number(value)
+
+
+def _counted(value: float | None) -> str:
+    return number(value) if value is None else f"{value:g}"
 
 
 def _fields(record: msgspec.Struct) -> dict[str, Any]:

@@ -171,10 +171,12 @@ def _refusal(status: int, said: bytes) -> Exception:
         return NotFoundError(f"There is no service at this address ({shown}).", "See: trainer services SERVICE")
     if 400 <= status < 500:
         return UsageError(
-            f"The service can't use this ({shown})", "See what our score script takes: trainer docs serving"
+            f"The service can't use this ({shown}).", "See what our score script takes: trainer docs serving"
         )
     if status >= 500:
-        return RunFailedError(f"The service failed ({shown})", "See what it printed: trainer services SERVICE --log 50")
+        return RunFailedError(
+            f"The service failed ({shown}).", "See what it printed: trainer services SERVICE --log 50"
+        )
     return ConfigError(f"The service answered with status {shown}.", "See: trainer services SERVICE")
 
 

@@ -80,7 +80,7 @@ KERNELS = ("off", "torch")
 """Whose kernels a job uses where there is a choice; see trainer.runtime.kernels."""
 KERNELS_EXPECTED = "torch or off"
 MISSING_TORCH = "--kernels torch needs PyTorch, which isn't installed here"
-TORCH_HINT = "pip install 'chainer-trainer[torch]', or leave out --kernels torch"
+TORCH_HINT = "Install PyTorch, as 'trainer docs performance' says, or leave out --kernels torch"
 
 # Paths inside a snapshot.
 JOB_DIR = "_trainer_job"

@@ -40,7 +40,7 @@ class StudyLine(NamedTuple):
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of a table of runs."""
-        took = "" if self.took is None else f"{self.finished} trials"
+        took = "" if self.took is None else f"{self.finished} trial{'s' * (self.finished != 1)}"
         created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.created))
         return self.study, self.backend, self.status, created, took, self.dataset or "", self.model
 

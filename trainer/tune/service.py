@@ -261,11 +261,11 @@ class ServiceDriver(Driver):
         return self._end("Canceled", look.reason or "It was canceled.", seconds)
 
 
-def refuse_to_resume(study: StudyFolder, given: dict[str, object]) -> None:
+def refuse_to_resume(study_id: str, given: dict[str, object]) -> None:
     """Refuse what a study that a service drives can't be given later.
 
     Args:
-        study: The study.
+        study_id: The study.
         given: What a command gives anew, by name; None for what it doesn't.
 
     Raises:
@@ -275,6 +275,6 @@ def refuse_to_resume(study: StudyFolder, given: dict[str, object]) -> None:
     if named:
         raise UsageError(
             f"{', '.join(named)}: what the service drives can't be changed once it was sent.",
-            "Start another study; one with --sampler bayesian can learn from this one's trials: "
-            f"--warm-start {study.study_id}",
+            "Start another study; the samplers tpe and grid of --driver client can learn from this one's trials: "
+            f"--warm-start {study_id}",
         )

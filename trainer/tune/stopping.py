@@ -148,7 +148,7 @@ def _shown(value: float, sign: float) -> float | None:
 
 def _setting(text: str, key: str, value: str) -> float:
     whole = key in ("interval", "delay", "min", "factor")
-    if not re.fullmatch(r"[0-9]+" if whole else r"[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?", value.strip()):
+    if not re.fullmatch(r"-?[0-9]+" if whole else r"-?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?", value.strip()):
         raise UsageError(
             f"--stop {text!r}: {key} must be a {'whole ' * whole}number.", "For example: --stop bandit:slack=0.1"
         )

@@ -1,5 +1,6 @@
 """What every test stands on: an environment of its own, and data small enough to train on in a moment."""
 
+import contextlib
 import os
 import signal
 import struct
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -43,6 +45,12 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
             signal.signal(signal.SIGINT, signal.default_int_handler)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+    # ``--emulator`` starts one for a project, and it stays: here the projects are over.
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "azureml_emulator" in words and any(str(tmp_path_factory.getbasetemp()) in word for word in words):
+                process.kill()
 
 
 @pytest.fixture

@@ -380,15 +380,13 @@ def test_the_environment_check_runs_where_it_can(
     fails: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def version(name: str) -> str:
+    def version(name: str) -> str | None:
         assert name == "setuptools"
-        if setuptools is None:
-            raise importlib.metadata.PackageNotFoundError
         return setuptools
 
     monkeypatch.setattr(sys, "version_info", (*python, 0))
     monkeypatch.setattr(numpy, "__version__", numpy_version)
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importing, "installed_version", version)
     assert importing._environment_check_fails() is fails
 
 

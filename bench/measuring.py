@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+# BLAS's and OpenMP's threads go on spinning for a while when their work is done: they'd take a core from the next.
+_SPINNING = 0.5
 
 
 @dataclass
@@ -133,6 +135,7 @@ def interleaved_workers(subjects: Mapping[str, Command], repeats: int, steps: in
     try:
         for number in range(repeats + 1):
             for name, worker in workers.items():
+                time.sleep(_SPINNING)
                 assert worker.stdin is not None
                 assert worker.stdout is not None
                 print(steps, file=worker.stdin, flush=True)

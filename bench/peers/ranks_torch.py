@@ -50,6 +50,9 @@ def work(rank: int, args: argparse.Namespace) -> None:
         cpus.append(float(used))
     if rank == 0:
         print(json.dumps({"wall": walls, "cpu": cpus}))
+    # Without, a rank that is through may take the others down with it.
+    del model
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -182,11 +182,6 @@ def delete_deployment(service: Service, endpoint: str, name: str) -> bool:
     return control.delete(service, record.name)
 
 
-def logs_of(record: Webservice) -> Deployment | None:
-    """Return whose log a deployment shows: the latest start's."""
-    return record.deployments[0] if record.deployments else None
-
-
 def everything_of(service: Service, name: str) -> list[str]:
     """Return the services that an endpoint and its deployments are."""
     return [names.of_endpoint(name), *(record.name for record in deployments(service, name))]

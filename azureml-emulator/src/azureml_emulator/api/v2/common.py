@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.params import Depends as Dependency
 
 from azureml_emulator.api.common import USER, require_workspace
@@ -17,6 +17,7 @@ from azureml_emulator.service import Service
 ARM_ACCESS = [*USER, Depends(require_workspace)]
 _VERSION = "api-version"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
+View = Annotated[str, Query(alias="listViewType")]
 
 
 class SystemData(Body):
@@ -87,3 +88,14 @@ def check_name(name: str) -> str:
 def immutable(what: str, status: int = 400) -> ServiceError:
     """Make the refusal of a change to something that is fixed."""
     return ServiceError(status, "UserError", f"{what} already exists, and its content cannot be changed.")
+
+
+def in_view(archived: object, view: str) -> bool:
+    """Tell whether a list with that ``listViewType`` has what is archived, or not.
+
+    Raises:
+        ServiceError: There is no such view.
+    """
+    if view not in ("ActiveOnly", "ArchivedOnly", "All"):
+        raise bad_request(f"There is no list view {view}.")
+    return view == "All" or bool(archived) == (view == "ArchivedOnly")

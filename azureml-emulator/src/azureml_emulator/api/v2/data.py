@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Response
 
 from azureml_emulator.api.common import WORKSPACE, ServiceDep, guarded_router
-from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, check_name, immutable, only_query, resource
+from azureml_emulator.api.v2.common import (
+    ARM_ACCESS,
+    Resource,
+    View,
+    check_name,
+    immutable,
+    in_view,
+    only_query,
+    resource,
+)
 from azureml_emulator.assets import DATA, resolve
 from azureml_emulator.bodies import ArmList, StrictBody
 from azureml_emulator.errors import bad_request, not_found
@@ -45,12 +54,10 @@ router = guarded_router("Data assets (ARM)", access=ARM_ACCESS)
 
 
 @router.get(BASE, dependencies=LIST, summary="`data.list()`")
-def list_data(
-    service: ServiceDep, view: Annotated[str, Query(alias="listViewType")] = "ActiveOnly"
-) -> ArmList[Resource]:
+def list_data(service: ServiceDep, view: View = "ActiveOnly") -> ArmList[Resource]:
     names = dict.fromkeys(item.name for item in service.versions.all(DATA) if not item.properties["isAnonymous"])
     found = [_container(service, name) for name in names]
-    return ArmList(value=[item for item in found if _is_in(view, item.properties["isArchived"])])
+    return ArmList(value=[item for item in found if in_view(item.properties["isArchived"], view)])
 
 
 @router.get(f"{BASE}/{{name}}", summary="`data.create_or_update` without a version")
@@ -63,9 +70,9 @@ def list_versions(
     name: str,
     service: ServiceDep,
     top: Annotated[int | None, Query(alias="$top")] = None,
-    view: Annotated[str, Query(alias="listViewType")] = "ActiveOnly",
+    view: View = "ActiveOnly",
 ) -> ArmList[Resource]:
-    found = [item for item in service.versions.of(DATA, name) if _is_in(view, item.properties["isArchived"])]
+    found = [item for item in service.versions.of(DATA, name) if in_view(item.properties["isArchived"], view)]
     return ArmList(value=[_describe(service, item) for item in found[:top]])
 
 
@@ -91,12 +98,6 @@ def put_version(name: str, version: str, body: DataRequest, service: ServiceDep,
             raise bad_request(f"{name} is a {types.pop()}, and its versions are all of one type.")
         response.status_code = 201 if known is None else 200
         return _describe(service, service.versions.save(DATA, name, version, properties))
-
-
-def _is_in(view: str, archived: object) -> bool:
-    if view not in ("ActiveOnly", "ArchivedOnly", "All"):
-        raise bad_request(f"There is no list view {view}.")
-    return view == "All" or bool(archived) == (view == "ArchivedOnly")
 
 
 def _container(service: Service, name: str) -> Resource:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 
 from azureml_emulator.api.common import WORKSPACE, ServiceDep, guarded_router
-from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, check_name, only_query, resource
+from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, View, check_name, in_view, only_query, resource
 from azureml_emulator.assets import Place, artifact_prefix, model_place, resolve
 from azureml_emulator.bodies import ArmList, StrictBody
 from azureml_emulator.errors import bad_request, not_found
@@ -20,7 +20,6 @@ from azureml_emulator.store.models import ArtifactPrefix, AssetRequest, Model, M
 BASE = f"{WORKSPACE}/models"
 TYPES = ("custom_model", "mlflow_model", "triton_model")
 LIST = [only_query("$orderBy", "$top", "$skip", "listViewType", "tags")]
-View = Annotated[str, Query(alias="listViewType")]
 
 
 class ModelProperties(StrictBody):
@@ -69,7 +68,7 @@ router = guarded_router("Models (ARM)", access=ARM_ACCESS)
 def list_models(service: ServiceDep, view: View = "ActiveOnly") -> ArmList[Resource]:
     names = dict.fromkeys(model.name for model in service.models.all())
     described = [_container(service, name) for name in names]
-    return ArmList(value=[item for item in described if _in_view(item.properties["isArchived"], view)])
+    return ArmList(value=[item for item in described if in_view(item.properties["isArchived"], view)])
 
 
 @router.get(f"{BASE}/{{name}}", summary="`models.create_or_update` without a version, `models.archive(name)`")
@@ -98,7 +97,7 @@ def list_versions(
         raise bad_request(f"Ordering models by {order!r} is not emulated.", "NotEmulated")
     if tags:
         raise bad_request("Filtering models by tags is not emulated.", "NotEmulated")
-    found = [model for model in service.models.all() if model.name == name and _in_view(model.archived, view)]
+    found = [model for model in service.models.all() if model.name == name and in_view(model.archived, view)]
     return ArmList(value=[_describe(service, model) for model in found[:top]])
 
 
@@ -209,9 +208,3 @@ def _describe(service: Service, model: Model) -> Resource:
         created=model.created_time,
         modified=model.modified_time,
     )
-
-
-def _in_view(archived: bool, view: str) -> bool:
-    if view not in ("ActiveOnly", "ArchivedOnly", "All"):
-        raise bad_request(f"There is no list view {view}.")
-    return view == "All" or archived == (view == "ArchivedOnly")

@@ -6,8 +6,6 @@ Written for comparison: it knows nothing of this package. Prints what each epoch
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 import chainer
@@ -15,7 +13,6 @@ import chainer.links as L  # noqa: N812
 import chainermn
 import numpy as np
 from chainer import training
-from chainer.training import extensions
 
 
 def main() -> None:
@@ -27,6 +24,7 @@ def main() -> None:
     parser.add_argument("--arrays", type=Path, required=True)
     args = parser.parse_args()
 
+    from bench.peers import ranks_clock
     from bench.peers.chainer_mnist_trainer import MLP
 
     comm = chainermn.create_communicator("naive")
@@ -42,21 +40,7 @@ def main() -> None:
     iterator = chainer.iterators.SerialIterator(train, args.batchsize // comm.size)
     updater = training.updaters.StandardUpdater(iterator, optimizer)
     trainer = training.Trainer(updater, (args.epochs, "epoch"), out=".")
-    times = [(time.perf_counter(), time.process_time())]
-
-    @training.make_extension(trigger=(1, "epoch"))  # type: ignore[untyped-decorator]
-    def clock(_: training.Trainer) -> None:
-        comm.mpi_comm.barrier()
-        times.append((time.perf_counter(), time.process_time()))
-
-    trainer.extend(clock)
-    if comm.rank == 0:
-        trainer.extend(extensions.LogReport(filename=None))
-    trainer.run()
-    walls, cpus = (np.diff(column) for column in np.asarray(times).T)
-    cpus = comm.mpi_comm.allreduce(cpus)
-    if comm.rank == 0:
-        print(json.dumps({"wall": walls.tolist(), "cpu": cpus.tolist()}))
+    ranks_clock.run(trainer, comm.mpi_comm)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ Prints what each epoch took, as JSON.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 from trainer.runtime import compat, threads
@@ -28,9 +26,9 @@ def main() -> None:
     import chainer.links as L  # noqa: N812
     import numpy as np
     from chainer import training
-    from chainer.training import extensions
     from mpi4py import MPI
 
+    from bench.peers import ranks_clock
     from bench.peers.chainer_mnist_trainer import MLP
     from trainer import runtime as rt
 
@@ -45,21 +43,7 @@ def main() -> None:
         training.updaters.StandardUpdater(iterator, optimizer, converter=rt.unit_range, device="@numpy"), ranks
     )
     trainer = training.Trainer(updater, (args.epochs, "epoch"), out=".")
-    times = [(time.perf_counter(), time.process_time())]
-
-    @training.make_extension(trigger=(1, "epoch"))  # type: ignore[untyped-decorator]
-    def clock(_: training.Trainer) -> None:
-        MPI.COMM_WORLD.barrier()
-        times.append((time.perf_counter(), time.process_time()))
-
-    trainer.extend(clock)
-    if ranks.rank == 0:
-        trainer.extend(extensions.LogReport(filename=None))
-    trainer.run()
-    walls, cpus = (np.diff(column) for column in np.asarray(times).T)
-    cpus = MPI.COMM_WORLD.allreduce(cpus)
-    if ranks.rank == 0:
-        print(json.dumps({"wall": walls.tolist(), "cpu": cpus.tolist()}))
+    ranks_clock.run(trainer, MPI.COMM_WORLD)
 
 
 if __name__ == "__main__":

@@ -35,13 +35,12 @@ from trainer.job import TrainingJob
 from trainer.records import Restart, RunFailure, RunInfo, RunStatus
 from trainer.runfolder import RunFolder
 from trainer.runtime.attempts import find_checkpoint, lay, pattern_for, trim_metrics, words_for
-from trainer.runtime.layout import METRICS_FILE, OUTPUTS_DIR
+from trainer.runtime.layout import BLAS_VARIABLES, METRICS_FILE, OUTPUTS_DIR
 
 SUPERVISOR_LOCK = "supervisor"
 # Takes what the supervisor itself prints: nothing, or a traceback.
 SUPERVISOR_LOG = "supervisor_log.txt"
 _POLL_SECONDS = 0.2
-_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _MINUTE = 60.0
 _TRIES = 25
 # Sent from outside the script: by a person, the system's shortage of memory, a shutdown. A crash is the script's fault.
@@ -225,8 +224,8 @@ def _import_for_the_end() -> None:
 
     With one thread: a process that has several can't start another safely.
     """
-    before = {name: os.environ.get(name) for name in _BLAS_THREADS}
-    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+    before = {name: os.environ.get(name) for name in BLAS_VARIABLES}
+    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
     try:
         with suppress(ImportError):
             from trainer.runtime import npz  # noqa: F401

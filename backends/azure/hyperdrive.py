@@ -40,7 +40,7 @@ class HyperDrive(SweepService):
     loading = "the SDK's HyperDrive"
 
     def check(self, definition: StudyDefinition) -> None:
-        """See :meth:`trainer.tune.service.StudyService.check`."""
+        """See :meth:`trainer.tune.study_service.StudyService.check`."""
         search.check(definition, ABILITIES, list(_odds(definition, self._options.compute)))
         for each in definition.warm_start:
             if find_study(self._home.studies, each).service() is None:

@@ -93,7 +93,7 @@ class SweepClient(Protocol):
 
 
 class SweepService(ABC):
-    """The service, a :class:`trainer.tune.service.StudyService`.
+    """The service, a :class:`trainer.tune.study_service.StudyService`.
 
     Attributes:
         node_side: What of the SDK a node needs.
@@ -116,7 +116,7 @@ class SweepService(ABC):
 
     @abstractmethod
     def check(self, definition: StudyDefinition) -> None:
-        """See :meth:`trainer.tune.service.StudyService.check`."""
+        """See :meth:`trainer.tune.study_service.StudyService.check`."""
 
     @abstractmethod
     def open(self, ref: WorkspaceRef) -> SweepClient:
@@ -133,7 +133,7 @@ class SweepService(ABC):
         """Sign in again at the next use."""
 
     def start(self, study: StudyFolder, definition: StudyDefinition) -> None:
-        """See :meth:`trainer.tune.service.StudyService.start`."""
+        """See :meth:`trainer.tune.study_service.StudyService.start`."""
         record = study.service()
         options = self._options
         if record is None:
@@ -175,7 +175,7 @@ class SweepService(ABC):
             self._notify("The answer to the submission was lost; looking for it.")
 
     def look(self, study: StudyFolder, definition: StudyDefinition) -> ServiceLook | None:
-        """See :meth:`trainer.tune.service.StudyService.look`."""
+        """See :meth:`trainer.tune.study_service.StudyService.look`."""
         record = study.service()
         if record is None:
             raise NotFoundError(f"Study {study.study_id} was never sent.", f"Send it: trainer attach {study.study_id}")
@@ -196,7 +196,7 @@ class SweepService(ABC):
         return found
 
     def cancel(self, study: StudyFolder, definition: StudyDefinition) -> None:
-        """See :meth:`trainer.tune.service.StudyService.cancel`."""
+        """See :meth:`trainer.tune.study_service.StudyService.cancel`."""
         record = study.service()
         if record is None:
             return
@@ -207,7 +207,7 @@ class SweepService(ABC):
                     retry(sweep.cancel)
 
     def cancel_was_asked(self, info: RunInfo) -> bool:
-        """See :meth:`trainer.tune.service.StudyService.cancel_was_asked`."""
+        """See :meth:`trainer.tune.study_service.StudyService.cancel_was_asked`."""
         return sync.CANCEL_ASKED in info.detail
 
     def _look(self, ref: WorkspaceRef, record: ServiceRecord, definition: StudyDefinition) -> ServiceLook | None:

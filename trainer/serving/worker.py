@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from trainer.errors import TrainerError
+from trainer.runtime.layout import BLAS_VARIABLES
 from trainer.serving.keys import Keys
 from trainer.serving.metrics import SharedMetrics
 from trainer.serving.scoring import Answer, ModelFiles, Request, Scorer
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 STOP, RETIRE = b"s", b"r"
 _SAMPLE_SECONDS = 5.0
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -261,5 +261,5 @@ def _limit_threads() -> None:
     The network's own are too small for a second one to pay, and on a machine that does other work as well threads that
     wait for each other made a score script five times slower. Workers are what uses more cores.
     """
-    if not any(name in os.environ for name in _THREADS):
-        os.environ.update(dict.fromkeys(_THREADS, "1"))
+    if not any(name in os.environ for name in BLAS_VARIABLES):
+        os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))

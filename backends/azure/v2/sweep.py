@@ -43,7 +43,7 @@ class SweepJobs(SweepService):
     loading = "the SDK"
 
     def check(self, definition: StudyDefinition) -> None:
-        """See :meth:`trainer.tune.service.StudyService.check`."""
+        """See :meth:`trainer.tune.study_service.StudyService.check`."""
         search.check(definition, ABILITIES, list(_odds(definition.space)))
 
     def open(self, ref: WorkspaceRef) -> SweepJobClient:

@@ -18,7 +18,7 @@ from azureml_emulator.faults import FaultRule, Faults, FaultSwitchboard
 from azureml_emulator.jobs.collect import collect
 from azureml_emulator.jobs.nodes import NodePool
 from azureml_emulator.jobs.plan import JobPlan, job_environment
-from azureml_emulator.jobs.process import Attempt
+from azureml_emulator.jobs.process import Attempt, Outcome, Sight
 from azureml_emulator.settings import Settings
 from azureml_emulator.state import StateDir, write_atomically
 from azureml_emulator.store.artifacts import ArtifactStore, normalise
@@ -342,3 +342,27 @@ def test_a_log_that_grows_keeps_its_end(tmp_path: Path) -> None:
     assert lines == [b"line %d" % number for number in range(1000 - len(lines), 1000)]
     assert len(lines) > 40
     cut_log(tmp_path / "missing.log")
+
+
+def test_an_attempt_that_begins_and_ends_is_never_taken_for_one_that_was_killed(tmp_path: Path) -> None:
+    for number in range(10):
+        attempt = Attempt(tmp_path / str(number))
+        attempt.create()
+        attempt.prepare([["true"]], {}, log=attempt.logs / "log.txt", deadline=None, grace=1.0)
+        supervisor = attempt.start()
+        while (sight := attempt.look()).outcome is None:
+            assert sight.alive or not sight.claimed
+        assert sight.outcome == Outcome("exited", 0)
+        assert supervisor.wait(60) == 0
+
+
+def test_an_attempt_whose_supervisor_was_killed_says_so(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path)
+    attempt.create()
+    attempt.prepare([["sleep", "600"]], {}, log=attempt.logs / "log.txt", deadline=None, grace=1.0)
+    supervisor = attempt.start()
+    while not attempt.look().alive:
+        pass
+    attempt.kill()
+    supervisor.wait(60)
+    assert attempt.look() == Sight(claimed=True, alive=False, outcome=None)

@@ -147,7 +147,7 @@ def test_a_study_outlives_its_client(cloud: Studies, on: tuple[str, ...]) -> Non
         # What the script was given is what the study says.
         x = trial["values"]["x"]
         assert trial["curve"] == [1 - abs(x - 0.3) / step for step in range(1, len(trial["curve"]) + 1)]
-        assert trial["state"] in ("Completed", "Stopped")
+        assert trial["state"] in ("Completed", "Stopped"), cloud.trainer("show", trial["run_id"]).stdout
         if trial["state"] == "Stopped":
             assert trial["stopped"]["by"] == "bandit"
             assert trial["stopped"]["value"] < trial["stopped"]["bound"]

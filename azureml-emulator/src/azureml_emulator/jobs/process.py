@@ -46,6 +46,21 @@ class Outcome:
     code: int
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What is seen of an attempt at one moment.
+
+    Attributes:
+        claimed: Its supervisor has begun, or may not begin any more.
+        alive: Its supervisor is alive.
+        outcome: How it ended, if it has.
+    """
+
+    claimed: bool
+    alive: bool
+    outcome: Outcome | None
+
+
 class Attempt:
     """The files and processes of one attempt. Holds no state of its own, so a new emulator can pick it up."""
 
@@ -128,6 +143,14 @@ class Attempt:
         except FileNotFoundError:
             return None
         return Outcome(str(found["reason"]), int(found["code"]))
+
+    def look(self) -> Sight:
+        """Look what it is doing. Claimed, not alive and without an outcome: its supervisor was killed."""
+        # In the order in which a supervisor writes its claim, writes the outcome and ends. In another one, an attempt
+        # that begins or ends between two of these looks would be taken for one that was killed.
+        claimed = self.is_claimed
+        alive = self.process() is not None
+        return Sight(claimed, alive, self.outcome())
 
     @property
     def is_claimed(self) -> bool:

@@ -184,9 +184,8 @@ class Scheduler:
         supervisor = self._supervisors.get(job.run_id)
         if supervisor is not None:
             supervisor.poll()
-        # The order matters: a supervisor writes the outcome and then ends.
-        alive = attempt.process() is not None
-        outcome = attempt.outcome()
+        sight = attempt.look()
+        alive, outcome = sight.alive, sight.outcome
         if alive and job.compute == LOCAL_TARGET:
             self._service.runs.start(job.run_id)
         if alive and now >= self._next_stream.get(job.run_id, 0.0):
@@ -197,7 +196,7 @@ class Scheduler:
         elif job.evict:
             if outcome is not None or has_lost_its_node(self._service, job, attempt, now):
                 self._evict(job, attempt)
-        elif not attempt.is_claimed:
+        elif not sight.claimed:
             self._wait_for_claim(job, attempt, now)
         elif not alive:
             message = "The job's processes are gone, and left no exit code."

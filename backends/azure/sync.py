@@ -49,8 +49,7 @@ RUN = "run"
 SENT = "sent"
 """When it was sent, in seconds since the epoch."""
 
-CANCEL_ASKED = "cancel_asked"
-"""Set once a cancel was asked for: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
+CANCEL_ASKED = restarts.CANCEL_ASKED
 
 # Azure ML has more statuses than the phases of its documentation.
 _STATUSES = {

@@ -27,7 +27,7 @@ from backends.azure.errors import (
 )
 from backends.azure.outputs import download_outputs
 from trainer.errors import ConfigError, RefusedError
-from trainer.failures import LINES, failure
+from trainer.failures import LINES, failure, signal_in
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
 from trainer.runtime.atomic import write_bytes
@@ -215,6 +215,8 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
         return msgspec.structs.replace(found, message=message, lost=True)
     said = _said(details)
     if said and found.message == failure(None, ()).message:
+        if (ended_by := signal_in(said)) is not None:
+            return failure(-ended_by, folder.log_tail(LINES))
         return msgspec.structs.replace(found, message=first_line(Exception(said)))
     return found
 

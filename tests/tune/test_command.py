@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections import Counter
@@ -102,10 +103,8 @@ def test_a_killed_pool_and_a_killed_worker_harm_only_what_they_ran(studies: Stud
     process = studies.start(*words, "--", "--seconds", "0.4")
     _until_running(studies, 2)
     (pool,) = [each for each in psutil.process_iter() if _is_pool(each, studies)]
-    scripts = {
-        json.loads((studies.runs / t.run_id / "status.json").read_text())["detail"]["pid"] for t in studies.lines()
-    }
-    (worker,) = [child for child in pool.children() if child.pid not in scripts]
+    # Every script leads a session of its own.
+    (worker,) = [child for child in pool.children() if _session(child.pid) == _session(pool.pid)]
     worker.kill()  # running scripts are the pool's children and go on
     _until_ended(studies, 1)
     assert not any(line.state == "Failed" for line in studies.lines())
@@ -357,6 +356,14 @@ def _is_pool(process: object, studies: Studies) -> bool:
     except psutil.Error:
         return False
     return "backends.local_pool" in words and str(studies.path) in " ".join(words)
+
+
+def _session(pid: int) -> int:
+    """The session of a process; 0 of one that is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _running(studies: Studies) -> int:

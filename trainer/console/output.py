@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 # No column is made narrower than this to fit a terminal.
@@ -25,7 +25,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 _BREAK = re.compile("[\t\n]")
 # A command within a text, up to where the text goes on; its words; and what stands for a blank in it meanwhile.
 _COMMAND = re.compile("\\b(?:trainer|curl) [a-z-].*?(?=[.,;)](?: |$)|  | or |$)")
-_WORD = re.compile("""(?:"[^"]*"|'[^']*'|\\S)+""")
+_WORD = re.compile(r"""(?:-[a-zA-Z] )?(?:"(?:[^"\\]|\\.)*"|'[^']*'|\S)+""")
+_APART = re.compile(r"(?<=\S) {4}(?=[A-Z])")
 _GLUE = "\x00"
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 # Control sequences; strings (OSC, DCS, SOS, PM, APC) with their end; escapes of two bytes and more.
@@ -117,7 +118,7 @@ def wrapped(text: str, columns: int | None, indent: int = 0) -> str:
     if columns is None or all(_columns(line) <= columns for line in text.split("\n")):
         return text
     lines = []
-    for line in text.split("\n"):
+    for line in _one_below_the_other(text, columns):
         current = ""
         for word in re.split(r"(?<=\S) ", _with_commands_whole(line, columns - indent)):
             longer = f"{current} {word}" if current else word
@@ -128,6 +129,12 @@ def wrapped(text: str, columns: int | None, indent: int = 0) -> str:
                 current = longer
         lines.append(current)
     return "\n".join(lines).replace(_GLUE, " ")
+
+
+def _one_below_the_other(text: str, columns: int) -> Iterator[str]:
+    """Yield the lines of a text; of one that is too long, what four blanks set apart."""
+    for line in text.split("\n"):
+        yield from _APART.split(line) if _columns(line) > columns else (line,)
 
 
 def _with_commands_whole(line: str, columns: int) -> str:
@@ -141,19 +148,28 @@ def _with_commands_whole(line: str, columns: int) -> str:
         command, before = found[0], line[: found.start()]
         if _columns(command) <= columns:
             return command.replace(" ", _GLUE)
-        told = not before.strip() or before.endswith((": ", "  "))
-        return _continued(command, columns - (0 if before.endswith(": ") else _columns(before))) if told else command
+        if before.strip() and not before.endswith((": ", "  ")):
+            return command  # of a sentence that is about the program
+        return _continued(command, columns, 0 if before.endswith(": ") else _columns(before))
 
     return _COMMAND.sub(kept, line)
 
 
-def _continued(command: str, columns: int) -> str:
-    """Return a command in lines that end with a backslash, broken outside quotes."""
+def _continued(command: str, columns: int, first: int) -> str:
+    """Return a command in lines that end with a backslash, broken outside quotes.
+
+    Args:
+        command: Its words are separated by one blank each.
+        columns: How long a line may be.
+        first: Columns of the first line that are taken.
+    """
     lines = [""]
+    room = columns - first
     for word in _WORD.findall(command):
-        longer = f"{lines[-1]}{_GLUE}{word}" if lines[-1].strip(_GLUE) else f"{lines[-1]}{word}"
-        if lines[-1].strip(_GLUE) and _columns(longer) > columns - 2:
-            lines.append(f"{_GLUE * 2}{word}")
+        longer = f"{lines[-1]}{_GLUE}{word}" if lines[-1] else word
+        if lines[-1] and _columns(longer) > room - 2:
+            room = columns
+            lines.append(f"{_GLUE * 2 if _columns(word) <= columns - 4 else ''}{word}")
         else:
             lines[-1] = longer
     return f"{_GLUE}\\\n".join(lines).replace(" ", _GLUE)

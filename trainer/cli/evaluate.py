@@ -91,7 +91,7 @@ def print_evaluation(found: Evaluation) -> None:
     facts(
         [
             ("Model", inline(found.model)),
-            ("Data set", inline(f"{found.dataset}, {found.count:,} test images")),
+            ("Data set", inline(f"{found.dataset}, {found.count:,} test examples")),
             ("Accuracy", paint(f"{found.accuracy:.4f}", BOLD)),
             ("Loss", f"{found.loss:.4f}"),
         ]
@@ -120,7 +120,7 @@ def print_predictions(found: list[Prediction], classes: Sequence[str]) -> None:
         order = sorted(range(len(item.probabilities)), key=lambda label: -item.probabilities[label])
         second = f"{classes[order[1]]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
         rows.append((item.path, item.name, f"{item.probability:.4f}", second))
-    table(("IMAGE", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
+    table(("EXAMPLE", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
 
 
 def _cell(count: int, width: int, *, hit: bool) -> str:

@@ -61,7 +61,9 @@ _KIND = "process"
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _TELL_SECONDS = 10.0
-_PROBE_SECONDS = 2.0
+# A process of a busy machine that answers late is not one that does not answer.
+_PROBE_SECONDS = 10.0
+_WAIT_SECONDS = 2.0
 # Longer than the requests under way are given.
 _DRAIN_SECONDS = 35.0
 _TAIL = 20
@@ -376,7 +378,7 @@ def _end(folder: Path, tell: Tell) -> None:
         begun = time.monotonic()
         told = False
         while is_locked(folder / PROCESS_LOCK) and time.monotonic() - begun < _DRAIN_SECONDS:
-            if not told and time.monotonic() - begun > _PROBE_SECONDS:
+            if not told and time.monotonic() - begun > _WAIT_SECONDS:
                 tell("Waiting for requests under way.")
                 told = True
             time.sleep(_LOOK_SECONDS)

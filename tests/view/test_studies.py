@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,18 @@ def test_trials_appear_live_and_say_why_they_were_stopped(page: Browser, project
     (folder.path / "study.json").write_text("{")
     page.until("document.querySelector('#studies tbody').textContent.includes('Damaged')")
     assert page.console == [] or all("500" in each for each in page.console)
+
+
+def test_a_study_that_is_taken_up_while_one_looks_is_not_interrupted(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as driver:
+
+        def taken_up(study: StudyFolder) -> None:
+            if not study.is_driven:
+                driver.enter_context(study.driven())
+
+        monkeypatch.setattr(StudyFolder, "outcome", taken_up)
+        assert folder.status == "Running"
+    monkeypatch.undo()
+    assert folder.status == "Completed"

@@ -321,7 +321,9 @@ class StudyFolder:
         outcome = self.outcome()
         if outcome is not None:
             return outcome.status
-        return "Running" if self.definition().driver == SERVICE else "Interrupted"
+        # Again: a driver that takes it up removes the outcome once it has the lock.
+        goes_on = self.is_driven or self.definition().driver == SERVICE
+        return "Running" if goes_on else (self.outcome() or Outcome(status="Interrupted")).status
 
 
 def create_study(studies: Path, definition: StudyDefinition) -> StudyFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cli.test_terminal import COLOUR, run_on_terminal
 from tests.tune.conftest import Studies, result
 
 X = ("--space", "x=uniform:0..1")
@@ -449,3 +451,16 @@ def test_a_trial_is_resumed_as_any_run(studies: Studies) -> None:
     assert resumed["run_id"] in listed
     assert run not in listed
     assert len(studies.study.trials()) == 1
+
+
+def test_the_live_table_fits_a_narrow_terminal(studies: Studies) -> None:
+    metric = "validation/main/accuracy"
+    studies.script(f"from azureml.core.run import Run\nRun.get_context().log({metric!r}, 0.5)\n", "any.py")
+    space = [word for name in ("rate", "hidden_units", "activation") for word in ("--space", f"{name}=0.12345,0.6789")]
+    words = ["tune", "--script", "any.py", "--metric", metric, *space, "--trials", "1", "--no-register"]
+    seen = COLOUR.sub("", run_on_terminal(studies, words, COLUMNS="70"))
+    heads = {line.strip() for line in re.split(r"[\r\n]|\x1b\[2K", seen) if line.strip().startswith("TRIAL ")}
+    # Whole columns: the last parameter, which has no room, is left out.
+    assert heads
+    for head in heads:
+        assert head.split() == ["TRIAL", "rate", "hidden_units", "…MAIN/ACCURACY", "SO", "FAR", "STATE"]

@@ -86,7 +86,8 @@ class TestRequest:
         )
         words = " ".join(prepare(request, home).job.arguments)
         assert words == (
-            "--epochs 2 --batchsize 128 --output_dir ./outputs --units 7 --lr 0.1 --seed 3 --device cuda:1 --momentum 0.5"
+            "--epochs 2 --batchsize 128 --output_dir ./outputs --units 7 --lr 0.1 --seed 3 --device cuda:1 "
+            "--momentum 0.5"
         )
 
     def test_another_script_gets_only_its_own(self, home: Home, script: Path) -> None:

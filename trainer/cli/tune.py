@@ -142,7 +142,7 @@ def _resume(home: Home, reference: str, given: dict[str, Any], options: dict[str
 
 def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any], *, as_json: bool) -> int:
     minutes, backend, submitted = values.get("max_minutes"), backend_of(home, config), remember(config)
-    view = make_view(study)
+    view = make_view(study, trials=values.get("trials"), parallel=values.get("parallel"))
     driver: ClientDriver | ServiceDriver
     if study.definition().driver == SERVICE:
         driver = ServiceDriver(study, backend, home, view, submitted=submitted)

@@ -168,6 +168,8 @@ class ClientDriver(Driver):
                 break
             if not ended:
                 time.sleep(pause)
+        if not self._over():
+            self._check_end()
         left = sum(not trial.state.finished for trial in self.trials.values()) + self.total - len(self.trials)
         return f"Its time was over with {left} of {self.total} trials left." if left else ""
 

@@ -85,7 +85,7 @@ def remember_flags(run: Run, words: list[str]) -> None:
 
 
 def found_again(info: RunInfo, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with which a run's workspace was found, for a run that follows on it there.
+    """Return the options with which a run's place was found, its workspace and its cluster, for one that follows on it.
 
     Args:
         info: The run's record.
@@ -93,14 +93,19 @@ def found_again(info: RunInfo, given: Mapping[str, Any]) -> dict[str, Any]:
             workspace is, that is meant.
 
     Returns:
-        What :func:`remember_flags` has kept, by the options' names.
+        What :func:`remember_flags` and the backend have kept, by the options' names.
     """
-    options = [option for option in backend_options(info.backend) if option.for_registry]
-    words = info.detail.get(FLAGS)
-    if not isinstance(words, list) or any(given.get(option.name) is not None for option in options):
+    options = backend_options(info.backend)
+    if any(option.for_registry and given.get(option.name) is not None for option in options):
         return {}
-    found: dict[str, Any] = {}
+    kept = [option.name for option in options if option.kept and given.get(option.name) is None]
+    found: dict[str, Any] = {name: str(info.detail[name]) for name in kept if name in info.detail}
+    words = info.detail.get(FLAGS)
+    if not isinstance(words, list):
+        return found
     for option in options:
+        if not option.for_registry:
+            continue
         if option.flag not in words:
             continue
         if option.is_switch:

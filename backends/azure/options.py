@@ -30,7 +30,7 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
         UsageError: One is unusable.
     """
 
-    compute: Annotated[str, option("The compute cluster.", metavar="NAME", kept=True)] = "gpu-cluster"
+    compute: Annotated[str, option("The compute cluster.", metavar="NAME", kept_with="compute")] = "gpu-cluster"
     vm_size: Annotated[
         str | None,
         option("The VM size of its nodes.", metavar="SIZE", default_text="STANDARD_NC6, or its successor"),
@@ -42,6 +42,7 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
             "What new nodes are: dedicated, or lowpriority for cheap ones that Azure may take away.",
             metavar="KIND",
             default_text="dedicated",
+            kept_with="compute",
         ),
     ] = None
     idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5

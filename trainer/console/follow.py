@@ -98,8 +98,12 @@ def found_again(info: RunInfo, given: Mapping[str, Any]) -> dict[str, Any]:
     options = backend_options(info.backend)
     if any(option.for_registry and given.get(option.name) is not None for option in options):
         return {}
-    kept = [option.name for option in options if option.kept and given.get(option.name) is None]
-    found: dict[str, Any] = {name: str(info.detail[name]) for name in kept if name in info.detail}
+    found: dict[str, Any] = {
+        option.name: str(info.detail[option.name])
+        for option in options
+        if option.kept_with and option.name in info.detail
+        if all(given.get(name) is None for name in (option.name, option.kept_with))
+    }
     words = info.detail.get(FLAGS)
     if not isinstance(words, list):
         return found

@@ -172,6 +172,38 @@ def test_a_grid_that_could_not_be_listed_is_begun(studies: Studies) -> None:
     assert [trial["values"]["z"] for trial in found["trials"]] == [1, 2]
 
 
+def test_a_full_disk_interrupts_a_study_and_spends_no_trial(studies: Studies) -> None:
+    # What a script, or the supervisor, that finds no room ends with.
+    text = """
+import errno, os
+from azureml.core.run import Run
+if not os.path.exists(os.environ["MARK"]):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+Run.get_context().log("score", 1.0)
+"""
+    studies.script(text, "full.py")
+    mark = studies.path / "room"
+    words = ("tune", "--script", "full.py", "--space", "x=1,2,3,4,5", "--sampler", "grid", "--metric", "score")
+    ran = studies.trainer(*words, env={"MARK": str(mark)})
+    assert ran.returncode == 3
+    study = studies.study
+    assert f"Free some space, then go on: trainer tune --resume {study.study_id}" in ran.stderr
+    assert (study.status, [trial.state for trial in study.trials().values()]) == ("Interrupted", ["Interrupted"])
+    mark.touch()
+    found = result(studies.trainer("tune", "--resume", "latest", "--json", env={"MARK": str(mark)}))
+    assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 5
+
+
+def test_a_study_whose_making_was_cut_off_hides_no_other(studies: Studies) -> None:
+    found = result(studies.tune(*X, "--trials", "1", "--no-register"))
+    (studies.path / ".trainer" / "studies" / "study-29991231-235959-aaaaaa" / "snapshot").mkdir(parents=True)
+    for command in ("studies", "runs"):
+        ran = studies.trainer(command)
+        assert ran.returncode == 0, ran.stderr
+        assert found["study"] in ran.stdout
+    assert result(studies.trainer("tune", "--resume", "latest", "--json"))["study"] == found["study"]
+
+
 def test_a_study_keeps_its_model_when_its_runs_are_removed(studies: Studies) -> None:
     first = result(studies.tune(*X, "--trials", "1"))
     assert studies.trainer("clean", "--status", "completed", "--registered", "--yes").returncode == 0

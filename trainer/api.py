@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from trainer.backend import Backend, load_backend
 from trainer.config import Config, load_config
-from trainer.errors import NotFoundError, RunFailedError, TrainerError
+from trainer.errors import NotFoundError, RunFailedError, TrainerError, UsageError
 from trainer.home import Home, find_home
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, RunInfo, RunStatus
@@ -98,6 +98,8 @@ def run(
         RefusedError: The backend would not take the job.
         TrainerError: The data can't be had, or the job could not be started.
     """
+    if isinstance(args, str):
+        raise UsageError(f"args is one text: {args!r}.", f"Give its words: args={args.split()!r}")
     home = find_home()
     own = script is not None and not is_default_script(Path(script))
     given = {
@@ -121,7 +123,10 @@ def run(
     config = load_config(home, given)
     words = [word for name, value in training.items() for word in (f"--{name}", str(value))] if own else []
     request = JobRequest.from_config(
-        config, script_args=(*words, *map(str, args)), tags=dict(tags or {}), register=register
+        config,
+        script_args=(*words, *map(str, args)),
+        tags={str(name): str(value) for name, value in (tags or {}).items()},
+        register=register,
     )
     chosen = _backend(home, config)
     return _start(prepare(request, home, backend=chosen), chosen, home)
@@ -387,11 +392,12 @@ class LoadedModel:
 
         return evaluate(self._opened, None if dataset is None else str(dataset))
 
-    def predict(self, inputs: Sequence[str | Path]) -> list[Prediction]:
+    def predict(self, inputs: Sequence[str | Path] | str | Path) -> list[Prediction]:
         """Classify examples.
 
         Args:
-            inputs: Files: pictures, or a CSV file of rows, or an npy file of arrays, by what the model was trained on.
+            inputs: A file, or several: pictures, or a CSV file of rows, or an npy file of arrays, by what the model was
+                trained on.
 
         Returns:
             One prediction per example.
@@ -402,7 +408,8 @@ class LoadedModel:
         """
         from trainer.modeluse import predict
 
-        return predict(self._opened, [Path(path) for path in inputs])
+        paths = [inputs] if isinstance(inputs, str | Path) else inputs
+        return predict(self._opened, [Path(path) for path in paths])
 
     def __repr__(self) -> str:
         """What it was loaded from."""

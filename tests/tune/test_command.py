@@ -294,6 +294,14 @@ def test_ctrl_c_interrupts_and_resume_goes_on_with_the_same_values(studies: Stud
     assert f"trainer tune --resume {studies.study.study_id}" in err
     assert {trial.state for trial in studies.study.trials().values()} <= {"Interrupted", "Completed"}
     assert studies.study.status == "Interrupted"
+    for more, said in (
+        (("--", "--seconds", "9"), "The script's arguments: what a study is doesn't change with --resume."),
+        (("--isolated",), "--isolated: what a study is doesn't change with --resume."),
+        (("--dry-run",), "--dry-run shows a new study"),
+    ):
+        ran = studies.trainer("tune", "--resume", "latest", *more)
+        assert ran.returncode == 2
+        assert said in ran.stderr
     found = result(studies.trainer("tune", "--resume", "latest", "--json"))
     assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 3
     assert all(found["trials"][number]["values"] == values for number, values in before.items())

@@ -363,7 +363,9 @@ def _all_outputs(run: Run, *, told: bool) -> dict[str, Path]:
     # The runtime's own file says nothing of what the script has done.
     files = {name: run.folder.outputs / name for name in run.files() if name != ENVIRONMENT_FILE}
     if not files:
-        raise NotFoundError(f"Run {run.run_id} left no outputs to continue from.", "Start again: trainer run")
+        raise NotFoundError(
+            f"Run {run.run_id} left no outputs to continue from.", f"Start again: trainer rerun {run.run_id}"
+        )
     if not told:
         raise UsageError(
             f"Only {run.job.script} knows how it resumes.",

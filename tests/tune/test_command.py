@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -71,6 +72,38 @@ def test_any_keeps_the_best_epoch_and_last_the_last(studies: Studies) -> None:
     assert last["snapshot"] == whole["snapshot"]
 
 
+GOES_ON = """
+import argparse, os, signal
+from pathlib import Path
+from azureml.core.run import Run
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--x", type=float, required=True)
+x = parser.parse_args().x
+earlier = os.environ.get("TRAINER_RESUME_DIR")
+done = int(Path(earlier, "states/done.txt").read_text()) if earlier else 0
+for step in range(done + 1, 5):
+    Run.get_context().log("score", x * step)
+    Path("outputs/states").mkdir(exist_ok=True)
+    Path("outputs/states/.half").write_text(str(step))
+    Path("outputs/states/.half").rename("outputs/states/done.txt")
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(studies: Studies) -> None:
+    studies.script(GOES_ON)
+    # ASHA is asked at each value, once.
+    words = ("--trials", "2", "--parallel", "2", "--stop", "asha:min=5", "--no-register")
+    found = result(studies.tune(*X, *words, "--max-restarts", "1", "--checkpoints", "states/*.txt"))
+    for trial in found["trials"]:
+        x = trial["values"]["x"]
+        assert (trial["state"], trial["curve"]) == ("Completed", [x * step for step in range(1, 5)]), trial
+        restarts = json.loads(studies.trainer("show", trial["run_id"], "--json").stdout)["restarts"]
+        assert [restart["checkpoint"] for restart in restarts] == ["states/done.txt"]
+
+
 def test_a_killed_driver_loses_nothing_and_runs_nothing_twice(studies: Studies) -> None:
     words = ("tune", "--script", "script.py", "--metric", "score", *X, "--trials", "8", "--parallel", "2")
     process = studies.start(*words, "--", "--seconds", "0.05")
@@ -104,10 +137,8 @@ def test_a_killed_pool_and_a_killed_worker_harm_only_what_they_ran(studies: Stud
     process = studies.start(*words, "--", "--seconds", "0.4")
     _until_running(studies, 2)
     (pool,) = [each for each in psutil.process_iter() if _is_pool(each, studies)]
-    scripts = {
-        json.loads((studies.runs / t.run_id / "status.json").read_text())["detail"]["pid"] for t in studies.lines()
-    }
-    (worker,) = [child for child in pool.children() if child.pid not in scripts]
+    # Every script leads a session of its own.
+    (worker,) = [child for child in pool.children() if _session(child.pid) == _session(pool.pid)]
     worker.kill()  # running scripts are the pool's children and go on
     _until_ended(studies, 1)
     assert not any(line.state == "Failed" for line in studies.lines())
@@ -436,6 +467,14 @@ def _is_pool(process: object, studies: Studies) -> bool:
     except psutil.Error:
         return False
     return "backends.local_pool" in words and str(studies.path) in " ".join(words)
+
+
+def _session(pid: int) -> int:
+    """The session of a process; 0 of one that is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _running(studies: Studies) -> int:

@@ -35,6 +35,7 @@ from trainer.tune.trials import curve_of
 
 if TYPE_CHECKING:
     from trainer.home import Home
+    from trainer.job import TrainingJob
     from trainer.records import Stopped
     from trainer.tune.driver import Driver
 
@@ -361,10 +362,26 @@ def print_plan(definition: StudyDefinition, *, as_json: bool) -> None:
         return
     rows = [("Study", describe(definition))]
     rows += [("Space", "\n".join(each.describe() for each in definition.space))]
-    rows += [("Script", definition.job.script), ("Snapshot", f"sha256 {definition.snapshot}")]
+    rows += [("Script", definition.job.script)]
+    if trial := _trial_text(definition.job):
+        rows += [("Each trial", trial)]
+    rows += [("Snapshot", f"sha256 {definition.snapshot}")]
     if first:
         rows.append(("First", "\n".join(" ".join(arguments(values)) for values in first)))
     facts(rows)
+
+
+def _trial_text(job: TrainingJob) -> str:
+    """What is not as usual about the runs of a study."""
+    restarts = job.max_restarts
+    said = (
+        f"{job.ranks} ranks, {job.processes_per_node} on each of {job.nodes} nodes" if job.nodes > 1 else "",
+        f"{job.ranks} ranks" if job.nodes == 1 < job.ranks else "",
+        "" if restarts is None else f"up to {restarts} restart{'s' * (restarts != 1)}",
+        f"continues from {job.checkpoints}" if job.checkpoints else "",
+        f"kernels {job.kernels}" if job.kernels else "",
+    )
+    return "; ".join(filter(None, said))
 
 
 def _first_points(definition: StudyDefinition, most: int = 5) -> Iterator[dict[str, Value]]:

@@ -193,6 +193,7 @@ class ClientDriver(Driver):
         return True
 
     def _submit(self, trial: Trial) -> None:
+        self._judged.pop(trial.number, None)
         folder = runs.start(self.home, self.study, self.definition, trial, self.backend)
         self.running[trial.number] = Running(trial, folder)
         self._submitted(folder)
@@ -215,7 +216,8 @@ class ClientDriver(Driver):
 
     def _judge(self, number: int, curve: list[float | None]) -> Stopped | None:
         policy, judged = self.definition.stop, self._judged.get(number, 0)
-        self._judged[number] = len(curve)
+        # One that was started again begins with the curve up to its checkpoint.
+        self._judged[number] = max(judged, len(curve))
         if policy is None:
             return None
         if policy.name == "asha":

@@ -206,6 +206,7 @@ def _exit_when_idle(server: uvicorn.Server, service: Service, limit: float) -> N
         quiet = time.monotonic() - service.requests.last_request
         if (
             quiet >= limit
+            and not service.requests.under_way
             and not service.jobs.active()
             and not service.sweeps.active()
             and not service.webservices.in_transition()

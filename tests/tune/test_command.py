@@ -247,6 +247,10 @@ def test_a_metric_that_never_comes_is_seen_at_the_first_trial(studies: Studies) 
     assert ran.returncode == 2
     assert "Trial 0 ended and never logged the metric 'Accuracy'; it logged score." in ran.stderr
     assert len(studies.study.trials()) == 1
+    text = "from azureml.core.run import Run\nRun.get_context().log('Accuracy', 1)\n"
+    studies.script(text, "any.py")
+    words = ("tune", "--script", "any.py", "--space", "x=1,2", "--trials", "2", "--metric", "validation/main/accuracy")
+    assert "hint: Start again with --metric Accuracy." in studies.trainer(*words).stderr
 
 
 @pytest.mark.parametrize(

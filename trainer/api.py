@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from trainer.api_models import LoadedModel, Model, load, models
 from trainer.backend import Backend, load_backend
 from trainer.config import Config, load_config
-from trainer.errors import NotFoundError, RunFailedError, TrainerError
+from trainer.errors import NotFoundError, RunFailedError, TrainerError, UsageError
 from trainer.home import Home, find_home
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, RunInfo, RunStatus
@@ -97,6 +97,8 @@ def run(
         RefusedError: The backend would not take the job.
         TrainerError: The data can't be had, or the job could not be started.
     """
+    if isinstance(args, str):
+        raise UsageError(f"args is one text: {args!r}.", f"Give its words: args={args.split()!r}")
     home = find_home()
     own = script is not None and not is_default_script(Path(script))
     given = {
@@ -120,7 +122,10 @@ def run(
     config = load_config(home, given)
     words = [word for name, value in training.items() for word in (f"--{name}", str(value))] if own else []
     request = JobRequest.from_config(
-        config, script_args=(*words, *map(str, args)), tags=dict(tags or {}), register=register
+        config,
+        script_args=(*words, *map(str, args)),
+        tags={str(name): str(value) for name, value in (tags or {}).items()},
+        register=register,
     )
     chosen = _backend(home, config)
     return _start(prepare(request, home, backend=chosen), chosen, home)

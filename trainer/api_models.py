@@ -140,11 +140,12 @@ class LoadedModel:
 
         return evaluate(self._opened, None if dataset is None else str(dataset))
 
-    def predict(self, inputs: Sequence[str | Path]) -> list[Prediction]:
+    def predict(self, inputs: Sequence[str | Path] | str | Path) -> list[Prediction]:
         """Classify examples.
 
         Args:
-            inputs: Files: pictures, or a CSV file of rows, or an npy file of arrays, by what the model was trained on.
+            inputs: A file, or several: pictures, or a CSV file of rows, or an npy file of arrays, by what the model was
+                trained on.
 
         Returns:
             One prediction per example.
@@ -155,7 +156,8 @@ class LoadedModel:
         """
         from trainer.modeluse import predict
 
-        return predict(self._opened, [Path(path) for path in inputs])
+        paths = [inputs] if isinstance(inputs, str | Path) else inputs
+        return predict(self._opened, [Path(path) for path in paths])
 
     def __repr__(self) -> str:
         """What it was loaded from."""

@@ -27,7 +27,6 @@ from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
 from trainer.runtime.attempts import OUR_RESUME
-from trainer.runtime.datasets.files import FILES
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR, RESUME_DIR_VARIABLE
 from trainer.scriptargs import read_arguments
@@ -300,7 +299,8 @@ def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
 def _check_batchsize(batchsize: int, data: ResolvedDataset) -> None:
     from trainer.runtime.datasets import idx
 
-    images = next(path for name, path in data.files.items() if name.startswith(FILES[0]))  # may be gzipped
+    # Of as many dimensions as there are, with a point for a dash in its name, gzipped: all are understood.
+    images = next(path for name, path in data.files.items() if name.startswith("train-images"))
     with idx.open_content(images) as content:
         count = idx.read_header(content, None).shape[0]
     if batchsize > count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,24 @@ def test_a_file_of_another_kind_is_named(colours: Project) -> None:
     refused = colours.trainer("evaluate", "colours", "--dataset", "t.csv")
     assert refused.returncode == 2
     assert "t.csv is a table, and the model was trained on pictures." in refused.stderr
+
+
+def test_coloured_idx_files_are_trained_on(colours: Project) -> None:
+    folder = colours.path / "rgb"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", 40), ("t10k", 8)):
+        # 32-bit big-endian sizes behind the number of dimensions, as docs/data.md writes them.
+        labels = np.arange(count, dtype=np.uint8) % 2
+        images = random.integers(0, 60, (count, 4, 5, 3), np.uint8)
+        images[labels == 1, :, :, 0] += 180
+        for name, values in ((f"{part}-images-idx4-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            (folder / name).write_bytes(header + values.tobytes())
+    ran = colours.trainer("run", "--dataset", "rgb", "--epochs", "8", "--batchsize", "8", "--lr", "0.05", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["metrics"]["Accuracy"] == 1
+    Image.new("RGB", (5, 4), (220, 20, 20)).save(colours.path / "red.png")
+    said = colours.trainer("predict", "rgb", "red.png")
+    assert said.returncode == 2
+    assert "red.png is not an npy file." in said.stderr

@@ -203,6 +203,38 @@ def test_a_grid_that_could_not_be_listed_is_begun(studies: Studies) -> None:
     assert [trial["values"]["z"] for trial in found["trials"]] == [1, 2]
 
 
+def test_a_full_disk_interrupts_a_study_and_spends_no_trial(studies: Studies) -> None:
+    # What a script, or the supervisor, that finds no room ends with.
+    text = """
+import errno, os
+from azureml.core.run import Run
+if not os.path.exists(os.environ["MARK"]):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+Run.get_context().log("score", 1.0)
+"""
+    studies.script(text, "full.py")
+    mark = studies.path / "room"
+    words = ("tune", "--script", "full.py", "--space", "x=1,2,3,4,5", "--sampler", "grid", "--metric", "score")
+    ran = studies.trainer(*words, env={"MARK": str(mark)})
+    assert ran.returncode == 3
+    study = studies.study
+    assert f"Free some space, then go on: trainer tune --resume {study.study_id}" in ran.stderr
+    assert (study.status, [trial.state for trial in study.trials().values()]) == ("Interrupted", ["Interrupted"])
+    mark.touch()
+    found = result(studies.trainer("tune", "--resume", "latest", "--json", env={"MARK": str(mark)}))
+    assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 5
+
+
+def test_a_study_whose_making_was_cut_off_hides_no_other(studies: Studies) -> None:
+    found = result(studies.tune(*X, "--trials", "1", "--no-register"))
+    (studies.path / ".trainer" / "studies" / "study-29991231-235959-aaaaaa" / "snapshot").mkdir(parents=True)
+    for command in ("studies", "runs"):
+        ran = studies.trainer(command)
+        assert ran.returncode == 0, ran.stderr
+        assert found["study"] in ran.stdout
+    assert result(studies.trainer("tune", "--resume", "latest", "--json"))["study"] == found["study"]
+
+
 def test_a_study_keeps_its_model_when_its_runs_are_removed(studies: Studies) -> None:
     first = result(studies.tune(*X, "--trials", "1"))
     assert studies.trainer("clean", "--status", "completed", "--registered", "--yes").returncode == 0
@@ -215,6 +247,10 @@ def test_a_metric_that_never_comes_is_seen_at_the_first_trial(studies: Studies) 
     assert ran.returncode == 2
     assert "Trial 0 ended and never logged the metric 'Accuracy'; it logged score." in ran.stderr
     assert len(studies.study.trials()) == 1
+    text = "from azureml.core.run import Run\nRun.get_context().log('Accuracy', 1)\n"
+    studies.script(text, "any.py")
+    words = ("tune", "--script", "any.py", "--space", "x=1,2", "--trials", "2", "--metric", "validation/main/accuracy")
+    assert "hint: Start again with --metric Accuracy." in studies.trainer(*words).stderr
 
 
 @pytest.mark.parametrize(
@@ -293,6 +329,14 @@ def test_ctrl_c_interrupts_and_resume_goes_on_with_the_same_values(studies: Stud
     assert f"trainer tune --resume {studies.study.study_id}" in err
     assert {trial.state for trial in studies.study.trials().values()} <= {"Interrupted", "Completed"}
     assert studies.study.status == "Interrupted"
+    for more, said in (
+        (("--", "--seconds", "9"), "The script's arguments: what a study is doesn't change with --resume."),
+        (("--isolated",), "--isolated: what a study is doesn't change with --resume."),
+        (("--dry-run",), "--dry-run shows a new study"),
+    ):
+        ran = studies.trainer("tune", "--resume", "latest", *more)
+        assert ran.returncode == 2
+        assert said in ran.stderr
     found = result(studies.trainer("tune", "--resume", "latest", "--json"))
     assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 3
     assert all(found["trials"][number]["values"] == values for number, values in before.items())

@@ -20,6 +20,7 @@ from trainer.home import Home
 from trainer.records import ModelRef, RunInfo, RunStatus, Stopped
 from trainer.runfolder import RunFolder
 from trainer.runtime.layout import METRICS_FILE
+from trainer.runtime.series import NAMES
 from trainer.snapshot import DEFAULT_SCRIPT
 from trainer.tune import trials as runs
 from trainer.tune.registration import register
@@ -214,10 +215,11 @@ class Driver:
 
     def _no_metric(self, trial: Trial, folder: RunFolder) -> UsageError:
         others = sorted({metric.name for metric in folder.metrics()})
+        known = NAMES.get(self.definition.metric, "")  # Chainer's key of a metric that the run has under its own name
         logged = f"it logged {', '.join(others[:8])}" if others else "it logged nothing"
         return UsageError(
             f"Trial {trial.number} ended and never logged the metric {self.definition.metric!r}; {logged}.",
-            "Start again with --metric NAME."
+            f"Start again with --metric {known if known in others else 'NAME'}."
             if others
             else "Let the script log it: Run.get_context().log(NAME, value)",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -213,6 +214,14 @@ def create(definition: StudyDefinition, prepared: Prepared, home: Home) -> Study
         TrainerError: It can't be written, or a file changed meanwhile.
     """
     folder = StudyFolder(home.studies / definition.study)
+    try:
+        return _create(folder, definition, prepared, home)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _create(folder: StudyFolder, definition: StudyDefinition, prepared: Prepared, home: Home) -> StudyFolder:
     try:
         folder.path.mkdir(parents=True)
         snapshot = prepared.snapshot

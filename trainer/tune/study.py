@@ -364,11 +364,12 @@ def why_no_best(trials: Mapping[int, Trial]) -> str:
 
 
 def study_ids(studies: Path) -> list[str]:
-    """Every study's id, newest first."""
+    """Every study's id, newest first. A folder whose making was cut off, before there was a definition, is none."""
     try:
-        return sorted(filter(STUDY_ID.fullmatch, os.listdir(studies)), reverse=True)  # noqa: PTH208  # as run_ids
+        names = sorted(filter(STUDY_ID.fullmatch, os.listdir(studies)), reverse=True)  # noqa: PTH208  # as run_ids
     except FileNotFoundError:
         return []
+    return [name for name in names if (studies / name / "study.json").exists()]
 
 
 def find_study(studies: Path, reference: str) -> StudyFolder:

@@ -32,6 +32,11 @@ Batch = Any
 _ELEMENTWISE_HOOKS = (GradientHardClipping, Lasso, WeightDecay)
 _HOOKS = (*_ELEMENTWISE_HOOKS, GradientClipping)
 
+# Of so many classes the maxima are found sooner along columns than along rows.
+_FEW_CLASSES = 32
+# Types in which any number of right answers is exact, and half of whose digits are more than enough for a quotient.
+_EXACT = (np.float32, np.float64)
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -82,6 +87,9 @@ class MLPStep:
             ]
             self._rows = xp.arange(batch)
             self._unit = xp.ones((), self.dtype)
+            self._zeros = [xp.zeros(shape[1], self.dtype) for shape in shapes]
+            few = xp is np and shapes[-1][1] <= _FEW_CLASSES
+            self._columns = np.empty(shapes[-1][::-1], self.dtype) if few else None
 
     def fits(self, x: Array) -> bool:
         """Whether :meth:`run` takes inputs of this shape and type."""
@@ -110,7 +118,7 @@ class MLPStep:
             if layer.bias is not None:
                 xp.add(output, layer.bias.array, out=output)
             if layer.activation is not None:
-                layer.activation.forward(xp, output)
+                layer.activation.forward(xp, output, self._zeros[index])
             hidden = output
             if layer.dropout is not None:
                 if masks[index] is None:
@@ -118,7 +126,7 @@ class MLPStep:
                 hidden = xp.multiply(output, masks[index], out=self._dropped[index])
 
         loss, gradient = self._softmax_cross_entropy(hidden, t)
-        accuracy = (hidden.argmax(axis=1) == t).mean(dtype=self.dtype) if self.accuracy else None
+        accuracy = self._right(hidden, t) if self.accuracy else None
 
         for index in range(len(layers) - 1, -1, -1):
             layer = layers[index]
@@ -145,7 +153,7 @@ class MLPStep:
         # loss = -mean over valid rows of log softmax(scores)[t];
         # its gradient by the scores = (softmax(scores) - onehot(t)) / valid rows.
         xp = self.xp
-        largest = scores.max(axis=1, keepdims=True)
+        largest = self._largest(scores)
         shifted = scores - largest
         xp.exp(shifted, out=shifted)
         total = shifted.sum(axis=1, keepdims=True)
@@ -154,20 +162,39 @@ class MLPStep:
         log_probability = xp.subtract(scores, total, out=shifted)
 
         valid = t != self.ignore_label
-        # An ignored row points at class 0 and is multiplied by zero.
-        t = t * valid
+        # Usually all are, and what follows would multiply by ones. Of a GPU this is not asked.
+        partly = xp is not np or np.count_nonzero(valid) != len(valid)
+        if partly:
+            # An ignored row points at class 0 and is multiplied by zero.
+            t = t * valid
         log_likelihood = log_probability[self._rows, t]
-        log_likelihood *= valid
-        scale = 1.0 / self._at_least_one(valid.sum())
+        if partly:
+            log_likelihood *= valid
+        scale = 1.0 / (self._at_least_one(valid.sum()) if partly else np.int64(len(valid)))
         loss = (log_likelihood.sum(keepdims=True) * -scale).astype(self.dtype).reshape(())
 
         gradient = xp.exp(log_probability, out=log_probability)
         gradient[self._rows, t] -= 1
-        gradient *= valid.reshape(-1, 1)
+        if partly:
+            gradient *= valid.reshape(-1, 1)
         # Not the scale alone: Chainer multiplies by the loss's own gradient first, and the type of
         # that product decides how the next line rounds.
         gradient *= self._unit * scale
         return loss, gradient
+
+    def _largest(self, scores: Array) -> Array:
+        if self._columns is None:
+            return scores.max(axis=1, keepdims=True)
+        # Many short rows; the maximum has no order, and a zero's sign is lost in the exponentials.
+        np.copyto(self._columns, scores.T)
+        return np.maximum.reduce(self._columns, axis=0).reshape(-1, 1)
+
+    def _right(self, scores: Array, t: Array) -> Array:
+        right = scores.argmax(axis=1) == t
+        if self.xp is np and self.dtype in _EXACT:
+            # What the mean is; that of booleans makes an array of numbers first.
+            return self.dtype.type(np.count_nonzero(right) / len(right))
+        return right.mean(dtype=self.dtype)
 
     def _at_least_one(self, count: Array) -> Array:
         # Python's max() would wait for a GPU; NumPy's maximum would make an array where Chainer has a

@@ -104,19 +104,20 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
         self._joined(_observation())
         optimizer.update()
 
-    def _joined(self, observed: dict[str, Any]) -> None:
+    def _joined(self, observed: dict[str, Any], gradients: Array | None = None) -> None:
         """Make the batch's gradients and observations of those of this rank's part, in place."""
         if self._ranks.size > 1:
             if self._join is None:
                 self._join = Join(self._optimizers["main"], self._ranks)
-            self._join(self._iterators["main"].share, observed)
+            self._join(self._iterators["main"].share, observed, gradients)
 
     def _compiled(self, step: NamedStep, batch: tuple[Array, Array]) -> None:
         observed = step.run(*batch)
-        self._joined(observed)
+        fused = self._fused if self._fused is not None and self._fused.intact() else None
+        self._joined(observed, None if fused is None else fused.gradients)
         _observation().update(observed)
-        if self._fused is not None and self._fused.intact():
-            self._fused.update()
+        if fused is not None:
+            fused.update()
             return
         optimizer = self._optimizers["main"]
         optimizer.update()

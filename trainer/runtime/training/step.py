@@ -34,6 +34,8 @@ _HOOKS = (*_ELEMENTWISE_HOOKS, GradientClipping)
 
 # Of so many classes the maxima are found sooner along columns than along rows.
 _FEW_CLASSES = 32
+# A step's loss and accuracy.
+_OBSERVATIONS = 2
 # Types in which any number of right answers is exact, and half of whose digits are more than enough for a quotient.
 _EXACT = (np.float32, np.float64)
 
@@ -219,6 +221,9 @@ class FusedUpdate:
     Args:
         optimizer: Set up, with every state initialised (that is, after one update or after
             loading); see :meth:`applies_to`.
+
+    Attributes:
+        gradients: All gradients in the order of the target's ``params()``, and room for some numbers behind them.
     """
 
     def __init__(self, optimizer: chainer.GradientMethod) -> None:
@@ -231,7 +236,8 @@ class FusedUpdate:
             size = sum(param.size for param in self._params)
             dtype = self._params[0].dtype
             self._all = chainer.Parameter(xp.empty(size, dtype))
-            self._all.grad = xp.empty(size, dtype)
+            self.gradients = xp.empty(size + _OBSERVATIONS, dtype)
+            self._all.grad = self.gradients[:size]
             self._rule = optimizer.create_update_rule()
             names = [] if self._rules[0].state is None else list(self._rules[0].state)
             states = {name: xp.empty(size, dtype) for name in names}

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainer.runtime import ranks, reporting
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training.step import Array
+from trainer.runtime.training.losses import Array
 
 # The types that ChainerMN's communicators know too.
 _IN_PLACE = (np.float32, np.float64)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from azureml_emulator.app import FaultsAndLog
 from azureml_emulator.faults import FaultSwitchboard
 from azureml_emulator.jobs import scheduler as scheduling
 from azureml_emulator.jobs.new_run import JOB, add_run
@@ -98,4 +101,26 @@ def test_a_service_that_ends_while_it_is_looked_at_says_how(service: Service, mo
     found = service.webservices.get("svc")
     assert found.state is ServiceState.FAILED
     assert "before it was healthy (exited)" in str(found.error)
+    service.database.close()
+
+
+def test_a_service_that_was_about_to_end_is_held(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = start_of(service, "svc", Deployment(number=1, image={}))
+    start.create()
+    # Its front has taken its status back, and sees then that somebody is about to ask.
+    looks = iter((None, None, 5000))
+    monkeypatch.setattr(Start, "port", lambda _: next(looks))
+    monkeypatch.setattr(Start, "is_alive", True)
+    assert start.hold()
+    service.database.close()
+
+
+def test_a_request_under_way_keeps_an_idle_emulator(service: Service) -> None:
+    seen = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(service.requests.under_way)
+
+    asyncio.run(FaultsAndLog(app, service)({"type": "http", "method": "GET", "path": "/"}, None, None))  # type: ignore[arg-type]
+    assert (seen, service.requests.under_way) == ([1], 0)
     service.database.close()

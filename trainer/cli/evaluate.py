@@ -92,7 +92,7 @@ def print_evaluation(found: Evaluation) -> None:
     facts(
         [
             ("Model", inline(found.model)),
-            ("Data set", inline(f"{found.dataset}, {found.count:,} test images")),
+            ("Data set", inline(f"{found.dataset}, {found.count:,} test examples")),
             ("Accuracy", paint(f"{found.accuracy:.4f}", BOLD)),
             ("Loss", f"{found.loss:.4f}"),
         ]
@@ -117,7 +117,7 @@ def print_predictions(found: list[Prediction], classes: Sequence[str]) -> None:
         classes: The names of the classes.
     """
     rows = [(item.path, *judged(item.label, item.probability, item.probabilities, classes)) for item in found]
-    print_judged("IMAGE", rows)
+    print_judged("EXAMPLE", rows)
 
 
 def _cell(count: int, width: int, *, hit: bool) -> str:

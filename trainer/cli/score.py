@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def score_command(*, name: str, images: list[Path], data: str | None, as_json: b
         )
     keys = services.keys(service)
     key = keys[0] if keys else None
-    answers = [(paths, asking.ask(service.url, key, body)) for paths, body in bodies]
+    words = shlex.join([name, *(("--backend", service.backend) if flags.get("backend") else ())])
+    answers = [(paths, asking.ask(service.url, key, body, words=words)) for paths, body in bodies]
     if as_json:
         print_json(answers[0][1] if len(answers) == 1 else [answer for _, answer in answers])
         return

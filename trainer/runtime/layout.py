@@ -112,8 +112,13 @@ def job_dir() -> Path | None:
 def tell_resume_dir() -> None:
     """Set ``TRAINER_RESUME_DIR`` for a job that has something to continue from."""
     folder = job_dir()
-    if folder is not None and (folder / "resume").is_dir():
-        os.environ[RESUME_DIR_VARIABLE] = str(folder / "resume")
+    if folder is None:
+        return
+    # A study's warm worker runs a copy of this package that all trials share; what they resume from is their own.
+    for resume in (Path.cwd() / RESUME_DIR, folder / "resume"):
+        if resume.is_dir():
+            os.environ[RESUME_DIR_VARIABLE] = str(resume)
+            return
 
 
 def rank_log(rank: int) -> tuple[str, str]:

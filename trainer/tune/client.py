@@ -168,6 +168,8 @@ class ClientDriver(Driver):
                 break
             if not ended:
                 time.sleep(pause)
+        if not self._over():
+            self._check_end()
         left = sum(not trial.state.finished for trial in self.trials.values()) + self.total - len(self.trials)
         return f"Its time was over with {left} of {self.total} trials left." if left else ""
 
@@ -186,6 +188,7 @@ class ClientDriver(Driver):
         return True
 
     def _submit(self, trial: Trial) -> None:
+        self._judged.pop(trial.number, None)
         folder = runs.start(self.home, self.study, self.definition, trial, self.backend)
         self.running[trial.number] = Running(trial, folder)
         self._submitted(folder)
@@ -208,7 +211,8 @@ class ClientDriver(Driver):
 
     def _judge(self, number: int, curve: list[float | None]) -> Stopped | None:
         policy, judged = self.definition.stop, self._judged.get(number, 0)
-        self._judged[number] = len(curve)
+        # One that was started again begins with the curve up to its checkpoint.
+        self._judged[number] = max(judged, len(curve))
         if policy is None:
             return None
         if policy.name == "asha":

@@ -356,6 +356,13 @@ def best_of(definition: StudyDefinition, trials: Mapping[int, Trial]) -> Trial |
     return found
 
 
+def why_no_best(trials: Mapping[int, Trial]) -> str:
+    """Return why none of a study's trials is the best."""
+    if any(trial.state is TrialState.COMPLETED for trial in trials.values()):
+        return "none of those that completed has a finite value"
+    return "none completed"
+
+
 def study_ids(studies: Path) -> list[str]:
     """Every study's id, newest first."""
     try:

@@ -86,9 +86,13 @@ def _last_exception(lines: Sequence[str]) -> str | None:
 
 
 def _last_error(lines: Sequence[str]) -> str | None:
-    """What argparse, the launcher and a syntax error leave at the end: ``prog: error: text``, ``error: text``."""
+    """What argparse, the launcher and a syntax error leave at the end: ``prog: error: text``, ``error: text``.
+
+    The word before a bare text is left to who tells it.
+    """
     last = [line for line in lines if line.strip()][-_ERROR_LINES:]
-    return next((line for line in reversed(last) if _ERROR.search(line)), None)
+    found = next((line for line in reversed(last) if _ERROR.search(line)), None)
+    return found and found.strip().removeprefix("error: ")
 
 
 def _last_line(lines: Sequence[str]) -> str | None:

@@ -36,6 +36,8 @@ _SETTLED_NS = 2_000_000_000
 _SMALLER = re.compile(r"loss|err|perplexity|\bppl\b|mse\b|mae\b|nll|seconds|time\b", re.IGNORECASE)
 # Logged for the record; no one compares them.
 _GIVEN = ("Batch size", "Epochs")
+# Given to every run of our own script: where scripts of others lack it, it tells nothing.
+_UNCHOSEN: dict[str, set[str | None]] = {"output_dir": {None, "./outputs"}}
 
 
 class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +222,8 @@ def differing(rows: Iterable[RunRow]) -> list[str]:
     """Return the names of the parameters that are not the same in all rows, in the order of their appearance."""
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row.parameters)
-    return [name for name in names if len({row.parameters.get(name) for row in rows}) > 1]
+    values = {name: {row.parameters.get(name) for row in rows} for name in names}
+    return [name for name in names if len(values[name]) > 1 and not values[name] <= _UNCHOSEN.get(name, set())]
 
 
 def smaller_is_better(name: str) -> bool:

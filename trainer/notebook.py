@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer.home import find_home
+from trainer.labels import user_labels
 from trainer.listing import open_run
 from trainer.modeluse.curves import Panel, number, panels_together, ticks
 
 if TYPE_CHECKING:
+    from trainer import api
     from trainer.handle import Run
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -46,7 +48,7 @@ class Curves:
     def _repr_html_(self) -> str:
         """Return one picture (SVG) for each metric, and the runs' statuses above; what IPython calls."""
         infos = {run.run_id: run.info() for run in self.runs}
-        labels = {run_id: run_id[9:] for run_id in infos}
+        labels = {run.run_id: user_labels(run.folder.path).name or run.run_id[9:] for run in self.runs}
         head = " &nbsp; ".join(
             f'<span style="color:{_colour(index)}">&#9632;</span> {html.escape(labels[run_id])} '
             f"{html.escape(str(info.status))}"
@@ -61,21 +63,23 @@ class Curves:
         return f"Curves({', '.join(run.run_id for run in self.runs)})"
 
 
-def curves(*references: str) -> Curves:
+def curves(*references: str | api.Run) -> Curves:
     """Return the curves of one or several runs of this project.
 
     Args:
-        *references: Run ids, unambiguous beginnings or ends of them, names, or ``latest``; ``latest`` if none is given.
+        *references: Runs, as ``trainer.run`` returns them; or run ids, unambiguous beginnings or ends of them, names,
+            or ``latest``. ``latest`` if none is given.
 
     Raises:
         NotFoundError: No run fits.
         UsageError: More than one fits.
     """
     home = find_home()
-    return Curves([open_run(home, reference) for reference in references or ("latest",)])
+    named = [each if isinstance(each, str) else each.id for each in references or ("latest",)]
+    return Curves([open_run(home, reference) for reference in named])
 
 
-def watch(*references: str, seconds: float = 1.0) -> None:
+def watch(*references: str | api.Run, seconds: float = 1.0) -> None:
     """Show the curves of runs in the cell and draw them again until the runs have ended, or the cell is interrupted.
 
     Args:

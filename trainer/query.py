@@ -12,6 +12,8 @@ from trainer.history import RunRow, differing, main_metrics, smaller_is_better
 
 Value = str | float | None
 
+# How many a message lists.
+_MOST_NAMES = 40
 _BEST, _LAST, _PARAMETER, _TAG = "best:", "last:", "param:", "tag:"
 _FIELDS: dict[str, Callable[[RunRow], Value]] = {
     "run": lambda row: row.info.run_id,
@@ -91,7 +93,9 @@ class Column:
             self.name = tag
             self._read = lambda row: row.tags.get(tag)
             return
-        raise UsageError(f"No run has a {word!r}.", f"There are: {', '.join(_names(rows)[:30])}.")
+        names = _names(rows)
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        raise UsageError(f"No run has a {word!r}.", f"There are: {', '.join(names[:_MOST_NAMES])}{more}.")
 
     def value(self, row: RunRow) -> Value:
         """Return the value of one run; None where it has none."""
@@ -175,10 +179,12 @@ def _fold(name: str) -> str:
 
 
 def _names(rows: Sequence[RunRow]) -> list[str]:
-    found = dict.fromkeys(FIELDS)
+    """What a column can be called: tags, metrics and parameters first, which nobody can look up."""
+    rows = list(rows)
+    found = dict.fromkeys(name for row in rows for name in row.tags)
     for row in rows:
-        found |= dict.fromkeys((*row.metrics, *row.parameters, *row.tags))
-    return list(found)
+        found |= dict.fromkeys((*row.metrics, *row.parameters))
+    return list(found | dict.fromkeys(FIELDS))
 
 
 def _fulfils(value: Value, sign: str, wanted: str) -> bool:

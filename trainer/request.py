@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.artifacts import check_model_name
 from trainer.errors import UsageError, must_be
 from trainer.job import DEFAULT_EXPERIMENT, DEFAULT_MODEL_NAME
+from trainer.plainname import plain_name
 from trainer.runtime.attempts import is_pattern
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import COLLECT_EXPECTED, COLLECT_FORM, KERNELS, KERNELS_EXPECTED
@@ -125,7 +126,7 @@ class JobRequest:
             own = own_name(self.dataset)
         else:
             # What both names can be made of, on Azure ML too.
-            own = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-_")[:200] or "script"
+            own = plain_name(script.stem) or "script"
         left = {
             name: own or default
             for name, default in (("experiment", DEFAULT_EXPERIMENT), ("model_name", DEFAULT_MODEL_NAME))

@@ -106,7 +106,7 @@ def _environment(folder: RunFolder) -> dict[str, str]:
     return {
         name: value if isinstance(value, str) else str(value)
         for name, value in read.items()
-        if name not in _OF_THE_OUTPUTS
+        if name not in _OF_THE_OUTPUTS and value is not None
     }
 
 

@@ -111,6 +111,8 @@ class Snapshot:
         except OSError as error:
             raise _unwritable(target, error) from error
         try:
+            for folder in {os.path.dirname(file.path) for file in self.files}:  # noqa: PTH120
+                os.makedirs(temporary / folder, exist_ok=True)  # noqa: PTH103
             for file in self.files:
                 _place(file, temporary / file.path, store)
             if executables := self.executables():
@@ -314,7 +316,7 @@ def _digested(files: Mapping[str, Path]) -> tuple[SnapshotFile, ...]:
 def _digest(name: str, path: Path) -> SnapshotFile:
     """Digest a file as it is first seen: what is appended meanwhile does not travel."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
         status = os.fstat(stream.fileno())
         for chunk in _chunks(stream, status.st_size):
             digest.update(chunk)
@@ -333,7 +335,6 @@ def _sorted(files: Iterable[SnapshotFile]) -> tuple[SnapshotFile, ...]:
 
 
 def _place(file: SnapshotFile, target: Path, store: Path | None) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     shared = store if file.size >= contentstore.LEAST and not file.executable else None
     if shared is not None and contentstore.link(shared, file.sha256, target):
         return
@@ -345,9 +346,10 @@ def _place(file: SnapshotFile, target: Path, store: Path | None) -> None:
 def _copy(file: SnapshotFile, target: Path) -> None:
     digest = hashlib.sha256()
     try:
-        source = file.source.open("rb")
+        source = open(file.source, "rb", buffering=0)  # noqa: PTH123, SIM115
     except OSError as error:
         raise UsageError(f"{file.source} can't be read any more: {error.strerror}.", "Start again.") from error
+    status = os.fstat(source.fileno())
     with source, target.open("x+b") as copy:
         if cloned := clone(source, copy):
             copy.truncate(file.size)  # it may have grown
@@ -355,9 +357,11 @@ def _copy(file: SnapshotFile, target: Path) -> None:
             digest.update(chunk)
             if not cloned:
                 copy.write(chunk)
+        copy.flush()
+        os.fchmod(copy.fileno(), 0o755 if file.executable else 0o644)
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
     if digest.hexdigest() != file.sha256:
         raise UsageError(f"{file.source} changed while it was being copied.", "Start again when nothing writes to it.")
-    target.chmod(0o755 if file.executable else 0o644)
 
 
 def _unwritable(target: Path, error: OSError) -> ConfigError:

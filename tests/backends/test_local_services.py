@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from backends.local import LocalBackend
 from tests.cli.conftest import Project
+from tests.cli.test_terminal import run_on_terminal
 from tests.contract.deploy_contract import NAME, DeployContract, Place
 from tests.serving.conftest import register
 from trainer.home import Home
@@ -118,7 +120,7 @@ def test_a_client_that_is_interrupted_leaves_the_service_to_start(
     until(begun.exists)
     assert place.trainer("services", NAME, "--json").json["state"] == "Transitioning"
     client.send_signal(signal.SIGINT)
-    _, err = client.communicate(timeout=60)
+    _, err = client.communicate(timeout=120)
     assert client.returncode == 130
     assert "goes on without this command" in err
     go.touch()
@@ -186,3 +188,27 @@ def test_another_machines_service_is_left_alone(project: Project, place: Place) 
     for words in (("undeploy", NAME), ("deploy", NAME, "--overwrite")):
         ran = place.trainer(*words)
         assert (ran.code, "on elsewhere" in ran.err) == (4, True), ran.err
+
+
+def test_what_a_narrow_terminal_says_of_a_service_can_be_copied(project: Project, place: Place, tmp_path: Path) -> None:
+    script = place.write(
+        "own.py", 'import json\n\n\ndef init():\n    pass\n\n\ndef run(data):\n    return json.loads(data)["a"]\n'
+    )
+    words = ["deploy", NAME, "--script", str(script), "--name", "one-with-a-rather-long-name"]
+    seen = run_on_terminal(project, words, COLUMNS="80").replace("\r", "")
+    assert "ask it   trainer score one-with-a-rather-long-name --data BODY.json\n" in seen
+    command = seen.partition("by curl")[2].partition("  keys  ")[0].replace("'{}'", "'{\"a\": 7}'")
+    assert "\\\n" in command
+    (tmp_path / "trainer").write_text(f'#!/bin/sh\nexec {shlex.join(project.command)} "$@"\n')
+    (tmp_path / "trainer").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    pasted = project.trainer("-c", command.replace("curl", "curl -s", 1), command=["sh"], env=path)
+    assert pasted.stdout == "7", pasted.stderr
+
+    listed = run_on_terminal(project, ["services"], COLUMNS="80")
+    assert "http" not in listed, "half an address is none"
+    assert "No room for the addresses: trainer services SERVICE" in listed
+    (project.path / "body.json").write_text("{}")
+    failed = project.trainer("score", "one-with-a-rather-long-name", "--data", "body.json")
+    assert failed.returncode == 1
+    assert "hint: See what it printed: trainer services one-with-a-rather-long-name --log 50" in failed.stderr

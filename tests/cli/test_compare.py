@@ -316,3 +316,68 @@ def test_a_run_under_way_is_not_deleted(project: Project) -> None:
     assert done.returncode == 2
     assert f"trainer cancel {run_id}" in done.stderr
     project.trainer("cancel", run_id)
+
+
+def test_a_command_that_is_shown_can_be_copied(trained: Project) -> None:
+    """What is copied off a narrow terminal runs as it stands, though it takes two lines."""
+    run = next(trained.runs.iterdir())
+    # As if it had run elsewhere: the commands name the backend.
+    for path, backend in ((run / "status.json", '"azureml-v2"'),):
+        status = json.loads(path.read_bytes())
+        status["backend"], status["detail"] = json.loads(backend), {"flags": ["--emulator"]}
+        path.write_text(json.dumps(status))
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_on_terminal(trained, ["show", "latest"], COLUMNS="64"))
+    assert max(map(len, seen.splitlines())) <= 64
+    following = re.sub(r"\\\r?\n +", "", seen[seen.index("Next") + 4 :]).splitlines()
+    commands = [line.strip() for line in following if line.strip()]
+    name = f"{json.loads((run / 'status.json').read_bytes())['model']['name']}:1"
+    flags = f"{name} --backend azureml-v2 --emulator"
+    assert commands == [
+        f"trainer evaluate {flags}",
+        f"trainer predict {flags} IMAGE.png",
+        f"trainer fetch {flags} -o ./model",
+    ]
+    assert "\\\n" in seen.replace("\r", ""), "one of them goes on in a second line"
+
+
+def test_a_command_within_a_sentence_stays_in_one_line(project: Project) -> None:
+    seen = run_on_terminal(project, ["studies"], COLUMNS="80").replace("\r", "")
+    assert any(line.endswith("trainer tune --space lr=log:1e-3..0.3 --trials 12") for line in seen.splitlines())
+
+
+def test_reasons_of_failure_are_told_where_their_column_has_no_room(compared_once: Project) -> None:
+    seen = run_on_terminal(compared_once, ["runs"], COLUMNS="64").replace("\r", "")
+    failed = next(row["run_id"] for row in rows(compared_once) if row["status"] == "Failed")
+    assert f"\n{failed[9:]} failed: ValueError: too large\n" in seen
+    assert "failure" not in seen.partition("No room for")[2]
+
+
+def test_diff_says_a_best_value_that_is_the_last_once(compared: Project) -> None:
+    newest, middle, _ = (row["run_id"] for row in rows(compared))
+    for number, run_id in enumerate((newest, middle), 5):
+        with (compared.runs / run_id / "metrics.jsonl").open("a") as stream:
+            stream.write(json.dumps({"name": "Accuracy", "value": number, "step": 4, "time": 4}) + "\n")
+    (compared.path / ".trainer" / INDEX_FILE).unlink(missing_ok=True)
+    shown = compared.trainer("runs", "diff", middle, newest).stdout.partition("METRIC")[2]
+    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["Accuracy", "Loss", "best:Loss"]
+
+
+def test_wide_characters_take_two_columns(compared: Project) -> None:
+    first, second, _ = (row["run_id"] for row in rows(compared))
+    assert compared.trainer("runs", "rename", first, "手書き数字").returncode == 0
+    assert compared.trainer("runs", "rename", second, "baseline10").returncode == 0
+    listed = compared.trainer("runs", "--columns", "name,run").stdout.splitlines()
+    assert listed[1] == f"手書き数字  {first}"
+    assert listed[2] == f"baseline10  {second}"
+
+
+def test_names_of_scripts_lose_their_accents_alone(project: Project) -> None:
+    name = project.script("raise SystemExit(3)\n", "Größe zwei é.py")
+    assert project.trainer("run", "--script", name).returncode == 1
+    row = rows(project)[0]
+    assert row["experiment"] == "Grosse-zwei-e"
+    shown = project.trainer("show", "latest").stdout
+    assert shown.partition("Next")[2].split() == ["trainer", "logs", row["run_id"]], "there is nothing to resume"
+    again = project.trainer("resume", "latest")
+    assert again.returncode == 5
+    assert f"hint: Start again: trainer rerun {row['run_id']}" in again.stderr

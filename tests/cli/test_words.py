@@ -29,7 +29,7 @@ from tests.cli.conftest import Project
         (
             ["run", "--dataset", "notes.md"],
             "notes.md is a file.",
-            "Give a CSV or npz file, or the directory that holds the four IDX files: .",
+            "Give a CSV or npz file, a directory of pictures per class, or one that holds the four IDX files.",
         ),
         (
             ["predict", "some-model", "https://example.com/7.png"],
@@ -56,6 +56,13 @@ def test_it_is_told_what_is_wrong_and_what_to_type(project: Project, words: list
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == f"error: {message}\nhint: {hint}\n"
     assert not project.runs.exists()
+
+
+def test_streams_that_are_closed_are_no_bug(trained: Project) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = trained.trainer("-c", f'"$@" runs --limit 1 {closed}', "-", *trained.command, command=["sh"])
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
 
 
 def test_one_version_can_be_shown_and_a_deleted_one_is_not_recommended(trained: Project) -> None:

@@ -30,7 +30,7 @@ bye"""
         (CHAINED, "package.module.OddError: second"),
         ("Traceback (most recent call last):\n  File x\nKeyboardInterrupt", "KeyboardInterrupt"),
         ("usage: x\nx.py: error: unrecognized arguments: --no", "x.py: error: unrecognized arguments: --no"),
-        ("error: No data.\nhint: Get some.", "error: No data."),
+        ("error: No data.\nhint: Get some.", "No data."),
         ("loading\nno data found", "no data found (exit status 1)"),
         ("train error: 0.3\n" * 9 + "no data found\n\n", "no data found (exit status 1)"),
         ("10 %\r20 %\rno room", "no room (exit status 1)"),

@@ -69,10 +69,15 @@ def deploy_command(
         else:
             print_plan(plan)
         return
+    before = records.known(home)[0]
     try:
         service = services.deploy(deployment, note)
     except KeyboardInterrupt:
-        note("What has been asked for goes on without this command. To look: trainer services")
+        begun = [service.name for service in records.known(home)[0] if service not in before]
+        if begun:
+            note(f"What has been asked for goes on without this command. To look: trainer services {begun[0]}")
+        else:
+            note("Nothing has been deployed.")
         raise
     if as_json:
         print_json(service)
@@ -82,7 +87,8 @@ def deploy_command(
     note(f"{service.name} is {service.state}: {service.model} on {service.backend}, {service.kind}.")
     if not _is_private(str(service.url)):
         warn(f"{service.url} is plain HTTP: keys and what is scored travel as anyone on the way can read them.")
-    note(f"  ask it   trainer score {words} digit.png")
+    asked_with = "digit.png" if service.script is None else "--data BODY.json"  # what a script takes is its own
+    note(f"  ask it   trainer score {words} {asked_with}")
     note(f"  by curl  {_curl(words, str(service.url), is_ours=service.script is None)}")
     note(f"  keys     trainer services {words} --keys")
     note(f"  end it   trainer undeploy {words}")
@@ -165,9 +171,13 @@ def undeploy_command(*, name: str, as_json: bool, **flags: Any) -> None:
 
 def print_plan(plan: ServicePlan) -> None:
     """Print what a deployment would do."""
+    from trainer.console.summary import relative
+
     pairs = [("Service", plan.name), ("Backend", plan.backend), ("Model", plan.model), ("Score script", plan.script)]
     for label, value in plan.details.items():
         text = "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if label == "folder":
+            text = relative(Path(text))  # shorter, and not broken at a blank of a folder above
         pairs.append((label[:1].upper() + label[1:], text))
     facts([(label, "\n".join(inline(line) for line in value.split("\n"))) for label, value in pairs])
     note("Nothing was deployed (--dry-run).")
@@ -187,7 +197,10 @@ def print_services(services: Iterable[ServiceInfo]) -> None:
         )
         for service in services
     ]
-    table(("SERVICE", "BACKEND", "KIND", "STATE", "MODEL", "URL", "DEPLOYED"), rows, drop=("DEPLOYED", "KIND"))
+    heads = ("SERVICE", "BACKEND", "KIND", "STATE", "MODEL", "URL", "DEPLOYED")
+    # Half an address is none.
+    if "URL" in table(heads, rows, drop=("DEPLOYED", "KIND", "URL")):
+        note("No room for the addresses: trainer services SERVICE")
 
 
 def print_service(service: ServiceInfo) -> None:

@@ -52,8 +52,9 @@ def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
     elif wanted is not None:
         print_version(versions[0])
     elif not versions:
-        other = "" if where else "    Of another registry: trainer models --backend NAME"
-        note(f"No models in the {store.name} registry. Train one: trainer run{where}{other}")
+        note(f"No models in the {store.name} registry. Train one: trainer run{where}")
+        if not where:
+            note("Models of another registry: trainer models --backend NAME")
     elif name is None:
         print_models(versions)
     else:

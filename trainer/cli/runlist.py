@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.cli.context import local_only, open_run
 from trainer.cli.parsing import Parser, add_json, add_reference, tag
-from trainer.console.output import duration, inline, moment, note, number, print_json, say, table
+from trainer.console.output import cut_to, duration, inline, moment, note, number, print_json, say, table, width
 from trainer.errors import UsageError
 from trainer.history import read_history
 from trainer.home import find_home
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # As many as fit a terminal; a program reads all.
 _SHOWN = 20
+# Reasons of failure that are told below the list.
+_FAILURES = 3
 _HEADINGS = {"dataset": "DATA SET", "resumed": "RESUMED FROM"}
 # Left out first where the terminal is narrow; see _least_needed.
 _LAST_IN_LINE = ("dataset", "created", "backend", "failure", "note", "model", "script", "experiment")
@@ -164,8 +166,23 @@ def _print(columns: Sequence[Column], rows: Sequence[RunRow], *, chosen: bool) -
         [write(column.value(row)) for row in rows] for column, write in ((each, _writer(each)) for each in columns)
     )
     left_out = table(heads, zip(*cells, strict=True), right=right, drop=drop)
-    if left_out:
-        note(f"No room for {', '.join(left_out).lower()}: choose with --columns, or trainer view")
+    failed = _heading("failure") in left_out
+    others = ", ".join(name for name in left_out if name != _heading("failure")).lower()
+    if others:
+        note(f"No room for {others}: choose with --columns, or trainer view")
+    if failed:
+        _print_failures(rows)
+
+
+def _print_failures(rows: Sequence[RunRow]) -> None:
+    """Say why the newest of the failed runs failed, a line each."""
+    failures = {row.info.run_id: row.info.failure.message for row in rows if row.info.failure}
+    room = width(sys.stderr) or 0
+    for run_id, message in list(failures.items())[:_FAILURES]:
+        line = inline(f"{run_id[9:]} failed: {' '.join(message.split())}")
+        note(cut_to(line, room) if room else line)
+    if len(failures) > _FAILURES:
+        note(f"{len(failures) - _FAILURES} more failed: trainer runs --where status=failed --columns run,failure")
 
 
 def _least_needed(columns: Sequence[Column], rows: Sequence[RunRow]) -> list[str]:
@@ -181,6 +198,9 @@ def _least_needed(columns: Sequence[Column], rows: Sequence[RunRow]) -> list[str
     one = [name for name in parameters if different[name] < 2]
     best = [column.name for column in columns if column.name.startswith("best:")]
     names = [*_LAST_IN_LINE, *one, "took", "tags", *best, *(name for name in parameters if name not in one)]
+    # On a terminal that is narrower than 80 columns.
+    metrics = [column.name for column in columns if column.better and column.name not in best]
+    names += [*metrics[:0:-1], "name"]
     return [_heading(name) for name in names]
 
 
@@ -257,7 +277,7 @@ def _diff(*, reference: str, other: str, as_json: bool) -> None:
         "PARAMETER": found.parameters,
         "ENVIRONMENT": found.environment,
         "FILE": found.files,
-        "METRIC": found.metrics,
+        "METRIC": _said_once(found.metrics),
     }
     if not any(sections.values()):
         note("Nothing tells these two runs apart but their ids.")
@@ -270,13 +290,19 @@ def _diff(*, reference: str, other: str, as_json: bool) -> None:
             _print_differences(title, differences, found.a, found.b)
 
 
+def _said_once(metrics: Sequence[Difference]) -> list[Difference]:
+    """Return the metrics without best values that are the last ones of both runs."""
+    last = {(f"best:{metric.name}", metric.a, metric.b) for metric in metrics}
+    return [metric for metric in metrics if (metric.name, metric.a, metric.b) not in last]
+
+
 def _print_differences(title: str, differences: Sequence[Difference], a: str, b: str) -> None:
     rows = [(difference.name, _text(difference.a), _text(difference.b)) for difference in differences]
     table((title, a, b), rows)
 
 
 def _text(value: str | float | None) -> str:
-    return "-" if value is None else value if isinstance(value, str) else number(value)
+    return "-" if value is None else value if isinstance(value, str) else _measured(value)
 
 
 def _tag(*, reference: str, tags: list[tuple[str, str]], remove: list[str], as_json: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from trainer.cli.completers import service_names
 from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
-from trainer.console.output import inline, print_json, table
+from trainer.console.output import print_json
+from trainer.console.predictions import judged, print_judged
 from trainer.deploy import asking
 from trainer.deploy.finding import find_service
 from trainer.errors import RefusedError, UsageError
@@ -41,7 +43,8 @@ def score_command(*, name: str, images: list[Path], data: str | None, as_json: b
         )
     keys = services.keys(service)
     key = keys[0] if keys else None
-    answers = [(paths, asking.ask(service.url, key, body)) for paths, body in bodies]
+    words = shlex.join([name, *(("--backend", service.backend) if flags.get("backend") else ())])
+    answers = [(paths, asking.ask(service.url, key, body, words=words)) for paths, body in bodies]
     if as_json:
         print_json(answers[0][1] if len(answers) == 1 else [answer for _, answer in answers])
         return
@@ -61,12 +64,10 @@ def print_answers(answers: list[tuple[list[str] | None, Any]]) -> None:
             print_json(answer)
             continue
         for number, item in enumerate(found.predictions):
-            order = sorted(range(len(item.probabilities)), key=lambda label: -item.probabilities[label])
-            second = f"{order[1]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
             name = f"input {number}" if names is None else names[number]
-            rows.append((inline(name), str(item.label), f"{item.probability:.4f}", second))
+            rows.append((name, *judged(item.label, item.probability, item.probabilities, found.classes)))
     if rows:
-        table(("INPUT", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
+        print_judged("INPUT", rows)
 
 
 def _pictures(images: list[Path]) -> list[tuple[list[str] | None, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -98,7 +99,7 @@ def _announce(settings: ServeSettings) -> Any:  # noqa: ANN401  # a function of 
         note(f"Serving {inline(label)} ({inline(about)}) at {url}")
         header = ""
         if settings.key_file is not None:
-            key = _short(settings.key_file)
+            key = shlex.quote(str(_short(settings.key_file)))
             header = f'-H "Authorization: Bearer $(head -1 {key})" '
             note(f"  key    {key}, which only you can read")
         if settings.script is None:
@@ -106,7 +107,8 @@ def _announce(settings: ServeSettings) -> Any:  # noqa: ANN401  # a function of 
             note(f"  page   {url}/{_fragment(settings)}")
         else:
             note(f"  try    curl {header}-H 'Content-Type: application/json' -d '{{}}' {url}/score")
-        note(f"  also   {url}/ready, /metrics, /swagger.json; bodies up to {size(settings.body_max)}. Ctrl-C stops it.")
+        note(f"  also   {url}/ready, /metrics, /swagger.json")
+        note(f"  takes  bodies up to {size(settings.body_max)}. Ctrl-C stops it.")
 
     return announce
 

@@ -84,15 +84,18 @@ def tune_command(
     given = {option.name: options.pop(option.name) for option in request.SETTINGS}
     home = find_home()
     if resume is not None:
-        fixed = {**given, **dict.fromkeys(request.RESUMABLE), "isolated": None}
+        fixed = {**given, **dict.fromkeys(request.RESUMABLE), "no_register": no_register or None}
         job = {name: options[name] for name in _JOB}
         other = {"space": space, "try": tries, "warm_start": warm_start, "tag": tags, **fixed, **job}
-        for name, value in other.items():
-            if value is not None:
-                raise UsageError(
-                    f"--{name.replace('_', '-')}: what a study is doesn't change with --resume.",
-                    "Of a study that is resumed, --trials, --parallel and --max-minutes can be given.",
-                )
+        found = [f"--{name.replace('_', '-')}" for name, value in other.items() if value is not None]
+        found += ["The script's arguments"] if script_args else []
+        if found:
+            raise UsageError(
+                f"{found[0]}: what a study is doesn't change with --resume.",
+                "Of a study that is resumed, --trials, --parallel and --max-minutes can be given.",
+            )
+        if dry_run:
+            raise UsageError("--dry-run shows a new study, not one that is resumed.", "Leave out one of the two.")
         return _resume(home, resume, given, options, as_json=as_json)
     values, table_ = request.settings(home, given, os.environ)
     home, config = configured(options)
@@ -142,7 +145,7 @@ def _resume(home: Home, reference: str, given: dict[str, Any], options: dict[str
 
 def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any], *, as_json: bool) -> int:
     minutes, backend, submitted = values.get("max_minutes"), backend_of(home, config), remember(config)
-    view = make_view(study)
+    view = make_view(study, trials=values.get("trials"), parallel=values.get("parallel"))
     driver: ClientDriver | ServiceDriver
     if study.definition().driver == SERVICE:
         driver = ServiceDriver(study, backend, home, view, submitted=submitted)

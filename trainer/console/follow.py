@@ -169,7 +169,9 @@ def _watch_by(changes: Changes, run: Run, view: View, *, logs: bool) -> RunInfo:
         info = run.info()
         for line in log.lines(final=info.status.terminal) if logs else ():
             view.log(kept_path(line, run))
-        complete = epochs.add(run.metrics(), ended=info.status.terminal)
+        # Here a run that is being finalized has ended its script; on Azure ML its last metrics may be on their way.
+        ended = info.status.terminal or (info.status is RunStatus.FINALIZING and not run.backend.remote)
+        complete = epochs.add(run.metrics(), ended=ended)
         progress = epochs.progress(run.progress())
         view.progress(info, progress, epochs.latest)
         for step, metrics in complete[-_MOST_STEPS:]:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 # No column is made narrower than this to fit a terminal.
@@ -23,6 +23,11 @@ _RESET = "\x1b[0m"
 # text away from where it stands (Unicode Standard Annex 9); bytes of a file's name that are no UTF-8 (PEP 383).
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAK = re.compile("[\t\n]")
+# A command within a text, up to where the text goes on; its words; and what stands for a blank in it meanwhile.
+_COMMAND = re.compile("\\b(?:trainer|curl) [a-z-].*?(?=[.,;)](?: |$)|  | or |$)")
+_WORD = re.compile(r"""(?:-[a-zA-Z] )?(?:"(?:[^"\\]|\\.)*"|'[^']*'|\S)+""")
+_APART = re.compile(r"(?<=\S) {4}(?=[A-Z])")
+_GLUE = "\x00"
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 # Control sequences; strings (OSC, DCS, SOS, PM, APC) with their end; escapes of two bytes and more.
 _SEQUENCE = re.compile(
@@ -110,24 +115,76 @@ def wrapped(text: str, columns: int | None, indent: int = 0) -> str:
         columns: None for no limit.
         indent: Blanks before each line that is added.
     """
-    if columns is None or all(len(line) <= columns for line in text.split("\n")):
+    if columns is None or all(_columns(line) <= columns for line in text.split("\n")):
         return text
     lines = []
-    for line in text.split("\n"):
+    for line in _one_below_the_other(text, columns):
         current = ""
-        for word in re.split(r"(?<=\S) ", line):
+        for word in re.split(r"(?<=\S) ", _with_commands_whole(line, columns - indent)):
             longer = f"{current} {word}" if current else word
-            if current.strip() and _columns(longer) > columns:
+            if current.strip() and any(_columns(part) > columns for part in longer.split("\n")):
                 lines.append(current)
                 current = " " * indent + word.lstrip()
             else:
                 current = longer
         lines.append(current)
-    return "\n".join(lines)
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+def _one_below_the_other(text: str, columns: int) -> Iterator[str]:
+    """Yield the lines of a text; of one that is too long, what four blanks set apart."""
+    for line in text.split("\n"):
+        yield from _APART.split(line) if _columns(line) > columns else (line,)
+
+
+def _with_commands_whole(line: str, columns: int) -> str:
+    """Return a line in which the blanks of commands are no place to break it.
+
+    A command that is no longer than a line is copied whole. One that is longer goes on after a backslash, as a shell
+    reads it.
+    """
+
+    def kept(found: re.Match[str]) -> str:
+        command, before = found[0], line[: found.start()]
+        if _columns(command) <= columns:
+            return command.replace(" ", _GLUE)
+        if before.strip() and not before.endswith((": ", "  ")):
+            return command  # of a sentence that is about the program
+        return _continued(command, columns, 0 if before.endswith(": ") else _columns(before))
+
+    return _COMMAND.sub(kept, line)
+
+
+def _continued(command: str, columns: int, first: int) -> str:
+    """Return a command in lines that end with a backslash, broken outside quotes.
+
+    Args:
+        command: Its words are separated by one blank each.
+        columns: How long a line may be.
+        first: Columns of the first line that are taken.
+    """
+    lines = [""]
+    room = columns - first
+    for word in _WORD.findall(command):
+        longer = f"{lines[-1]}{_GLUE}{word}" if lines[-1] else word
+        if lines[-1] and _columns(longer) > room - 2:
+            room = columns
+            lines.append(f"{_GLUE * 2 if _columns(word) <= columns - 4 else ''}{word}")
+        else:
+            lines[-1] = longer
+    return f"{_GLUE}\\\n".join(lines).replace(" ", _GLUE)
 
 
 def _columns(text: str) -> int:
-    return len(_COLOUR.sub("", text))
+    """Return how many columns a terminal shows a text in: wide characters (Unicode Standard Annex 11) take two."""
+    if text.isascii() and "\x1b" not in text:
+        return len(text)
+    from unicodedata import combining, east_asian_width  # seldom needed
+
+    return sum(
+        0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
+        for character in _COLOUR.sub("", text)
+    )
 
 
 def warn(text: str) -> None:
@@ -179,7 +236,7 @@ def table(
     """
     # By columns: there may be thousands of rows.
     cells = [[name, *map(inline, column)] for name, column in zip(head, _columns_of(rows, len(head)), strict=True)]
-    widths = [max(map(len, column)) for column in cells]
+    widths = [_widest(column) for column in cells]
     room = width(sys.stdout)
     shown, left_out = list(range(len(head))), []
     for name in drop:
@@ -209,9 +266,30 @@ def _columns_of(rows: Iterable[Sequence[str]], count: int) -> Iterable[Sequence[
     return found or [()] * count
 
 
+def _widest(cells: Sequence[str]) -> int:
+    # At once: nearly all are plain, and there may be thousands.
+    return max(map(len if "".join(cells).isascii() else _columns, cells))
+
+
 def _fitted(cells: Sequence[str], columns: int, *, flush_right: bool) -> list[str]:
-    cut = (cell if len(cell) <= columns else cell[: columns - 1] + "…" for cell in cells)
-    return [cell.rjust(columns) for cell in cut] if flush_right else [cell.ljust(columns) for cell in cut]
+    if "".join(cells).isascii():
+        cut = (cell if len(cell) <= columns else cell[: columns - 1] + "…" for cell in cells)
+        return [cell.rjust(columns) for cell in cut] if flush_right else [cell.ljust(columns) for cell in cut]
+    return [_padded(cut_to(cell, columns), columns, flush_right=flush_right) for cell in cells]
+
+
+def _padded(cell: str, columns: int, *, flush_right: bool) -> str:
+    blanks = " " * (columns - _columns(cell))
+    return blanks + cell if flush_right else cell + blanks
+
+
+def cut_to(text: str, columns: int) -> str:
+    """Return ``text`` with its end replaced by an ellipsis where it takes more columns."""
+    if _columns(text) <= columns:
+        return text
+    while text and _columns(text) > columns - 1:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from trainer.data.transfer import MirrorError, ProgressDisplay, Silent, fetch
 from trainer.errors import ConfigError, IntegrityError, MissingExtraError, TrainerError, UsageError
 from trainer.home import expanded
 from trainer.job import DataRecord
+from trainer.plainname import plain_name
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.datasets.files import FILES, NAMES, find_file, find_files
 from trainer.runtime.faults import RuntimeFault
@@ -213,13 +213,20 @@ def _directory(where: str, cache: Cache) -> ResolvedDataset:
     if directory.is_file():
         raise UsageError(
             f"{where} is a file.",
-            f"Give a CSV or npz file, or the directory that holds the four IDX files: {directory.parent}",
+            "Give a CSV or npz file, a directory of pictures per class, or one that holds the four IDX files.",
         )
     if not directory.is_dir():
         near = difflib.get_close_matches(where, CATALOGUE, 1)
         raise UsageError(
-            f"There is no data set {where!r} and no such directory.",
-            f"Did you mean {near[0]}?" if near else f"Known: auto, {', '.join(CATALOGUE)}; or give a directory.",
+            f"There is no data set {where!r} and no such directory or file.",
+            f"Did you mean {near[0]}?"
+            if near
+            else f"Known: auto, {', '.join(CATALOGUE)}; or give a directory, a CSV or an npz file.",
+        )
+    if not any(find_file(directory, name) for name in FILES):
+        raise UsageError(
+            f"{directory} holds no data: no pictures in a folder per class, no train.csv, no IDX files.",
+            "See: trainer docs own-data",
         )
     from trainer.runtime.datasets.dataset import read_directory
     from trainer.runtime.datasets.idx import MAX_BYTES
@@ -239,12 +246,8 @@ def _directory(where: str, cache: Cache) -> ResolvedDataset:
 
 def _name(path: Path, digest: str) -> str:
     """What data of the user's own is called: a folder's name on the node and a word on the run."""
-    name = (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().stem if path.is_file() else path.resolve().name).strip(".-")[
-            :64
-        ]
-        or "data"
-    )
+    whole = path.resolve().stem if path.is_file() else path.resolve().name
+    name = plain_name(whole, marks="._-", longest=64) or "data"
     if name in NAMES and (name not in CATALOGUE or CATALOGUE[name].digest != digest):
         # A run that says mnist must have trained on mnist.
         name += "-dir"
@@ -265,7 +268,7 @@ def own_name(where: str) -> str | None:
     if where == "auto" or where in NAMES or _stands_for_mnist(path):
         return None
     name = path.resolve().stem if path.is_file() else path.resolve().name
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:200] or "data"
+    return plain_name(name) or "data"
 
 
 def _stands_for_mnist(directory: Path) -> bool:

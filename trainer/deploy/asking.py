@@ -36,19 +36,21 @@ class Prediction(msgspec.Struct, frozen=True, rename={"label": "class"}):
 
 
 class Predictions(msgspec.Struct, frozen=True):
-    """The answer of our own score script, one prediction per input, in their order."""
+    """The answer of our own score script: one prediction per input, in their order, and the classes' names, if any."""
 
     predictions: list[Prediction]
     model: str = ""
+    classes: list[str] = []
 
 
-def ask(url: str, key: str | None, body: bytes) -> Any:  # noqa: ANN401  # what JSON holds
+def ask(url: str, key: str | None, body: bytes, *, words: str) -> Any:  # noqa: ANN401  # what JSON holds
     """Send a JSON body to a service and return its answer.
 
     Args:
         url: Where to POST it.
         key: The key, or None where none is asked for.
         body: JSON.
+        words: By which a command finds the service, for the hint of an error.
 
     Raises:
         RefusedError: The service can't be reached, or is not ready.
@@ -77,10 +79,10 @@ def ask(url: str, key: str | None, body: bytes) -> Any:  # noqa: ANN401  # what 
                 said = _limited(answer)
     except (requests.RequestException, OSError) as error:
         raise RefusedError(
-            f"The service at {url} can't be reached: {type(error).__name__}.", "See: trainer services SERVICE"
+            f"The service at {url} can't be reached: {type(error).__name__}.", f"See: trainer services {words}"
         ) from error
     if answer.status_code != 200:
-        raise _refusal(answer.status_code, said)
+        raise _refusal(answer.status_code, said, words)
     try:
         return msgspec.json.decode(said)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -160,24 +162,24 @@ def _limited(answer: requests.Response) -> bytes:
     return b"".join(parts)
 
 
-def _refusal(status: int, said: bytes) -> Exception:
+def _refusal(status: int, said: bytes, words: str) -> Exception:
     why = _message(said)
     shown = f"{status}{f': {why}' if why else ''}"
     if status in (401, 403):
-        return SignInError(f"The service does not take our key ({shown}).", "See: trainer services SERVICE --keys")
+        return SignInError(f"The service does not take our key ({shown}).", f"See: trainer services {words} --keys")
     if status in (429, 503):
-        return RefusedError(f"The service is not ready ({shown}).", "Try again, or see: trainer services SERVICE")
+        return RefusedError(f"The service is not ready ({shown}).", f"Try again, or see: trainer services {words}")
     if status == 404:
-        return NotFoundError(f"There is no service at this address ({shown}).", "See: trainer services SERVICE")
+        return NotFoundError(f"There is no service at this address ({shown}).", f"See: trainer services {words}")
     if 400 <= status < 500:
         return UsageError(
             f"The service can't use this ({shown}).", "See what our score script takes: trainer docs serving"
         )
     if status >= 500:
         return RunFailedError(
-            f"The service failed ({shown}).", "See what it printed: trainer services SERVICE --log 50"
+            f"The service failed ({shown}).", f"See what it printed: trainer services {words} --log 50"
         )
-    return ConfigError(f"The service answered with status {shown}.", "See: trainer services SERVICE")
+    return ConfigError(f"The service answered with status {shown}.", f"See: trainer services {words}")
 
 
 def _message(said: bytes) -> str:

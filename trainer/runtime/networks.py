@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import math
 import sys
 import traceback
@@ -50,12 +51,27 @@ def load_network(where: str) -> Callable[[tuple[int, ...], int], chainer.Chain]:
         raise RuntimeFault(f"{path} has no function {name!r}.", "Write it as --network FILE.py:NAME.")
 
     def checked(shape: tuple[int, ...], classes: int) -> chainer.Chain:
+        if not _takes_two(make):
+            raise RuntimeFault(
+                f"{where} can't be called with the shape of an example and the number of classes.",
+                f"Define it as {name}(shape, classes).",
+            )
         with _own_errors(path, f"{where} fails for examples of shape {shape} and {classes} classes"):
             network = make(shape, classes)
         _try_on_zeros(network, where, shape, classes)
         return network
 
     return checked
+
+
+def _takes_two(make: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(make).bind((), 0)
+    except TypeError:
+        return False
+    except ValueError:  # of something that is not written in Python
+        return True
+    return True
 
 
 def _try_on_zeros(network: object, where: str, shape: tuple[int, ...], classes: int) -> None:

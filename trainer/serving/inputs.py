@@ -301,5 +301,4 @@ def _base64(number: int, text: str) -> bytes:
 def _not_json(error: Exception) -> InputError:
     if isinstance(error, RecursionError):
         return InputError(400, "The JSON is nested too deeply.")
-    text = str(error)
-    return InputError(400, f"The body is not JSON: {text[:1].lower()}{text[1:200]}.")
+    return InputError(400, f"The body is not JSON: {str(error)[:200].removeprefix('JSON is malformed: ')}.")

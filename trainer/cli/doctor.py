@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby
 
 from trainer.cli.parsing import Parser, add_json
-from trainer.console.output import BOLD, GREEN, RED, YELLOW, inline, paint, print_json, say
+from trainer.console.output import BOLD, GREEN, RED, YELLOW, inline, paint, print_json, say, width, wrapped
 from trainer.doctor import Report, examine
 from trainer.home import find_home
 
@@ -32,14 +33,17 @@ def doctor_command(*, repair: bool, as_json: bool) -> int:
 
 def print_report(report: Report) -> None:
     """Print every finding, and under it its fix."""
-    width = max(len(finding.name) for finding in report.findings)
+    margin = max(len(finding.name) for finding in report.findings)
+    room = width(sys.stdout)
+    indent = 2 + 5 + 2 + margin + 2
     for area, findings in groupby(report.findings, key=lambda finding: finding.area):
         say(paint(area.capitalize(), BOLD))
         for finding in findings:
             word, colour = _MARKS[finding.state]
-            say(f"  {paint(word.ljust(5), colour)}  {finding.name:{width}}  {inline(finding.found)}")
+            found = f"  {paint(word.ljust(5), colour)}  {finding.name:{margin}}  {inline(finding.found)}"
+            say(wrapped(found, room, indent))
             if finding.fix:
-                say(f"  {'':5}  {'':{width}}  fix: {inline(finding.fix)}")
+                say(wrapped(f"{'':{indent}}fix: {inline(finding.fix)}", room, indent))
     faults = sum(finding.state == "fault" for finding in report.findings)
     say()
     say("Training works here." if report.works else f"Training does not work here: {faults} fault(s) above.")

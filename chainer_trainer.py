@@ -35,6 +35,8 @@ def main() -> int:
 
 def _take_ours() -> None:
     """Import our ``trainer`` package, so that no other of that name is found later."""
+    # Imports make tens of thousands of objects that stay: by default, each 700 more of them are searched for garbage.
+    gc.set_threshold(50_000)
     beside = Path(__file__).resolve().parent
     spec = PathFinder.find_spec(_OURS, [str(beside)])
     if spec is None or spec.loader is None:

@@ -2,7 +2,8 @@
 
 The runtime travels as source. Where a module of it is the installed one, byte for byte, what Python has compiled of
 that one is put beside it as Python would put it there (PEP 3147, PEP 552): with the source's time and size, by which
-Python finds out if the job changes the source.
+Python finds out if the job changes the source. That has the installed one's time as well where the run was submitted
+from here, and then Python's own file gets another name there: Python replaces such files and never writes into them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from trainer.interpreter import TOP
 from trainer.runtime.layout import JOB_DIR
 
-_RUNTIME = os.path.join("trainer", "runtime")  # noqa: PTH118
 _HEADER = struct.Struct("<4sIII")
 
 
@@ -31,7 +31,7 @@ def lay_compiled(work: Path) -> None:
     if sys.dont_write_bytecode or sys.pycache_prefix is not None or sys.implementation.cache_tag is None:
         return
     top = os.path.join(work, JOB_DIR)  # noqa: PTH118
-    for folder, _, names in os.walk(os.path.join(top, _RUNTIME)):  # noqa: PTH118
+    for folder, _, names in os.walk(os.path.join(top, "trainer")):  # noqa: PTH118
         modules = [name for name in names if name.endswith(".py")]
         installed = folder.replace(top, str(TOP), 1)
         with suppress(OSError):
@@ -48,10 +48,15 @@ def _lay(copied: str, installed: str) -> None:
         code = _compiled(installed)
     except FileNotFoundError:  # of another version of ours
         return
-    if code:
-        status = os.stat(copied)  # noqa: PTH116
-        with open(importlib.util.cache_from_source(copied), "wb") as stream:  # noqa: PTH123
-            stream.write(_header(status) + code)
+    if not code:
+        return
+    header, target = _header(os.stat(copied)), importlib.util.cache_from_source(copied)  # noqa: PTH116
+    if header == _header(os.stat(installed)):  # noqa: PTH116
+        with suppress(OSError):  # another file system, or another user's file
+            os.link(importlib.util.cache_from_source(installed), target)
+            return
+    with open(target, "wb") as stream:  # noqa: PTH123
+        stream.write(header + code)
 
 
 def _compiled(source: str) -> bytes:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backends import local_processes as processes
+from backends import local_service_control as control
 from backends.local_service import (
     KEY_FILE,
     LOG_FILE,
     OLD_LOG_FILE,
     PROCESS_LOCK,
     SERVICE_DIR_VARIABLE,
-    Running,
     Wanted,
     read_running,
     revision_folder,
@@ -58,14 +55,8 @@ if TYPE_CHECKING:
 
 _NAME = "local"
 _KIND = "process"
-_START_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
 _TELL_SECONDS = 10.0
-_PROBE_SECONDS = 2.0
-# Longer than the requests under way are given.
-_DRAIN_SECONDS = 35.0
 _TAIL = 20
-_LOG_READ = 1 << 20
 _DIED = "Its process has died: it was killed, or this machine was restarted."
 
 
@@ -128,13 +119,13 @@ class LocalServices(Services):
             service = self._stage(folder, known, deployment, version)
             log = folder / LOG_FILE
             begin = log.stat().st_size if log.exists() else 0
-            if _answers(folder):
+            if control.answers(folder):
                 tell(f"Loading {version.reference} beside what {name} answers with now.")
             else:
                 # What is left of one that was killed, or one that is loading its first model, perhaps for ever.
                 processes.stop(processes.find_processes(folder, SERVICE_DIR_VARIABLE))
                 tell(f"Starting {name} with {version.reference}.")
-                _start(folder)
+                control.start(folder)
         self._wait(folder, _wanted(service, folder), begin, tell)
         return self.refresh(service)
 
@@ -163,7 +154,7 @@ class LocalServices(Services):
             return msgspec.structs.replace(service, state=FAILED, url=None, error=why)
         if running is None or not running.revision:
             return msgspec.structs.replace(service, state=TRANSITIONING, url=None)
-        answers = _is_ready(running.port)
+        answers = control.is_ready(running.port)
         error = "" if answers else "It does not answer."
         if answers and wanted.revision == running.refused:
             error = f"The last deployment, of {service.model}, was not taken: {running.why}"
@@ -195,9 +186,9 @@ class LocalServices(Services):
     def logs(self, service: ServiceInfo, lines: int) -> str:
         """See :meth:`trainer.deploy.service.Services.logs`."""
         folder = self._top / service.name
-        found = _tail(folder / LOG_FILE, lines)
+        found = control.tail(folder / LOG_FILE, lines)
         if len(found) < lines:
-            found = [*_tail(folder / OLD_LOG_FILE, lines - len(found)), *found]
+            found = [*control.tail(folder / OLD_LOG_FILE, lines - len(found)), *found]
         return "".join(f"{line}\n" for line in found)
 
     def delete(self, service: ServiceInfo, tell: Tell) -> bool:
@@ -208,7 +199,7 @@ class LocalServices(Services):
                 remove_tree(folder)
                 return False
             self._check_here(known)
-            _end(folder, tell)
+            control.end(folder, tell)
             # Gone at once, whatever happens to us while its files are removed.
             doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
             folder.rename(doomed)
@@ -283,11 +274,11 @@ class LocalServices(Services):
             if now - told > _TELL_SECONDS:
                 tell(f"Still loading, for {now - started:.0f} s now.")
                 told = now
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(control.LOOK_SECONDS)
 
     def _failed(self, folder: Path, begin: int, tell: Tell, why: str) -> RunFailedError:
         """Tell what the log ends with, and return the error."""
-        lines = _tail(folder / LOG_FILE, _TAIL, begin)
+        lines = control.tail(folder / LOG_FILE, _TAIL, begin)
         if lines:
             tell("\n".join(["The log ends with:", *(f"  {line}" for line in lines)]))
         return RunFailedError(
@@ -341,71 +332,3 @@ def _script(deployment: Deployment) -> str:
         if deployment.script is None
         else str(deployment.script)
     )
-
-
-def _start(folder: Path) -> None:
-    """Start a service's process; return when it holds its lock.
-
-    Raises:
-        ConfigError: It could not be started.
-    """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
-    log = folder / LOG_FILE
-    try:
-        last = processes.start_detached(
-            "backends.local_service",
-            str(folder),
-            directory=folder,
-            environment=environment | {SERVICE_DIR_VARIABLE: str(folder)},
-            log=log,
-            seconds=_START_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"The service's process could not be started: {error}.", f"Look into {log}.") from error
-    if last is not None:
-        last = last or "it ended at once"
-        raise ConfigError(f"The service's process could not be started: {last}.", f"Look into {log}.")
-
-
-def _end(folder: Path, tell: Tell) -> None:
-    """End every process of a service: its supervisor lets requests under way finish; what stays is killed."""
-    running: Running | None = read_running(folder)
-    if running is not None and _answers(folder):
-        found = processes.find_processes(folder, SERVICE_DIR_VARIABLE)
-        processes.signal_all([each for each in found if each.pid == running.pid], signal.SIGTERM)
-        begun = time.monotonic()
-        told = False
-        while is_locked(folder / PROCESS_LOCK) and time.monotonic() - begun < _DRAIN_SECONDS:
-            if not told and time.monotonic() - begun > _PROBE_SECONDS:
-                tell("Waiting for requests under way.")
-                told = True
-            time.sleep(_LOOK_SECONDS)
-    processes.stop(processes.find_processes(folder, SERVICE_DIR_VARIABLE))
-
-
-def _answers(folder: Path) -> bool:
-    """Whether a service's process lives and has had a model loaded."""
-    alive = is_locked(folder / PROCESS_LOCK)
-    running = read_running(folder)
-    return alive and running is not None and running.revision > 0
-
-
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PROBE_SECONDS)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _tail(path: Path, lines: int, begin: int = 0) -> list[str]:
-    """The last lines of a file, from ``begin`` on, of its last megabyte."""
-    with suppress(OSError), path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        start = begin if begin <= size else 0
-        stream.seek(max(start, size - _LOG_READ))
-        return stream.read(_LOG_READ).decode("utf-8", "replace").splitlines()[-lines:] if lines > 0 else []
-    return []

@@ -16,7 +16,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -164,7 +165,8 @@ def _run_job(folder: RunFolder, minute: float, jobs: Jobs) -> Outcome:
 def _again(folder: RunFolder, job: TrainingJob, work: Path, lost: str) -> tuple[str, ...]:
     """Lay out what a further attempt goes on from, and record it; return what is added to the script's arguments."""
     script = work / job.script
-    found = find_checkpoint(work / OUTPUTS_DIR, pattern_for(script, job.checkpoints))
+    with _one_blas_thread():
+        found = find_checkpoint(work / OUTPUTS_DIR, pattern_for(script, job.checkpoints))
     lay(found, work)
     trim_metrics(folder.path / METRICS_FILE, found)
 
@@ -175,6 +177,22 @@ def _again(folder: RunFolder, job: TrainingJob, work: Path, lost: str) -> tuple[
 
     folder.update(add)
     return words_for(script, found)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Let NumPy, if it is imported meanwhile, start no threads: a process that has some can't start another safely."""
+    before = {name: os.environ.get(name) for name in BLAS_VARIABLES}
+    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        # The next attempt's environment is made from this one.
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _loss(exit_code: int, *, out_of_memory: bool) -> str:
@@ -197,13 +215,9 @@ def _attempt(folder: RunFolder, cap: Cap, jobs: Jobs, work: Path, words: tuple[s
     detail = {"supervisor_pid": os.getpid(), "pid": process.pid, **cap.detail}
     started = folder.info().started or time.time()
     folder.update(status=RunStatus.RUNNING, started=started, detail=detail)
-    is_ready = False
     watch = Watch(folder.job_environment())
     while (exit_code := jobs.wait(process, _POLL_SECONDS)) is None:
         jobs.reap_adopted(process)
-        if not is_ready and job.model_name is not None:
-            _import_for_the_end()
-        is_ready = True
         with suppress(OSError, TrainerError):  # a full disk, or a folder that was removed
             folder.mend()
             if advice := watch.advice(process.pid):
@@ -217,25 +231,6 @@ def _attempt(folder: RunFolder, cap: Cap, jobs: Jobs, work: Path, words: tuple[s
     # Processes that outlive the job would go on writing to outputs that are about to be collected.
     jobs.stop_children()
     return exit_code
-
-
-def _import_for_the_end() -> None:
-    """Import what the registration of a model needs, so that its end doesn't wait for that.
-
-    With one thread: a process that has several can't start another safely.
-    """
-    before = {name: os.environ.get(name) for name in BLAS_VARIABLES}
-    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
-    try:
-        with suppress(ImportError):
-            from trainer.runtime import npz  # noqa: F401
-    finally:
-        # The next attempt's environment is made from this one.
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _stop_requested(folder: RunFolder) -> bool:

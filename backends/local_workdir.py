@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backends.local_bytecode import lay_compiled
-from trainer.copying import copy_file
+from trainer.copying import copy_writable
 from trainer.errors import TrainerError
 from trainer.failures import reason
 from trainer.recordfile import kind_of
@@ -59,7 +59,8 @@ def make_workdir(folder: RunFolder) -> Path:
     if folder.snapshot.is_symlink():
         copy_linked(folder.snapshot, work)
     else:
-        shutil.copytree(folder.snapshot, work, copy_function=_copy_writable)
+        # A file of the snapshot may be a read-only link to one that other runs share. The job gets bytes of its own.
+        shutil.copytree(folder.snapshot, work, copy_function=copy_writable)
         lay_compiled(work)
     (work / OUTPUTS_DIR).mkdir()
     folder.outputs.rmdir()
@@ -81,16 +82,9 @@ def copy_linked(snapshot: Path, work: Path) -> None:
             with suppress(OSError):  # a file system without links
                 os.link(source, target)
                 return target
-        return _copy_writable(source, target)
+        return copy_writable(source, target)
 
     shutil.copytree(snapshot, work, copy_function=copy)
-
-
-def _copy_writable(source: str, target: str) -> str:
-    # A file of the snapshot may be a read-only link to one that other runs share. The job gets bytes of its own.
-    copy_file(source, target)
-    Path(target).chmod(Path(target).stat().st_mode | 0o200)
-    return target
 
 
 def release_reserve(folder: RunFolder) -> None:

@@ -82,7 +82,7 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 60) -> Any:
+    def until(self, expression: str, seconds: float = 120) -> Any:
         """Wait for an expression to be true; return its value."""
         end = time.monotonic() + seconds
         while not (found := self.value(expression)):

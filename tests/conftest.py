@@ -24,6 +24,12 @@ settings.load_profile("untimed")
 _OURS = ("TRAINER_", "AZUREML_")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Start one worker more than there are cores: there is always a test that waits for a service, a job or a page."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first: one that begins last would be waited for by all the other workers."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

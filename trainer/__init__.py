@@ -20,14 +20,18 @@ __all__ = ["LoadedModel", "Model", "Run", "TrainerError", "load", "models", "run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from trainer import notebook as notebook
     from trainer.api import LoadedModel, Model, Run, load, models, run, runs
     from trainer.errors import TrainerError
 
 
 def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "notebook":  # a module, which nobody should have to import by itself
+        return importlib.import_module(f"{__name__}.notebook")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
 
     try:
         api = importlib.import_module(f"{__name__}.api")

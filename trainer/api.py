@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from trainer.api_models import LoadedModel, Model, load, models
 from trainer.backend import Backend, load_backend
 from trainer.config import Config, load_config
-from trainer.errors import NotFoundError, RunFailedError, TrainerError
+from trainer.errors import NotFoundError, RunFailedError, TrainerError, UsageError
 from trainer.home import Home, find_home
 from trainer.listing import list_infos, open_run
 from trainer.records import Metric, RunInfo, RunStatus
@@ -23,9 +24,7 @@ from trainer.snapshot import is_default_script
 from trainer.submission import Prepared, prepare, resume, submit
 
 if TYPE_CHECKING:
-    from trainer import handle, modeluse
-    from trainer.artifacts import ArtifactStore, ModelVersion
-    from trainer.modeluse import Evaluation, Prediction
+    from trainer import handle
 
 __all__ = ["LoadedModel", "Model", "Run", "TrainerError", "Training", "load", "models", "run", "runs"]
 
@@ -98,6 +97,8 @@ def run(
         RefusedError: The backend would not take the job.
         TrainerError: The data can't be had, or the job could not be started.
     """
+    if isinstance(args, str):
+        raise UsageError(f"args is one text: {args!r}.", f"Give its words: args={args.split()!r}")
     home = find_home()
     own = script is not None and not is_default_script(Path(script))
     given = {
@@ -121,7 +122,10 @@ def run(
     config = load_config(home, given)
     words = [word for name, value in training.items() for word in (f"--{name}", str(value))] if own else []
     request = JobRequest.from_config(
-        config, script_args=(*words, *map(str, args)), tags=dict(tags or {}), register=register
+        config,
+        script_args=(*words, *map(str, args)),
+        tags={str(name): str(value) for name, value in (tags or {}).items()},
+        register=register,
     )
     chosen = _backend(home, config)
     return _start(prepare(request, home, backend=chosen), chosen, home)
@@ -135,47 +139,6 @@ def runs(limit: int | None = None) -> list[Run]:
     """
     home = find_home()
     return [Run(home, info.run_id) for info in list_infos(home, refresh=False, limit=limit).infos]
-
-
-def models(
-    name: str | None = None, *, backend: str | None = None, options: Mapping[str, Any] | None = None
-) -> list[Model]:
-    """Return the registered model versions, by name and then rising version.
-
-    Args:
-        name: Only this model's; None for all.
-        backend: Whose registry; by default as configured, else ``local``.
-        options: The backend's own options by name.
-
-    Raises:
-        RefusedError: The backend has no registry.
-        ConfigError, SignInError: It can't be asked.
-    """
-    store = _store(backend, options)
-    return [Model(version, store) for version in store.versions(name)]
-
-
-def load(
-    model: Model | str | Path, *, backend: str | None = None, options: Mapping[str, Any] | None = None
-) -> LoadedModel:
-    """Return a model that can be used: ``.predict(images)``, ``.evaluate()``.
-
-    Args:
-        model: One of :func:`models` or :attr:`Run.model`; a name or ``name:version``; or a file.
-        backend: Whose registry, for a name.
-        options: The backend's own options by name.
-
-    Raises:
-        NotFoundError: There is no such model or file.
-        IntegrityError: The file is not a safe npz, or not the one that was registered.
-        UsageError: It holds a network that can't be run here.
-    """
-    from trainer.modeluse import open_model
-
-    if isinstance(model, Model):
-        known = model._store
-        return LoadedModel(open_model(model.reference, lambda: known))
-    return LoadedModel(open_model(str(model), lambda: _store(backend, options)))
 
 
 class Run:
@@ -304,111 +267,6 @@ class Run:
         return f"<Run {info.run_id} {info.status} ({info.backend})>"
 
 
-class Model:
-    """A registered model version. :func:`models` and :attr:`Run.model` make it.
-
-    Attributes:
-        record: Everything that is recorded of it: ``sha256``, ``size``, ``metrics``, ``dataset``, ``tags``,
-            ``versions``, ``run_id``, ``snapshot``, ``created``.
-    """
-
-    def __init__(self, record: ModelVersion, store: ArtifactStore) -> None:
-        self.record = record
-        self._store = store
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.record.name
-
-    @property
-    def version(self) -> int:
-        """1, 2, 3, ..."""
-        return self.record.version
-
-    @property
-    def reference(self) -> str:
-        """``name:version``."""
-        return self.record.reference
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """The last value of each metric of the run that made it."""
-        return self.record.metrics
-
-    def fetch(self, directory: str | Path = "model", *, force: bool = False) -> Path:
-        """Copy the model into a directory, checked against its SHA-256.
-
-        Args:
-            directory: Made if missing.
-            force: Replace a different ``model.npz``.
-
-        Returns:
-            The file.
-
-        Raises:
-            UsageError: A different file is in the way.
-            IntegrityError: The bytes are not those that were registered.
-        """
-        from trainer.artifacts import fetch
-
-        return fetch(self._store, self.reference, Path(directory), force=force).path
-
-    def delete(self) -> None:
-        """Remove this version; its number is not used again."""
-        self._store.delete(self.name, self.version)
-
-    def __repr__(self) -> str:
-        """The model's name and version."""
-        return f"<Model {self.reference}>"
-
-
-class LoadedModel:
-    """A model that can be used. :func:`load` makes it."""
-
-    def __init__(self, opened: modeluse.LoadedModel) -> None:
-        self._opened = opened
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes that it tells apart."""
-        return self._opened.classes
-
-    def evaluate(self, dataset: str | Path | None = None) -> Evaluation:
-        """Measure the model on a data set's test examples.
-
-        Args:
-            dataset: As ``--dataset`` takes it; by default what the model was trained on.
-
-        Raises:
-            UsageError: That is not known or not here, or is not what the model takes.
-        """
-        from trainer.modeluse import evaluate
-
-        return evaluate(self._opened, None if dataset is None else str(dataset))
-
-    def predict(self, inputs: Sequence[str | Path]) -> list[Prediction]:
-        """Classify examples.
-
-        Args:
-            inputs: Files: pictures, or a CSV file of rows, or an npy file of arrays, by what the model was trained on.
-
-        Returns:
-            One prediction per example.
-
-        Raises:
-            NotFoundError: A file is missing.
-            UsageError: A file is not what the model takes.
-        """
-        from trainer.modeluse import predict
-
-        return predict(self._opened, [Path(path) for path in inputs])
-
-    def __repr__(self) -> str:
-        """What it was loaded from."""
-        return f"<LoadedModel {self._opened.label}>"
-
-
 def _start(prepared: Prepared, backend: Backend, home: Home) -> Run:
     if prepared.job.dataset_note:
         warnings.warn(prepared.job.dataset_note, stacklevel=3)
@@ -420,11 +278,6 @@ def _start(prepared: Prepared, backend: Backend, home: Home) -> Run:
 
 def _backend(home: Home, config: Config) -> Backend:
     return load_backend(config["backend"], home, config.options())
-
-
-def _store(backend: str | None, options: Mapping[str, Any] | None) -> ArtifactStore:
-    home = find_home()
-    return _backend(home, load_config(home, {"backend": backend, **(options or {})})).store()
 
 
 def _path(value: str | Path | None) -> Path | None:

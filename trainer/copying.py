@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import sys
-from pathlib import Path
 from typing import IO
 
 # <linux/fs.h>: _IOW(0x94, 9, int)
 _FICLONE = 0x40049409
+_CHUNK = 1 << 20
 
 
 def clone(source: IO[bytes], target: IO[bytes]) -> bool:
@@ -33,15 +34,20 @@ def clone(source: IO[bytes], target: IO[bytes]) -> bool:
     return True
 
 
-def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Copy a file with its permissions and times; a clone where that is possible. For ``shutil.copytree``.
+def copy_writable(source: str, target: str) -> str:
+    """Copy a file with its times and permissions, and let its owner write to it. For ``shutil.copytree``.
+
+    It is a clone where that is possible.
 
     Raises:
         OSError: It can't be read or written.
     """
-    with Path(source).open("rb") as read, Path(target).open("wb") as write:
-        cloned = clone(read, write)
-    if cloned:
-        shutil.copystat(source, target)
-        return target
-    return shutil.copy2(source, target)  # within the kernel, too
+    # A run's snapshot is a hundred small files: without buffers, each takes half as long.
+    with open(source, "rb", buffering=0) as read, open(target, "wb") as write:  # noqa: PTH123
+        if not clone(read, write):
+            shutil.copyfileobj(read, write, _CHUNK)
+            write.flush()
+        status = os.fstat(read.fileno())
+        os.fchmod(write.fileno(), stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
+        os.utime(write.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+    return target

@@ -21,6 +21,9 @@ FULL = "the disk is full"
 _KEPT_LINES = 20
 # An error and its hint, and what an exit handler may say after them.
 _ERROR_LINES = 5
+# "The process exited with code -9", "User process 'python' exited with status code 137."
+_EXIT_STATUS = re.compile(r"exit(?:ed)?\b[ \w]{0,20}\bcode:?\s+(-?\d{1,5})\b", re.IGNORECASE)
+_SIGNALS_IN_A_SHELL = 128
 # How far back a traceback may begin.
 LINES = 200
 
@@ -35,6 +38,18 @@ def failure(exit_code: int | None, log: Sequence[str], *, out_of_memory: bool = 
     """
     message = _script_reason(exit_code, log, out_of_memory=out_of_memory)
     return RunFailure(message=message, log_tail=tuple(log[-_KEPT_LINES:]), exit_code=exit_code)
+
+
+def signal_in(said: str) -> int | None:
+    """Return the signal that ended a script, by what the service says of its exit status; None for another end.
+
+    Python has it as a negative status, a shell as one above 128. A script that exits with such a status by itself can't
+    be told from that.
+    """
+    told = _EXIT_STATUS.search(said)
+    status = int(told[1]) if told else 0
+    number = -status if status < 0 else status - _SIGNALS_IN_A_SHELL
+    return number if number in {*signal.Signals} else None
 
 
 def reason(error: Exception) -> str:

@@ -20,6 +20,7 @@ class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
         columns: Of a table, the columns of numbers, in order.
         mean: Of a table, what was taken from each column.
         scale: Of a table, what each column was then divided by.
+        bits: Of pictures of 16 bits per pixel, how many were in use.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    bits: int = 16
 
 
 class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,14 +10,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.errors import NoLocksError
 
 # What file systems answer that have no locks, or whose lock service is away.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_LOOK_SECONDS = 0.001
 
 
 @contextmanager
@@ -38,7 +40,10 @@ def locked(path: Path, *, blocking: bool = True, create: bool = True) -> Iterato
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     try:
-        _flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB), path)
+        if blocking:
+            _flock(descriptor, fcntl.LOCK_EX, path)
+        else:
+            _take_at_once(descriptor, path)
         yield
     finally:
         os.close(descriptor)
@@ -63,6 +68,22 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _take_at_once(descriptor: int, path: Path) -> None:
+    """Take a lock that nobody holds; whoever just looks (:func:`is_locked`) has it for a moment, and is waited for.
+
+    Raises:
+        BlockingIOError: Another holds it.
+    """
+    while True:
+        with suppress(BlockingIOError):
+            _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+            return
+        # A holder's lock is exclusive, and keeps this one out; a look's is shared, as this one.
+        _flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
+        _flock(descriptor, fcntl.LOCK_UN, path)
+        time.sleep(_LOOK_SECONDS)
 
 
 def _flock(descriptor: int, operation: int, path: Path) -> None:

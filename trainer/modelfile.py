@@ -1,6 +1,6 @@
 """A model's npz file as the client reads it: :mod:`trainer.runtime.npz`, with the errors of this side.
 
-Importing this module imports no NumPy; reading or checking a file does.
+Importing this module imports no NumPy; reading a file does, and checking one whose headers NumPy has not written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from trainer.runtime.faults import RuntimeFault
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainer.runtime.npz import ArrayInfo, Limits
+    from trainer.runtime.npy_headers import ArrayInfo
+    from trainer.runtime.npz import Limits
 
 
 def is_path(reference: str) -> bool:
@@ -51,6 +52,18 @@ def read_npz(path: Path, limits: Limits | None = None) -> dict[str, np.ndarray[A
 
     with _our_errors():
         return npz.read(path, limits)
+
+
+def sums_are_finite(path: Path) -> bool:
+    """Return whether each array's values have a finite sum, as they all are then; False also where NumPy must tell.
+
+    Raises:
+        NotFoundError, IntegrityError: As :func:`check_npz`.
+    """
+    from trainer.runtime import npz
+
+    with _our_errors():
+        return npz.sums_are_finite(path)
 
 
 @contextmanager

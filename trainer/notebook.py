@@ -21,6 +21,7 @@ from trainer.listing import open_run
 from trainer.modeluse.curves import Panel, number, panels_together, ticks
 
 if TYPE_CHECKING:
+    from trainer import api
     from trainer.handle import Run
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -62,21 +63,23 @@ class Curves:
         return f"Curves({', '.join(run.run_id for run in self.runs)})"
 
 
-def curves(*references: str) -> Curves:
+def curves(*references: str | api.Run) -> Curves:
     """Return the curves of one or several runs of this project.
 
     Args:
-        *references: Run ids, unambiguous beginnings or ends of them, names, or ``latest``; ``latest`` if none is given.
+        *references: Runs, as ``trainer.run`` returns them; or run ids, unambiguous beginnings or ends of them, names,
+            or ``latest``. ``latest`` if none is given.
 
     Raises:
         NotFoundError: No run fits.
         UsageError: More than one fits.
     """
     home = find_home()
-    return Curves([open_run(home, reference) for reference in references or ("latest",)])
+    named = [each if isinstance(each, str) else each.id for each in references or ("latest",)]
+    return Curves([open_run(home, reference) for reference in named])
 
 
-def watch(*references: str, seconds: float = 1.0) -> None:
+def watch(*references: str | api.Run, seconds: float = 1.0) -> None:
     """Show the curves of runs in the cell and draw them again until the runs have ended, or the cell is interrupted.
 
     Args:

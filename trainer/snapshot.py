@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -17,9 +18,11 @@ from trainer.copying import clone
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
 from trainer.job import DEFAULT_SCRIPT as DEFAULT_SCRIPT
-from trainer.runtime.layout import DATA_DIR, JOB_DIR, OBJECTIVE_FILE, RESUME_DIR, STUDY_DIR
+from trainer.runtime.layout import DATA_DIR, EXECUTABLES_FILE, JOB_DIR, LAUNCHER, OBJECTIVE_FILE, RESUME_DIR, STUDY_DIR
 from trainer.sourcefiles import AMLIGNORE, SourceFiles, check_name, source_files
 
+# Made of the snapshot's other files when it is staged, so no file of its own.
+EXECUTABLES = f"{JOB_DIR}/{EXECUTABLES_FILE}"
 _CHUNK = 1 << 20
 # Copied twice for every run; more than this is a data set, not a program.
 _LARGEST = 4 << 30
@@ -108,8 +111,12 @@ class Snapshot:
         except OSError as error:
             raise _unwritable(target, error) from error
         try:
+            for folder in {os.path.dirname(file.path) for file in self.files}:  # noqa: PTH120
+                os.makedirs(temporary / folder, exist_ok=True)  # noqa: PTH103
             for file in self.files:
                 _place(file, temporary / file.path, store)
+            if executables := self.executables():
+                (temporary / EXECUTABLES).write_text(json.dumps(executables))
             temporary.chmod(0o755)
             temporary.replace(target)
         except OSError as error:
@@ -129,8 +136,14 @@ class Snapshot:
     @classmethod
     def load(cls, staged: Path) -> Snapshot:
         """Return the snapshot that lies in a directory, read and digested again."""
-        found = (path for path in staged.rglob("*") if path.is_file())
+        found = (path for path in staged.rglob("*") if path.is_file() and path != staged / EXECUTABLES)
         return cls(_digested({path.relative_to(staged).as_posix(): path for path in found}))
+
+    def executables(self) -> list[str]:
+        """Return which of the user's files are executable. Not every upload keeps that, so a job's launcher is told."""
+        if not any(file.path == LAUNCHER for file in self.files):
+            return []
+        return [file.path for file in self.files if file.executable and not file.path.startswith(JOB_DIR + "/")]
 
     def with_resume(self, files: Mapping[str, Path]) -> Snapshot:
         """Return the same snapshot with other files to resume from.
@@ -232,8 +245,9 @@ def check_limits(snapshot: Snapshot, limits: Limits) -> None:
         RefusedError: It has too many files or bytes.
     """
     over = []
-    if len(snapshot.files) > limits.files:
-        over.append(f"{len(snapshot.files):,} files, and {limits.whose} takes {limits.files:,}")
+    count = len(snapshot.files) + bool(snapshot.executables())
+    if count > limits.files:
+        over.append(f"{count:,} files, and {limits.whose} takes {limits.files:,}")
     if snapshot.size > limits.size:
         over.append(f"{snapshot.size / 1e6:,.1f} MB, and {limits.whose} takes {limits.size / 1e6:,.1f} MB")
     if not over:
@@ -302,7 +316,7 @@ def _digested(files: Mapping[str, Path]) -> tuple[SnapshotFile, ...]:
 def _digest(name: str, path: Path) -> SnapshotFile:
     """Digest a file as it is first seen: what is appended meanwhile does not travel."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
         status = os.fstat(stream.fileno())
         for chunk in _chunks(stream, status.st_size):
             digest.update(chunk)
@@ -321,7 +335,6 @@ def _sorted(files: Iterable[SnapshotFile]) -> tuple[SnapshotFile, ...]:
 
 
 def _place(file: SnapshotFile, target: Path, store: Path | None) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     shared = store if file.size >= contentstore.LEAST and not file.executable else None
     if shared is not None and contentstore.link(shared, file.sha256, target):
         return
@@ -333,9 +346,10 @@ def _place(file: SnapshotFile, target: Path, store: Path | None) -> None:
 def _copy(file: SnapshotFile, target: Path) -> None:
     digest = hashlib.sha256()
     try:
-        source = file.source.open("rb")
+        source = open(file.source, "rb", buffering=0)  # noqa: PTH123, SIM115
     except OSError as error:
         raise UsageError(f"{file.source} can't be read any more: {error.strerror}.", "Start again.") from error
+    status = os.fstat(source.fileno())
     with source, target.open("x+b") as copy:
         if cloned := clone(source, copy):
             copy.truncate(file.size)  # it may have grown
@@ -343,9 +357,11 @@ def _copy(file: SnapshotFile, target: Path) -> None:
             digest.update(chunk)
             if not cloned:
                 copy.write(chunk)
+        copy.flush()
+        os.fchmod(copy.fileno(), 0o755 if file.executable else 0o644)
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
     if digest.hexdigest() != file.sha256:
         raise UsageError(f"{file.source} changed while it was being copied.", "Start again when nothing writes to it.")
-    target.chmod(0o755 if file.executable else 0o644)
 
 
 def _unwritable(target: Path, error: OSError) -> ConfigError:

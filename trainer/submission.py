@@ -27,9 +27,9 @@ from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.request import NO_DATASET, JobRequest, check_request, network_file
 from trainer.runfolder import NEW_PREFIX, RunFolder
 from trainer.runtime.attempts import OUR_RESUME
-from trainer.runtime.datasets.files import FILES
 from trainer.runtime.flags import TRAINING
 from trainer.runtime.layout import CHECKPOINT_FILE, ENVIRONMENT_FILE, JOB_DIR, RESUME_DIR, RESUME_DIR_VARIABLE
+from trainer.scriptargs import read_arguments
 from trainer.snapshot import (
     DEFAULT_SCRIPT,
     Snapshot,
@@ -49,7 +49,6 @@ __all__ = ["JobRequest", "Prepared", "changed_arguments", "prepare", "rerun", "r
 
 # With --output_dir, what the tutorial's estimator passes.
 _ALWAYS_PASSED = ("epochs", "batchsize")
-_BATCHSIZE = next(flag.default for flag in TRAINING if flag.name == "batchsize")
 # Names of what scripts continue from: Chainer's own extension writes snapshot_iter_100.
 _STATE = re.compile(r"snapshot|checkpoint|resume|trainer|state|optimizer|\.(npz|h5|hdf5|pkl|ckpt)$", re.IGNORECASE)
 
@@ -71,6 +70,7 @@ def prepare(
     *,
     backend: Backend | None = None,
     offline: bool = False,
+    batchsize: int | None = None,
 ) -> Prepared:
     """Check a request and freeze it.
 
@@ -81,6 +81,7 @@ def prepare(
         backend: Asked whether it takes the job before any data is looked for, which can take a while. With one,
             Chainer is installed if it is missing.
         offline: Ask no mirror for a data set that is not in the cache.
+        batchsize: The largest that the included script will be given, where that is not said by the request.
 
     Raises:
         UsageError: Something in the request is unusable; nothing has been done.
@@ -112,6 +113,7 @@ def prepare(
         network=None if network is None else f"{network[0].name}:{network[1]}",
     )
     check_ranks(job, snapshot, ours=is_default_script(script))
+    given = read_arguments(job.arguments, script) if is_default_script(script) else None
     if backend is not None:
         ensure_chainer(progress.say if progress else lambda _: None)
         if job.ranks > 1:
@@ -122,8 +124,8 @@ def prepare(
         return Prepared(job, snapshot)
     job = msgspec.structs.replace(job, dataset=data.name, dataset_digest=data.digest, dataset_note=data.note)
     if is_default_script(script):
-        if data.data is not None:
-            _check_batchsize(request.training.get("batchsize", _BATCHSIZE), data)
+        if data.data is not None and given is not None:
+            _check_batchsize(batchsize or given.batchsize, data)
         job = msgspec.structs.replace(job, data=data.data)
     return Prepared(job, snapshot.with_dataset(data.name, data.files))
 
@@ -297,7 +299,8 @@ def _arguments(request: JobRequest, script: Path) -> tuple[str, ...]:
 def _check_batchsize(batchsize: int, data: ResolvedDataset) -> None:
     from trainer.runtime.datasets import idx
 
-    images = next(path for name, path in data.files.items() if name.startswith(FILES[0]))  # may be gzipped
+    # Of as many dimensions as there are, with a point for a dash in its name, gzipped: all are understood.
+    images = next(path for name, path in data.files.items() if name.startswith("train-images"))
     with idx.open_content(images) as content:
         count = idx.read_header(content, None).shape[0]
     if batchsize > count:

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from trainer.runfolder import RunFolder
 
 _SYNC_LOCK = "azureml"
-# Key of what this backend keeps in RunInfo.detail.
-_CHECKPOINT_SECONDS = "checkpoint_seconds"
 # azureml/_restclient/constants.py: SNAPSHOT_MAX_FILES, SNAPSHOT_MAX_SIZE_BYTES.
 SNAPSHOT_LIMITS = Limits("Azure ML", 2_000, 300 * 1024 * 1024)
 # A submission whose client was killed before the answer may still arrive.
@@ -210,8 +208,6 @@ class AzureBackend(Backend):
             self.notify(f"Run {folder.run_id}: loading {self.loading}; this takes ten seconds ...")
         send = client.prepare(folder, image, self.options.compute, self.options.checkpoint_seconds)
         self._loaded = True
-        default = restarts.DEFAULT_LOW_PRIORITY if choice.low_priority else 0
-        asked = folder.job().max_restarts
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             sync.RUN: folder.run_id,
@@ -221,8 +217,8 @@ class AzureBackend(Backend):
             "image": image.image,
             sync.SENT: time.time(),
             "vm_priority": cluster.LOW_PRIORITY if choice.low_priority else cluster.DEDICATED,
-            _CHECKPOINT_SECONDS: self.options.checkpoint_seconds,
-            restarts.MAX_RESTARTS: default if asked is None else asked,
+            restarts.CHECKPOINT_SECONDS: self.options.checkpoint_seconds,
+            restarts.MAX_RESTARTS: restarts.restarts_of(folder.job(), low_priority=choice.low_priority),
         }
         warnings = image.left_out_notes()
         # Before anything is sent: a client killed from here on leaves what it takes to find the run.
@@ -304,7 +300,7 @@ class AzureBackend(Backend):
     def _again(self, folder: RunFolder, run: FollowedRun) -> None:
         """Send a run again that has failed for want of its node; see :mod:`backends.azure.restarts`."""
         info = folder.info()
-        seconds, compute = info.detail.get(_CHECKPOINT_SECONDS), str(info.detail["compute"])
+        seconds, compute = info.detail.get(restarts.CHECKPOINT_SECONDS), str(info.detail["compute"])
 
         def send(again: Again) -> bool:
             size = vm_sizes.look_up(str(info.detail["vm_size"]))

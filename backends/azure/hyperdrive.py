@@ -83,10 +83,10 @@ class HyperDriveClient:
         return None if found is None else HyperDriveSweep(found, definition)
 
     def prepare(
-        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str
+        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str, seconds: int
     ) -> Callable[[], bool]:
         """See :meth:`backends.azure.sweeps.SweepClient.prepare`."""
-        words = search.arguments(definition)
+        words = search.arguments(definition, seconds)
         cap = definition.job.max_minutes
         script = submit.script_config(study.snapshot, words, image, compute, None if cap is None else cap * 60)
         earlier = [self._earlier(each) for each in definition.warm_start]

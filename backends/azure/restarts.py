@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = "max_restarts"
 """In RunInfo.detail: how many times the run may be sent again."""
+CHECKPOINT_SECONDS = "checkpoint_seconds"
+"""In RunInfo.detail: seconds between two uploads of its checkpoint, at least."""
+CANCEL_ASKED = "cancel_asked"
+"""In RunInfo.detail, once a cancel was asked for: ``"sent"``, or ``"unsent"`` while the service lacks the run."""
 LOST = "the node was lost"
 DEFAULT_LOW_PRIORITY = 3
 SPENT = "spent_seconds"
@@ -85,9 +89,21 @@ def lost_its_node(details: Mapping[str, Any]) -> bool:
 
 
 def may_restart(info: RunInfo) -> bool:
-    """Return whether a run that has lost its node may be sent again. The trials of a service's study are its own."""
+    """Return whether a run that has lost its node may be sent again."""
     allowed = info.detail.get(MAX_RESTARTS)
-    return isinstance(allowed, int) and len(info.restarts) < allowed and info.study is None
+    return isinstance(allowed, int) and len(info.restarts) < allowed and CANCEL_ASKED not in info.detail
+
+
+def restarts_of(job: TrainingJob, *, low_priority: bool) -> int:
+    """Return how many times a job may be sent again, which low-priority nodes decide where nobody has said it.
+
+    Args:
+        job: The job.
+        low_priority: Whether its cluster has such nodes.
+    """
+    if job.max_restarts is not None:
+        return job.max_restarts
+    return DEFAULT_LOW_PRIORITY if low_priority else 0
 
 
 def notice(folder: RunFolder, status: RunStatus, lines: bytes) -> bytes:

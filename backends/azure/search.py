@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from backends.azure.restarts import launcher_arguments
 from trainer.errors import RefusedError
 from trainer.runtime.layout import SERVICE_VALUES
 from trainer.tune.space import Parameter, Value
@@ -75,7 +76,7 @@ def _search(definition: StudyDefinition, can: Abilities) -> list[Refusal]:
     name = can.name
     found: list[Refusal] = []
     if definition.job.ranks > 1:
-        found.append((f"A trial of {definition.job.ranks} ranks is not sent to {name}.", OURS))
+        found.append((f"{name} takes no trials of {definition.job.ranks} ranks.", OURS))
     if definition.sampler not in SAMPLERS:
         found.append((f"{name} has no sampler {definition.sampler}; it has {', '.join(SAMPLERS)}.", OURS))
     if definition.seed and not can.largest_seed:
@@ -145,10 +146,15 @@ def _course(definition: StudyDefinition, can: Abilities) -> list[Refusal]:
     return found
 
 
-def arguments(definition: StudyDefinition) -> list[str]:
-    """Return the words behind the launcher; each trial's values follow them, a name and a value each."""
+def arguments(definition: StudyDefinition, checkpoint_seconds: int) -> list[str]:
+    """Return the words behind the launcher; each trial's values follow them, a name and a value each.
+
+    Args:
+        definition: The study.
+        checkpoint_seconds: Between two uploads of a trial's checkpoint, at least.
+    """
     whole = [each.name for each in definition.space if is_whole(each)]
-    return [definition.job.script, *definition.job.arguments, f"{SERVICE_VALUES}={','.join(whole)}"]
+    return [*launcher_arguments(definition.job, checkpoint_seconds), f"{SERVICE_VALUES}={','.join(whole)}"]
 
 
 def read_values(space: Sequence[Parameter], given: object, keys: Mapping[str, str]) -> dict[str, Value] | None:

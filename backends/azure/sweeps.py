@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
-from backends.azure import cluster, sync
+from backends.azure import cluster, restarts, sync
 from backends.azure.errors import ServiceUnavailableError, explained, retry
 from backends.azure.image import environment_of
 from backends.azure.search import read_values
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from backends.azure.image import Environment, NodeSide
     from backends.azure.options import ClusterOptions
     from trainer.home import Home
+    from trainer.runfolder import RunFolder
     from trainer.tune.study import StudyDefinition, StudyFolder
 
 _COMPUTE, _VM_SIZE = "compute", "vm_size"
@@ -77,7 +78,7 @@ class SweepClient(Protocol):
         """Look up the sweep of a study by its id; None if the service has none."""
 
     def prepare(
-        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str
+        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str, seconds: int
     ) -> Callable[[], bool]:
         """Make what is sent of a study.
 
@@ -86,6 +87,7 @@ class SweepClient(Protocol):
             definition: What it is.
             image: What its trials run in.
             compute: The cluster's name.
+            seconds: Between two uploads of a trial's checkpoint, at least.
 
         Returns:
             Sends it; tells whether the service is known to have it.
@@ -154,13 +156,16 @@ class SweepService(ABC):
         for text in image.left_out_notes():
             self._notify(f"warning: {text}")
         self._notify(f"Study {study.study_id}: loading {self.loading}; this takes ten seconds ...")
-        send = client.prepare(study, definition, image, options.compute)
+        send = client.prepare(study, definition, image, options.compute, options.checkpoint_seconds)
         detail = {
             sync.WORKSPACE: msgspec.to_builtins(ref),
             _COMPUTE: options.compute,
             _VM_SIZE: choice.size.name,
             "environment": image.name,
             "image": image.image,
+            "vm_priority": cluster.LOW_PRIORITY if choice.low_priority else cluster.DEDICATED,
+            restarts.CHECKPOINT_SECONDS: options.checkpoint_seconds,
+            restarts.MAX_RESTARTS: restarts.restarts_of(definition.job, low_priority=choice.low_priority),
         }
         # Before anything is sent: a client killed from here on leaves what it takes to find the sweep.
         study.write_service(ServiceRecord(run=study.study_id, sent=time.time(), detail=detail))
@@ -209,6 +214,19 @@ class SweepService(ABC):
     def cancel_was_asked(self, info: RunInfo) -> bool:
         """See :meth:`trainer.tune.study_service.StudyService.cancel_was_asked`."""
         return sync.CANCEL_ASKED in info.detail
+
+    def runs_apart(self, info: RunInfo) -> bool:
+        """See :meth:`trainer.tune.study_service.StudyService.runs_apart`."""
+        return sync.run_name(info).startswith(f"{info.run_id}-")  # of restarts.send_again
+
+    def restart_no_more(self, folder: RunFolder) -> None:
+        """See :meth:`trainer.tune.study_service.StudyService.restart_no_more`."""
+
+        def forbid(info: RunInfo) -> RunInfo:
+            return msgspec.structs.replace(info, detail={**info.detail, restarts.MAX_RESTARTS: 0})
+
+        if folder.info().detail.get(restarts.MAX_RESTARTS):
+            folder.update(forbid)
 
     def _look(self, ref: WorkspaceRef, record: ServiceRecord, definition: StudyDefinition) -> ServiceLook | None:
         sweep = self._find(ref, record, definition)

@@ -27,7 +27,7 @@ from backends.azure.errors import (
 )
 from backends.azure.outputs import download_outputs
 from trainer.errors import ConfigError, RefusedError
-from trainer.failures import LINES, failure
+from trainer.failures import LINES, failure, signal_in
 from trainer.finish import Outcome, finish
 from trainer.records import Metric, RunFailure, RunInfo, RunStatus
 from trainer.runtime.atomic import write_bytes
@@ -49,8 +49,7 @@ RUN = "run"
 SENT = "sent"
 """When it was sent, in seconds since the epoch."""
 
-CANCEL_ASKED = "cancel_asked"
-"""Set once a cancel was asked for: ``"sent"``, or ``"unsent"`` while the service doesn't have the run."""
+CANCEL_ASKED = restarts.CANCEL_ASKED
 
 # Azure ML has more statuses than the phases of its documentation.
 _STATUSES = {
@@ -216,6 +215,8 @@ def _reason(folder: RunFolder, details: Mapping[str, Any]) -> RunFailure:
         return msgspec.structs.replace(found, message=message, lost=True)
     said = _said(details)
     if said and found.message == failure(None, ()).message:
+        if (ended_by := signal_in(said)) is not None:
+            return failure(-ended_by, folder.log_tail(LINES))
         return msgspec.structs.replace(found, message=first_line(Exception(said)))
     return found
 

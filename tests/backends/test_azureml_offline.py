@@ -472,6 +472,28 @@ def test_a_model_that_the_service_lists_and_does_not_give_fails_the_run(home: Ho
     assert "outputs could not be kept" in info.failure.message
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("The process exited with code -9. See user_logs/std_log.txt.", "ended by SIGKILL, possibly out of memory."),
+        ("User process 'python' exited with status code 137. Please check log file", "ended by SIGKILL, possibly out"),
+        ("Job failed with exit code: 139", "ended by SIGSEGV."),
+        ("The process exited with code 3. See user_logs/std_log.txt.", "exited with code 3."),
+        ("Execution failed with exit code 255", "exit code 255"),
+    ],
+)
+def test_a_script_that_a_signal_has_ended_is_told_by_what_the_service_says(home: Home, said: str, message: str) -> None:
+    folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="azureml", snapshot="0" * 64)
+
+    class Run(RunWithOutput):
+        def get_details(self) -> dict[str, Any]:
+            return {**super().get_details(), "status": "Failed", "error": {"error": {"code": "X", "message": said}}}
+
+    info = sync.sync_run(cast("Any", Run("outputs/x")), folder, lambda: pytest.fail("nothing to register"))
+    assert info.failure
+    assert message in info.failure.message
+
+
 @with_sdk
 class TestGitRemote:
     def test_a_password_in_its_url_does_not_travel(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,12 +160,16 @@ def test_of_two_clients_the_later_one_wins(place: Place) -> None:
 
 
 def test_a_service_is_found_by_a_client_that_has_no_record(
-    place: Place, emulated: Callable[[Path], Home], tmp_path: Path
+    place: Place, emulated: Callable[[Path], Home], tmp_path: Path, service: Emulator
 ) -> None:
     other = azure(emulated(tmp_path / "other"))
     assert other.trainer("services", "--json").json == []
     listed = other.trainer("services", *EMULATED, "--json").json
     assert [one["name"] for one in listed] == ["orphan"]
+    # One that is removed while the list is read is left out of it.
+    service.set_faults(rules=[FaultRule(route="GET */onlineEndpoints/orphan/deployments", status=404, times=1)])
+    assert other.trainer("services", *EMULATED, "--json").json == []
+    service.clear_faults()
     body = other.write("body.json", json.dumps({"data": [0.5] * 784}))
     asked = other.trainer("score", "orphan", "--data", body, "--json", *EMULATED)
     assert asked.json["model"] == listed[0]["model"], asked.err

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from backends.local_bytecode import lay_compiled
 RUNTIME = Path(trainer.runtime.__file__).parent
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
+@pytest.fixture(params=[shutil.copy2, shutil.copy], ids=["times kept", "other times"])
+def work(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A job's working directory; one of its modules is not the installed one, and one is of another version."""
     target = tmp_path / "work" / "_trainer_job" / "trainer" / "runtime"
-    shutil.copytree(RUNTIME, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(RUNTIME, target, ignore=shutil.ignore_patterns("__pycache__"), copy_function=request.param)
     shutil.copy(RUNTIME.parent / "__init__.py", target.parent)
     (target / "hints.py").write_text((target / "hints.py").read_text() + "CHANGED = 1\n")
     (target / "of_another_version.py").write_text("")
@@ -55,6 +56,7 @@ def test_python_takes_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_changed_source_is_compiled_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     lay_compiled(work)
+    installed = Path(cache_from_source(str(RUNTIME / "layout.py"))).read_bytes()
     path = work / "_trainer_job" / "trainer" / "runtime" / "layout.py"
     path.write_text("CHANGED = 2\n")
     environment = {**os.environ, "PYTHONPATH": str(work / "_trainer_job")}
@@ -63,6 +65,7 @@ def test_a_changed_source_is_compiled_anew(work: Path, monkeypatch: pytest.Monke
         [sys.executable, "-P", "-c", program], env=environment, cwd=work, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "2\n"
+    assert Path(cache_from_source(str(RUNTIME / "layout.py"))).read_bytes() == installed
 
 
 def test_none_where_python_is_to_write_none(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_a_client_that_is_interrupted_leaves_the_service_to_start(
     until(begun.exists)
     assert place.trainer("services", NAME, "--json").json["state"] == "Transitioning"
     client.send_signal(signal.SIGINT)
-    _, err = client.communicate(timeout=60)
+    _, err = client.communicate(timeout=120)
     assert client.returncode == 130
     assert "goes on without this command" in err
     go.touch()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import trainer.cli.runlist
+import trainer.cli.train
 from trainer.cli import main
 from trainer.runtime.faults import RuntimeFault
 
@@ -43,10 +44,14 @@ def test_a_fault_of_ours_is_one_line_and_a_file(broken: pytest.MonkeyPatch, caps
 def test_the_file_does_not_hold_the_scripts_arguments(
     broken: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    break_with(broken, ZeroDivisionError("x"))
-    main(["run", "--", "--password", "hunter2"])
+    def configured(options: object) -> None:
+        raise ZeroDivisionError
+
+    broken.setattr(trainer.cli.train, "configured", configured)
+    assert main(["run", "--", "--password", "hunter2"]) == 1
     saved = re.search(r"(\S+\.txt)", capsys.readouterr().err)
     assert saved is not None
+    assert Path(saved[1]).read_text().startswith("trainer run\n")
     assert "hunter2" not in Path(saved[1]).read_text().splitlines()[0]
 
 

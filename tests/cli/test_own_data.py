@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,57 @@ def test_idx_files_that_can_stand_in_for_mnist_keep_the_tutorials_names(tiny_dat
     ):
         request = JobRequest(dataset=str(data)).named(default_script())
         assert (request.experiment, request.model_name) == names
+
+
+def test_what_the_included_script_would_refuse_is_refused_before_there_is_a_run(colours: Project) -> None:
+    runs = sorted(colours.runs.iterdir())
+    for words, complaint in (
+        (("--bogus", "3"), "chainer_mnist.py: unrecognized arguments: --bogus 3."),
+        (("--epochs", "0"), "argument --epochs/-e: 0 is not a whole number of at least 1."),
+    ):
+        refused = colours.trainer("run", "--dataset", "colours", "--batchsize", "8", "--", *words)
+        assert refused.returncode == 2
+        assert complaint in refused.stderr
+    assert sorted(colours.runs.iterdir()) == runs
+
+
+def test_a_small_data_set_is_tuned_with_a_batch_that_fits(colours: Project) -> None:
+    words = ("tune", "--dataset", "colours", "--trials", "1", "--no-register", "--json")
+    for more in (("--space", "lr=0.1", "--", "--epochs", "1", "-b", "8"), ("--space", "batchsize=8", "--", "-e", "1")):
+        ran = colours.trainer(*words, *more)
+        assert ran.returncode == 0, ran.stderr
+    for more, complaint in (
+        (("--space", "batchsize=8,60"), "--batchsize 60 is more than the 24 training examples of colours."),
+        (("--space", "lr=0.1,0.2", "--", "--lr=0.3"), "--lr is in the space, and among the script's arguments."),
+    ):
+        refused = colours.trainer(*words, *more)
+        assert refused.returncode == 2
+        assert complaint in refused.stderr
+
+
+def test_a_file_of_another_kind_is_named(colours: Project) -> None:
+    (colours.path / "t.csv").write_text("a,label\n1,x\n2,y\n")
+    refused = colours.trainer("evaluate", "colours", "--dataset", "t.csv")
+    assert refused.returncode == 2
+    assert "t.csv is a table, and the model was trained on pictures." in refused.stderr
+
+
+def test_coloured_idx_files_are_trained_on(colours: Project) -> None:
+    folder = colours.path / "rgb"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", 40), ("t10k", 8)):
+        # 32-bit big-endian sizes behind the number of dimensions, as docs/data.md writes them.
+        labels = np.arange(count, dtype=np.uint8) % 2
+        images = random.integers(0, 60, (count, 4, 5, 3), np.uint8)
+        images[labels == 1, :, :, 0] += 180
+        for name, values in ((f"{part}-images-idx4-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            (folder / name).write_bytes(header + values.tobytes())
+    ran = colours.trainer("run", "--dataset", "rgb", "--epochs", "8", "--batchsize", "8", "--lr", "0.05", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["metrics"]["Accuracy"] == 1
+    Image.new("RGB", (5, 4), (220, 20, 20)).save(colours.path / "red.png")
+    said = colours.trainer("predict", "rgb", "red.png")
+    assert said.returncode == 2
+    assert "red.png is not an npy file." in said.stderr

@@ -29,7 +29,7 @@ from tests.cli.conftest import Project
         (
             ["run", "--dataset", "notes.md"],
             "notes.md is a file.",
-            "Give a CSV or npz file, or the directory that holds the four IDX files: .",
+            "Give a CSV or npz file, a directory of pictures per class, or one that holds the four IDX files.",
         ),
         (
             ["predict", "some-model", "https://example.com/7.png"],

@@ -90,7 +90,7 @@ class AzureFaultsContract:
         assert len([version for version in backend.store().versions() if version.run_id == run.run_id]) == 1
 
     def test_expired_links_and_tokens_are_ridden_out(self, start: Start, faults: Callable[..., None]) -> None:
-        run = start(1.0)
+        run = start(2.0)
         assert not run.info().status.terminal
         faults(expired_sas=True)
         time.sleep(1.5)

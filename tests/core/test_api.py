@@ -46,7 +46,7 @@ def test_inside_a_job_it_says_that_only_the_runtime_travels(tmp_path: Path) -> N
 
 def test_a_run_that_fails_is_raised_with_its_reason(project: Path) -> None:
     (project / "bad.py").write_text("import sys\nprint('so far', *sys.argv[1:])\nraise ValueError('no good')\n")
-    run = trainer.run("bad.py", seed=3, args=["-x"], tags={"why": "test"})
+    run = trainer.run("bad.py", seed=3, args=["-x"], tags={"why": "test", "try": 1})  # type: ignore[dict-item]
     with pytest.raises(RunFailedError, match=r"Failed: .*ValueError: no good"):
         run.wait()
     assert run.wait(check=False).status is RunStatus.FAILED
@@ -55,6 +55,8 @@ def test_a_run_that_fails_is_raised_with_its_reason(project: Path) -> None:
     with pytest.raises(NotFoundError, match="No model is registered"):
         run.model  # noqa: B018
     assert [found.id for found in trainer.runs()] == [run.id]
+    assert run._handle.job.tags == {"why": "test", "try": "1"}
+    assert trainer.notebook.curves(run).runs[0].run_id == run.id
     assert repr(trainer.Run(reference="latest")) == f"<Run {run.id} Failed (local)>"
 
 
@@ -69,6 +71,9 @@ def test_waiting_has_an_end_and_a_run_can_be_canceled(project: Path) -> None:
 
 
 def test_a_mistake_costs_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="args is one text") as caught:
+        trainer.run(args="--epochs 1")
+    assert caught.value.hint == "Give its words: args=['--epochs', '1']"
     for mistake, error in (
         (lambda: trainer.run("missing.py"), UsageError),
         (lambda: trainer.run(epochs=0), UsageError),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,6 +64,25 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
         with locked(tmp_path / "lock"):
             assert pool.submit(take).result() == "held"
         assert pool.submit(take).result() == "taken"
+
+
+def test_whoever_looks_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
+    path, over = tmp_path / "lock", threading.Event()
+
+    def look() -> bool:
+        while not over.is_set():
+            is_locked(path)
+        return True
+
+    with ThreadPoolExecutor(3) as pool:
+        looking = [pool.submit(look) for _ in range(3)]
+        try:
+            for _ in range(2000):
+                with locked(path, blocking=False):
+                    assert is_locked(path)
+        finally:
+            over.set()
+        assert all(each.result() for each in looking)
 
 
 def test_what_is_not_there_is_not_locked_and_not_made(tmp_path: Path) -> None:

@@ -82,11 +82,12 @@ class TestRequest:
         request = ours(
             tiny_data,
             training={"device": "cuda:1", "epochs": 2, "units": 7, "lr": 0.1, "seed": 3},
-            script_args=("--gpu_id", "0"),
+            script_args=("--momentum", "0.5"),
         )
         words = " ".join(prepare(request, home).job.arguments)
         assert words == (
-            "--epochs 2 --batchsize 128 --output_dir ./outputs --units 7 --lr 0.1 --seed 3 --device cuda:1 --gpu_id 0"
+            "--epochs 2 --batchsize 128 --output_dir ./outputs --units 7 --lr 0.1 --seed 3 --device cuda:1 "
+            "--momentum 0.5"
         )
 
     def test_another_script_gets_only_its_own(self, home: Home, script: Path) -> None:

@@ -78,11 +78,12 @@ def test_arrays_keep_their_type_and_shape(tmp_path: Path) -> None:
     [
         ("a,label\n", "has no rows"),
         ("1,2\n3,4\n", "numbers in its first line"),
-        ("a,label\n1,x\nno,y\n", r"row 3: a is 'no', not a number"),
-        ("a,label\n1,x\nnan,y\n", r"row 3: a is 'nan', not a number"),
+        ("a,label\n1,x\nno,y\n", r"line 3: a is 'no', not a number"),
+        ("a,label\n1,x\nnan,y\n", r"line 3: a is 'nan', not a number"),
         ("a,label\n1,x\n1\n", "line 3, has 1 columns"),
-        ("a,label\n1,x\n2,x\n", "has 1 classes"),
-        ("a,label\n1,x\n2,y\n", "one example of a class"),
+        ("a,label\n1,x\n2,x\n", "column 'label', has one class, 'x'"),
+        ("a,price\n1,3.2\n2,4.1\n", "column 'price', has one example of the class '3.2'"),
+        ("a;label\n1;x\n2;y\n", "has one column"),
         ("label\nx\n", "has one column"),
     ],
 )
@@ -104,3 +105,67 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Exception, match=str(tmp_path)) as caught:
             resolve(str(tmp_path / name))
         assert getattr(caught.value, "hint", None), name
+
+
+def test_pictures_of_16_bits_keep_their_grey_levels(tmp_path: Path) -> None:
+    # A camera's 12 bits in 16: read as 8 bits, all above 255 would be white.
+    levels = {"dark": 1000, "light": 3000}
+    for name, level in levels.items():
+        (tmp_path / "deep" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.full((5, 5), level + number, np.uint16)
+            Image.fromarray(pixels).save(tmp_path / "deep" / name / f"{number}.png")
+    arrays = own.read(tmp_path / "deep")
+    assert (arrays.record.shape, arrays.record.bits) == ((5, 5), 12)
+    for label, level in enumerate(levels.values()):
+        assert abs(int(arrays.test_x[arrays.test_y == label][0, 0, 0]) - level * 255 // 4095) <= 1
+    again = own.read_picture(tmp_path / "deep" / "light" / "0.png", arrays.record)
+    assert again[0, 0] == 3000 * 255 // 4095
+
+
+def test_what_systems_leave_among_pictures_is_no_picture(tmp_path: Path) -> None:
+    folder = fruit(tmp_path / "fruit")
+    (folder / "lime" / "._3.png").write_bytes(b"macOS")
+    (folder / "lime" / "Thumbs.db").write_bytes(b"Windows")
+    (folder / "lime" / ".ipynb_checkpoints").mkdir()
+    Image.new("RGB", (3, 3)).save(folder / "lime" / ".ipynb_checkpoints" / "3-checkpoint.png")
+    (folder / ".git").mkdir()
+    arrays = own.read(folder)
+    assert (arrays.record.classes, len(arrays.train_y)) == (tuple(COLOURS), 24)
+
+
+def _classes(folder: Path, part: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        (folder / part / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (4, 4), 9).save(folder / part / name / f"{number}.png")
+
+
+def test_folders_that_are_no_data_set_are_named(tmp_path: Path) -> None:
+    (fruit(tmp_path / "empty") / "melon").mkdir()
+    _classes(tmp_path / "alone", "train", ("a", "b"))
+    _classes(tmp_path / "unlearned", "train", ("a", "b"))
+    _classes(tmp_path / "unlearned", "test", ("a", "c"))
+    (tmp_path / "flat").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "flat" / "1.png")
+    for name, complaint in {
+        "empty": "has a folder 'melon' with no picture in it",
+        "alone": "has a folder train, and none of test",
+        "unlearned": "has no training example of the class 'c', only test examples",
+        "flat": "holds no data: no pictures in a folder per class",
+    }.items():
+        with pytest.raises(UsageError, match=complaint) as caught:
+            resolve(str(tmp_path / name))
+        assert caught.value.hint
+
+
+def test_labels_of_an_archive(tmp_path: Path) -> None:
+    x, y = np.zeros((6, 2), np.float32), np.array([0, 1, 2] * 2)
+    np.savez(tmp_path / "float.npz", x=x, y=y.astype(np.float64))
+    assert set(own.read(tmp_path / "float.npz").train_y) == {0, 1, 2}
+    np.savez(tmp_path / "half.npz", x=x, y=y / 2)
+    with pytest.raises(UsageError, match="not whole numbers"):
+        own.read(tmp_path / "half.npz")
+    np.savez(tmp_path / "hot.npz", x=x, y=np.eye(3)[y])
+    with pytest.raises(UsageError, match=r"labels of shape \(6, 3\)"):
+        own.read(tmp_path / "hot.npz")

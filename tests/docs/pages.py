@@ -26,7 +26,7 @@ class Block(NamedTuple):
 
     Attributes:
         language: What the fence says; empty for one that is indented.
-        title: The file that it is, if it is one.
+        title: The file that it is, if its first line is a comment that says so: ``# train.py``.
         text: Without the fence or the indentation.
     """
 
@@ -60,7 +60,8 @@ def blocks(page: Path) -> list[Block]:
                 if inner.startswith(fence[1]):
                     break
                 text.append(inner)
-            title = re.search(r'title="([^"]+)"', fence[3])
+            assert not fence[3], f"{page}: the site shows no block with {fence[3]!r} behind its language"
+            title = re.fullmatch(r"# (\w+\.py)", text[0]) if text else None
             found.append(Block(fence[2], title[1] if title else "", "".join(line + "\n" for line in text)))
             blank, inside = True, False
             continue

@@ -188,6 +188,26 @@ def test_the_answer_to_an_upload_is_lost(client: Client) -> None:
 # ARM
 
 
+def test_a_list_has_what_its_view_is_of(client: Client) -> None:
+    for version, archived in (("1", True), ("2", False)):
+        made = client.arm("PUT", f"environments/viewed/versions/{version}", {"image": "i", "isArchived": archived})
+        assert made.status_code == 201
+    client.arm("PUT", "environments/put-away/versions/1", {"image": "i", "isArchived": True})
+
+    def listed(path: str, view: str) -> list[str]:
+        answer = client.arm("GET", f"{path}?listViewType={view}")
+        assert answer.status_code == 200, answer.text
+        return [each["name"] for each in answer.json()["value"]]
+
+    versions = "environments/viewed/versions"
+    views = {view: listed(versions, view) for view in ("ActiveOnly", "ArchivedOnly", "All")}
+    assert views == {"ActiveOnly": ["2"], "ArchivedOnly": ["1"], "All": ["2", "1"]}
+    assert "put-away" in listed("environments", "ArchivedOnly")
+    assert "put-away" not in listed("environments", "ActiveOnly")
+    for path in ("jobs", versions, "environments"):
+        assert client.arm("GET", f"{path}?listViewType=Some").status_code == 400
+
+
 def test_run_tokens_open_no_arm(client: Client) -> None:
     from azureml_emulator.tokens import Scope
 

@@ -17,7 +17,7 @@ from azureml_emulator.endpoint import process_is_alive
 from azureml_emulator.tokens import Scope
 from tests.emulator.clients import PROGRAMS, Http, Sdk, processes_of
 
-SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0)
+SETTINGS = Settings(phase_duration=0.0, cancel_grace=2.0, upload_grace=5.0)
 WAITING = """\
 import pathlib, sys, time
 from azureml.core import Run
@@ -180,7 +180,9 @@ def test_a_job_whose_log_could_not_be_streamed_ends(lab: Lab) -> None:
     # The SDK gives a file up without noticing when a new link is refused too, and then waits for its upload.
     run_id = lab.submit(use_sdk=True, script="stream.py")
     deadline = time.monotonic() + 600
-    while "logs/a.txt" not in lab.sdk.files(run_id=run_id):
+    # Its content, not just its name: by then the SDK has made every file that it has seen. One that it can't make keeps
+    # it from uploading any, and it tries again without a pause.
+    while "logs/a.txt" not in lab.sdk.files(run_id=run_id) or not _log_so_far(lab, run_id):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     lab.endpoint.set_faults(
@@ -385,6 +387,11 @@ def test_a_graceful_stop_leaves_jobs_alone_unless_told_otherwise(lab: Lab) -> No
     assert processes_of(run_id) == []
     lab.start()
     assert lab.sdk.wait(run_id=run_id) == "Failed"
+
+
+def _log_so_far(lab: Lab, run_id: str) -> str:
+    text: str = lab.sdk.log_text(run_id=run_id, name="logs/a.txt")
+    return text
 
 
 def _snapshot(lab: Lab, run_id: str) -> str:

@@ -66,7 +66,7 @@ class Served:
     def said(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, pattern: str, seconds: float = 90) -> "re.Match[str]":
+    def wait_for(self, pattern: str, seconds: float = 180) -> "re.Match[str]":
         def find() -> "re.Match[str] | None":
             return re.search(pattern, self.said)
 
@@ -99,7 +99,7 @@ class Served:
 
     def stop(self) -> int:
         self.process.terminate()
-        code = self.process.wait(60)
+        code = self.process.wait(120)
         self._reader.join()
         return code
 

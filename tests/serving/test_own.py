@@ -124,6 +124,18 @@ def test_pictures_are_read_as_for_predict_and_classes_have_names(project: Projec
     same(fruit.score(bitmap, "image/bmp").json, predicted(project, "fruit", "picture.bmp"))
 
 
+def test_score_prints_what_predict_prints(project: Project) -> None:
+    expected = project.trainer("predict", "fruit", "picture.png").stdout.replace("IMAGE", "INPUT")
+    deployed = project.trainer("deploy", "fruit")
+    assert deployed.returncode == 0, deployed.stderr
+    try:
+        scored = project.trainer("score", "fruit", "picture.png")
+        assert scored.stdout == expected, scored.stderr
+        assert set(NAMES) & set(scored.stdout.split())
+    finally:
+        project.trainer("undeploy", "fruit")
+
+
 def test_numbers_are_taken_flat_and_nested(project: Project, fruit: Served) -> None:
     inputs = np.random.default_rng(6).random((2, 3, 8, 6), np.float32)
     bodies = [json.dumps({"data": value.tolist()}).encode() for value in (inputs, inputs.reshape(2, -1))]
@@ -147,6 +159,7 @@ def test_the_description_has_the_shapes_and_names(fruit: Served) -> None:
     assert "3x8x6" in one["description"]
     prediction = schemas["ServiceOutput"]["properties"]["predictions"]["items"]["properties"]
     assert prediction["name"]["enum"] == list(NAMES)
+    assert schemas["ServiceOutput"]["properties"]["classes"]["type"] == "array"
 
 
 def test_a_network_of_its_own(project: Project) -> None:

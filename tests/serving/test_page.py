@@ -37,7 +37,7 @@ def test_a_digit_is_drawn_and_scored(serve: Any, browser: Browser) -> None:
     served = serve("digits")
     browser.open(served.url)
     browser.until("!document.querySelector('#ask').hidden")
-    assert browser.value("document.querySelector('#problem').textContent") == "The server asks for a key."
+    browser.until("document.querySelector('#problem').textContent === 'The server asks for a key.'")
     browser.click("#key")
     browser.type("wrong")
     browser.click("#ask button")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,23 @@ def test_overridden(monkeypatch: pytest.MonkeyPatch, environment: Any, argument:
     found = threads.limit(argument)
     assert (found.count, found.reason) == expected
     assert in_use() == {expected[0]}
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"), [("None", ["1 (the default)", "1 1"]), ("2", ["2 (--threads)", "1 2"])]
+)
+def test_blas_starts_no_threads_that_a_script_switches_off(tmp_path: Path, argument: str, expected: list[str]) -> None:
+    (tmp_path / "script.py").write_text(f"""
+import trainer.runtime.compat.auto
+import numpy, threadpoolctl
+from trainer import runtime as rt
+before = threadpoolctl.threadpool_info()[0]["num_threads"]
+rt.use_device("cpu", blas_threads={argument})
+print(before, threadpoolctl.threadpool_info()[0]["num_threads"])
+""")
+    words = [sys.executable, "-m", "trainer.runtime.launch", "script.py"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [f"device: cpu; BLAS threads: {expected[0]}", expected[1]]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])

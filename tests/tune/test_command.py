@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import time
 from collections import Counter
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cli.test_terminal import COLOUR, run_on_terminal
 from tests.tune.conftest import Studies, result
 
 X = ("--space", "x=uniform:0..1")
@@ -69,6 +72,38 @@ def test_any_keeps_the_best_epoch_and_last_the_last(studies: Studies) -> None:
     assert last["snapshot"] == whole["snapshot"]
 
 
+GOES_ON = """
+import argparse, os, signal
+from pathlib import Path
+from azureml.core.run import Run
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--x", type=float, required=True)
+x = parser.parse_args().x
+earlier = os.environ.get("TRAINER_RESUME_DIR")
+done = int(Path(earlier, "states/done.txt").read_text()) if earlier else 0
+for step in range(done + 1, 5):
+    Run.get_context().log("score", x * step)
+    Path("outputs/states").mkdir(exist_ok=True)
+    Path("outputs/states/.half").write_text(str(step))
+    Path("outputs/states/.half").rename("outputs/states/done.txt")
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(studies: Studies) -> None:
+    studies.script(GOES_ON)
+    # ASHA is asked at each value, once.
+    words = ("--trials", "2", "--parallel", "2", "--stop", "asha:min=5", "--no-register")
+    found = result(studies.tune(*X, *words, "--max-restarts", "1", "--checkpoints", "states/*.txt"))
+    for trial in found["trials"]:
+        x = trial["values"]["x"]
+        assert (trial["state"], trial["curve"]) == ("Completed", [x * step for step in range(1, 5)]), trial
+        restarts = json.loads(studies.trainer("show", trial["run_id"], "--json").stdout)["restarts"]
+        assert [restart["checkpoint"] for restart in restarts] == ["states/done.txt"]
+
+
 def test_a_killed_driver_loses_nothing_and_runs_nothing_twice(studies: Studies) -> None:
     words = ("tune", "--script", "script.py", "--metric", "score", *X, "--trials", "8", "--parallel", "2")
     process = studies.start(*words, "--", "--seconds", "0.05")
@@ -83,7 +118,8 @@ def test_a_killed_driver_loses_nothing_and_runs_nothing_twice(studies: Studies) 
         process.kill()
         process.communicate()
         kills += 1
-        if (studies.path / ".trainer" / "studies").is_dir() and (studies.study.path / "study.json").is_file():
+        # On a slow machine the first kills come before there is a study.
+        if list((studies.path / ".trainer" / "studies").glob("*/study.json")):
             process = studies.start("tune", "--resume", "latest")
         else:
             process = studies.start(*words, "--", "--seconds", "0.05")
@@ -102,10 +138,8 @@ def test_a_killed_pool_and_a_killed_worker_harm_only_what_they_ran(studies: Stud
     process = studies.start(*words, "--", "--seconds", "0.4")
     _until_running(studies, 2)
     (pool,) = [each for each in psutil.process_iter() if _is_pool(each, studies)]
-    scripts = {
-        json.loads((studies.runs / t.run_id / "status.json").read_text())["detail"]["pid"] for t in studies.lines()
-    }
-    (worker,) = [child for child in pool.children() if child.pid not in scripts]
+    # Every script leads a session of its own.
+    (worker,) = [child for child in pool.children() if _session(child.pid) == _session(pool.pid)]
     worker.kill()  # running scripts are the pool's children and go on
     _until_ended(studies, 1)
     assert not any(line.state == "Failed" for line in studies.lines())
@@ -143,11 +177,81 @@ def test_a_study_whose_trials_all_fail_stops_after_three(studies: Studies) -> No
     assert json.loads(ran.stdout)["status"] == "Failed"
 
 
+def test_a_study_of_two_that_both_fail_is_no_success(studies: Studies) -> None:
+    ran = studies.tune(*X, "--trials", "2", script=("--mode", "fail"))
+    assert ran.returncode == 1
+    assert "all of its 2 trials failed, the last with: ValueError: this never works" in ran.stderr
+    assert json.loads(ran.stdout)["status"] == "Failed"
+
+
+def test_a_metric_that_is_never_finite_is_said_and_nothing_is_registered(studies: Studies) -> None:
+    text = "from azureml.core.run import Run\nRun.get_context().log('score', float('nan'))\n"
+    studies.script(text, "nan.py")
+    words = ("tune", "--script", "nan.py", "--space", "x=1,2", "--sampler", "grid", "--metric", "score")
+    ran = studies.trainer(*words)
+    assert ran.returncode == 0, ran.stderr
+    assert "x=1  completed  score not finite" in ran.stderr
+    assert "no model is registered: none of those that completed has a finite value" in ran.stderr
+    assert "none of those that completed has a finite value" in ran.stdout
+
+
+def test_a_grid_that_could_not_be_listed_is_begun(studies: Studies) -> None:
+    space = ("--space", "x=int:1..100000", "--space", "y=int:1..100000", "--space", "z=int:1..100000")
+    text = "import sys\nfrom azureml.core.run import Run\nRun.get_context().log('score', len(sys.argv))\n"
+    studies.script(text, "any.py")
+    words = ("tune", "--script", "any.py", "--metric", "score", "--sampler", "grid", "--no-register", "--json")
+    found = result(studies.trainer(*words, *space, "--trials", "2", "--try", "x=1,y=1,z=1"))
+    assert [trial["values"]["z"] for trial in found["trials"]] == [1, 2]
+
+
+def test_a_full_disk_interrupts_a_study_and_spends_no_trial(studies: Studies) -> None:
+    # What a script, or the supervisor, that finds no room ends with.
+    text = """
+import errno, os
+from azureml.core.run import Run
+if not os.path.exists(os.environ["MARK"]):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+Run.get_context().log("score", 1.0)
+"""
+    studies.script(text, "full.py")
+    mark = studies.path / "room"
+    words = ("tune", "--script", "full.py", "--space", "x=1,2,3,4,5", "--sampler", "grid", "--metric", "score")
+    ran = studies.trainer(*words, env={"MARK": str(mark)})
+    assert ran.returncode == 3
+    study = studies.study
+    assert f"Free some space, then go on: trainer tune --resume {study.study_id}" in ran.stderr
+    assert (study.status, [trial.state for trial in study.trials().values()]) == ("Interrupted", ["Interrupted"])
+    mark.touch()
+    found = result(studies.trainer("tune", "--resume", "latest", "--json", env={"MARK": str(mark)}))
+    assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 5
+
+
+def test_a_study_whose_making_was_cut_off_hides_no_other(studies: Studies) -> None:
+    found = result(studies.tune(*X, "--trials", "1", "--no-register"))
+    (studies.path / ".trainer" / "studies" / "study-29991231-235959-aaaaaa" / "snapshot").mkdir(parents=True)
+    for command in ("studies", "runs"):
+        ran = studies.trainer(command)
+        assert ran.returncode == 0, ran.stderr
+        assert found["study"] in ran.stdout
+    assert result(studies.trainer("tune", "--resume", "latest", "--json"))["study"] == found["study"]
+
+
+def test_a_study_keeps_its_model_when_its_runs_are_removed(studies: Studies) -> None:
+    first = result(studies.tune(*X, "--trials", "1"))
+    assert studies.trainer("clean", "--status", "completed", "--registered", "--yes").returncode == 0
+    again = result(studies.trainer("tune", "--resume", first["study"], "--json"))
+    assert again["model"] == first["model"] is not None
+
+
 def test_a_metric_that_never_comes_is_seen_at_the_first_trial(studies: Studies) -> None:
     ran = studies.trainer("tune", "--script", "script.py", *X, "--trials", "50")
     assert ran.returncode == 2
     assert "Trial 0 ended and never logged the metric 'Accuracy'; it logged score." in ran.stderr
     assert len(studies.study.trials()) == 1
+    text = "from azureml.core.run import Run\nRun.get_context().log('Accuracy', 1)\n"
+    studies.script(text, "any.py")
+    words = ("tune", "--script", "any.py", "--space", "x=1,2", "--trials", "2", "--metric", "validation/main/accuracy")
+    assert "hint: Start again with --metric Accuracy." in studies.trainer(*words).stderr
 
 
 @pytest.mark.parametrize(
@@ -226,6 +330,14 @@ def test_ctrl_c_interrupts_and_resume_goes_on_with_the_same_values(studies: Stud
     assert f"trainer tune --resume {studies.study.study_id}" in err
     assert {trial.state for trial in studies.study.trials().values()} <= {"Interrupted", "Completed"}
     assert studies.study.status == "Interrupted"
+    for more, said in (
+        (("--", "--seconds", "9"), "The script's arguments: what a study is doesn't change with --resume."),
+        (("--isolated",), "--isolated: what a study is doesn't change with --resume."),
+        (("--dry-run",), "--dry-run shows a new study"),
+    ):
+        ran = studies.trainer("tune", "--resume", "latest", *more)
+        assert ran.returncode == 2
+        assert said in ran.stderr
     found = result(studies.trainer("tune", "--resume", "latest", "--json"))
     assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 3
     assert all(found["trials"][number]["values"] == values for number, values in before.items())
@@ -235,8 +347,11 @@ def test_a_study_whose_time_is_over_ends_and_can_go_on(studies: Studies) -> None
     found = result(studies.tune(*X, "--trials", "40", "--max-minutes", "0.05", script=("--seconds", "0.2")))
     assert found["status"] == "Completed"
     assert "time was over" in found["reason"]
+    assert f"Next      trainer tune --resume {found['study']}" in studies.trainer("show", found["study"]).stdout
     assert len(found["trials"]) < 40
-    again = result(studies.trainer("tune", "--resume", found["study"], "--trials", "5", "--json"))
+    ran = studies.trainer("tune", "--resume", found["study"], "--trials", "5", "--parallel", "2", "--json")
+    assert f"{found['study']}  5 trials, 2 at once;" in ran.stderr
+    again = result(ran)
     assert again["reason"] == ""
     assert [trial["state"] for trial in again["trials"]].count("Completed") >= 5
 
@@ -359,6 +474,14 @@ def _is_pool(process: object, studies: Studies) -> bool:
     return "backends.local_pool" in words and str(studies.path) in " ".join(words)
 
 
+def _session(pid: int) -> int:
+    """The session of a process; 0 of one that is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def _running(studies: Studies) -> int:
     try:
         trials = studies.study.trials().values()
@@ -412,3 +535,16 @@ def test_a_trial_is_resumed_as_any_run(studies: Studies) -> None:
     assert resumed["run_id"] in listed
     assert run not in listed
     assert len(studies.study.trials()) == 1
+
+
+def test_the_live_table_fits_a_narrow_terminal(studies: Studies) -> None:
+    metric = "validation/main/accuracy"
+    studies.script(f"from azureml.core.run import Run\nRun.get_context().log({metric!r}, 0.5)\n", "any.py")
+    space = [word for name in ("rate", "hidden_units", "activation") for word in ("--space", f"{name}=0.12345,0.6789")]
+    words = ["tune", "--script", "any.py", "--metric", metric, *space, "--trials", "1", "--no-register"]
+    seen = COLOUR.sub("", run_on_terminal(studies, words, COLUMNS="70"))
+    heads = {line.strip() for line in re.split(r"[\r\n]|\x1b\[2K", seen) if line.strip().startswith("TRIAL ")}
+    # Whole columns: the last parameter, which has no room, is left out.
+    assert heads
+    for head in heads:
+        assert head.split() == ["TRIAL", "rate", "hidden_units", "…MAIN/ACCURACY", "SO", "FAR", "STATE"]

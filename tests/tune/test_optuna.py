@@ -34,6 +34,9 @@ def test_a_warm_start_is_known_to_tpe(studies: Studies) -> None:
     found = result(studies.tune(*SPACE, "--sampler", "tpe", "--trials", "3", "--warm-start", earlier["study"]))
     cold = result(studies.tune(*SPACE, "--sampler", "tpe", "--trials", "3"))
     assert [t["values"] for t in found["trials"]] != [t["values"] for t in cold["trials"]]
+    # Even where it still draws at random, it doesn't begin with the values that it was told of.
+    more = result(studies.tune(*SPACE, "--sampler", "tpe", "--trials", "3", "--warm-start", cold["study"]))
+    assert not {t["values"]["x"] for t in more["trials"]} & {t["values"]["x"] for t in cold["trials"]}
     ran = studies.tune(*SPACE, "--trials", "3", "--warm-start", earlier["study"])
     assert ran.returncode == 2
     assert "learns nothing" in ran.stderr

@@ -51,6 +51,9 @@ REFUSED: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*ON, "--space", "x=quniform:0..1:0.1", "--trials", "3"), 4, "whole steps in quniform: x", "--driver client"),
     ((*V2, "--space", "x=qnormal:0,1:0.5", "--trials", "3"), 4, "whole steps in qnormal: x", "--driver client"),
     ((*ON, "--space", "x=int:1..5000", "--trials", "3"), 4, "5,000 values", "--driver client"),
+    ((*ON, *X, "--trials", "3", "--max-restarts", "-1"), 2, "--max-restarts must be", "Give another"),
+    ((*V2, *X, "--trials", "3", "--nodes", "2"), 4, "A sweep job takes no trials of 2 ranks", "--driver client"),
+    ((*V2, *X, "--trials", "3", "--checkpoints", "/x"), 2, "a pattern of files below outputs/", "checkpoints/*"),
     ((*ON, *X, "--trials", "3", "--", "-n", "3"), 4, "argument -n for a notebook's", "--driver client"),
     ((*V2, *X, "--trials", "3", "--sampler", "qmc"), 4, "A sweep job has no sampler qmc", "--driver client"),
     ((*V2, *X, "--trials", "3", "--stop", "asha"), 4, "A sweep job has no policy asha", "--driver client"),
@@ -131,7 +134,7 @@ def test_a_study_outlives_its_client(cloud: Studies, on: tuple[str, ...]) -> Non
     before = _runs(cloud)
     space = ("--space", "x=uniform:-1e-5..1", "--stop", "bandit:slack=0.001,delay=2", "--trials", "4")
     process = cloud.start(*words, *space, "--tag", "colour=blue", "--", "--seconds", "0.5")
-    _until(process, lambda: _runs(cloud) == before + 2)
+    _until(process, lambda: _runs(cloud) >= before + 2)
     process.kill()
     process.communicate()
     listed = json.loads(cloud.trainer("studies", "--json").stdout)[0]
@@ -172,7 +175,7 @@ def test_trials_of_several_ranks_are_refused(tmp_path: Path, tiny_data: Path) ->
     project = Studies(tmp_path / "project", tiny_data, tmp_path)
     project.environment["TRAINER_NODES"] = "2"
     refused = project.trainer("tune", "--metric", "Accuracy", "--space", "lr=0.1,0.2", "--trials", "2", *ON)
-    assert (refused.returncode, "A trial of 2 ranks is not sent to HyperDrive" in refused.stderr) == (4, True)
+    assert (refused.returncode, "HyperDrive takes no trials of 2 ranks" in refused.stderr) == (4, True)
 
 
 @pytest.mark.slow

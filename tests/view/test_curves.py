@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,7 @@ def test_reading_stops_at_the_budget_and_goes_on(tmp_path: Path) -> None:
             break
     assert pending[0] == ["a", "b"]
     assert pending[-1] == []
-    assert curves.metrics("b")[0].points == 40_000
+    assert len(curves.values("b", "Loss")) == 40_000
 
 
 def test_a_file_is_read_as_it_grows_or_is_replaced(tmp_path: Path) -> None:
@@ -108,3 +110,25 @@ def test_the_summary_is_that_of_lists(tmp_path: Path) -> None:
 def test_one_value(tmp_path: Path, points: int) -> None:
     write(tmp_path / "a", [1.0])
     assert together(tmp_path, ["a"], points=points)["series"] == {"a": [1]}
+
+
+def test_threads_may_look_at_once_at_a_run_that_grows(tmp_path: Path) -> None:
+    curves, over = Curves(tmp_path), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            found = curves.together(["a"], "Loss", by_time=False, points=400, between=None, budget=1 << 40)
+            assert all(len(curve) == len(found["x"]) for curve in found["series"].values())
+            assert curves.summary("a")["Loss"].count <= len(curves.values("a", "Loss"))
+
+    write(tmp_path / "a", [0.0])
+    with ThreadPoolExecutor(4) as pool:
+        looking = [pool.submit(look) for _ in range(4)]
+        try:
+            for first in range(2, 20_000, 1000):
+                write(tmp_path / "a", [1.0] * 1000, first=first)
+        finally:
+            over.set()
+        for each in looking:
+            each.result()
+    assert curves.summary("a")["Loss"].count == 1 + 20 * 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,9 @@ def test_history_parallel_coordinates_and_trials(page: Browser, folder: StudyFol
     page.until("document.querySelectorAll('#history canvas').length === 1")
     said = page.value("document.getElementById('history').getAttribute('aria-label')")
     assert said.startswith("Accuracy of 4 trials: 3 completed, 1 failed; best 0.8750, trial 0.")
-    assert page.value("document.querySelectorAll('#study-parallel polyline').length") == 3
-    assert (
-        page.value("document.querySelector('#study-parallel svg > title').textContent") == "3 trials: lr, act, Accuracy"
-    )
+    page.until("document.querySelectorAll('#study-parallel polyline').length === 3")
+    title = "document.querySelector('#study-parallel svg > title').textContent"
+    page.until(f"{title} === '3 trials: lr, act, Accuracy'")
     trials = page.value(TRIALS)
     assert [trial[:5] for trial in trials] == [
         ["0", "Completed best", "0.8750", "0.125", "relu"],
@@ -107,12 +107,12 @@ def test_history_parallel_coordinates_and_trials(page: Browser, folder: StudyFol
 
 def test_trials_are_sorted_and_marked(page: Browser) -> None:
     page.value("document.querySelector('[data-key=\"trials-value\"]').click()")
-    assert [trial[0] for trial in page.value(TRIALS)] == ["0", "2", "3", "1"]
+    page.until(f"{TRIALS}.map(trial => trial[0]).join() === '0,2,3,1'")
     page.value("document.querySelector('[data-key=\"trials-value\"]').click()")
-    assert [trial[0] for trial in page.value(TRIALS)] == ["3", "2", "0", "1"]
+    page.until(f"{TRIALS}.map(trial => trial[0]).join() === '3,2,0,1'")
     # By keyboard: the trial whose run has the focus is marked among the parallel coordinates.
     page.value("document.querySelector('#trials tbody .open').focus()")
-    assert page.value("document.querySelectorAll('#study-parallel .shown').length") == 2
+    page.until("document.querySelectorAll('#study-parallel .shown').length === 2")
 
 
 def test_a_trials_run_and_the_curves_of_all(page: Browser) -> None:
@@ -163,7 +163,22 @@ def test_trials_appear_live_and_say_why_they_were_stopped(page: Browser, project
         file.write(line.replace('"Running"', f'"Stopped", "value": 0.25, "stopped": {json.dumps(stopped)}') + "\n")
     page.until(f"{TRIALS}[4][1] === 'Stopped'")
     assert page.value(TRIALS)[4][6] == "stopped by median at step 2: Accuracy 0.25, bound 0.5"
-    assert "1 stopped" in page.value("document.getElementById('study-facts').textContent")
+    page.until("document.getElementById('study-facts').textContent.includes('1 stopped')")
     (folder.path / "study.json").write_text("{")
     page.until("document.querySelector('#studies tbody').textContent.includes('Damaged')")
     assert page.console == [] or all("500" in each for each in page.console)
+
+
+def test_a_study_that_is_taken_up_while_one_looks_is_not_interrupted(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as driver:
+
+        def taken_up(study: StudyFolder) -> None:
+            if not study.is_driven:
+                driver.enter_context(study.driven())
+
+        monkeypatch.setattr(StudyFolder, "outcome", taken_up)
+        assert folder.status == "Running"
+    monkeypatch.undo()
+    assert folder.status == "Completed"

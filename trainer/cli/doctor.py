@@ -33,17 +33,20 @@ def doctor_command(*, repair: bool, as_json: bool) -> int:
 
 def print_report(report: Report) -> None:
     """Print every finding, and under it its fix."""
-    margin = max(len(finding.name) for finding in report.findings)
-    room = width(sys.stdout)
-    indent = 2 + 5 + 2 + margin + 2
+    longest = max(len(finding.name) for finding in report.findings)
+    indent = 2 + 5 + 2 + longest + 2
+
+    def show(word: str, name: str, text: str) -> None:
+        say(wrapped(f"  {word}  {name:{longest}}  {inline(text)}", width(sys.stdout), indent))
+
     for area, findings in groupby(report.findings, key=lambda finding: finding.area):
         say(paint(area.capitalize(), BOLD))
         for finding in findings:
             word, colour = _MARKS[finding.state]
-            found = f"  {paint(word.ljust(5), colour)}  {finding.name:{margin}}  {inline(finding.found)}"
-            say(wrapped(found, room, indent))
+            show(paint(word.ljust(5), colour), finding.name, finding.found)
             if finding.fix:
-                say(wrapped(f"{'':{indent}}fix: {inline(finding.fix)}", room, indent))
+                show(" " * 5, "", f"fix: {finding.fix}")
     faults = sum(finding.state == "fault" for finding in report.findings)
     say()
-    say("Training works here." if report.works else f"Training does not work here: {faults} fault(s) above.")
+    many = "fault" if faults == 1 else "faults"
+    say("Training works here." if report.works else f"Training does not work here: {faults} {many} above.")

@@ -12,7 +12,8 @@ from trainer.cli.completers import model_files
 from trainer.cli.context import store_of
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with
 from trainer.console.download import DownloadProgress
-from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, table, warn
+from trainer.console.output import BOLD, DIM, facts, inline, note, paint, print_json, say, warn
+from trainer.console.predictions import judged, print_judged
 from trainer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def print_evaluation(found: Evaluation) -> None:
     facts(
         [
             ("Model", inline(found.model)),
-            ("Data set", inline(f"{found.dataset}, {found.count:,} test images")),
+            ("Data set", inline(f"{found.dataset}, {found.count:,} test examples")),
             ("Accuracy", paint(f"{found.accuracy:.4f}", BOLD)),
             ("Loss", f"{found.loss:.4f}"),
         ]
@@ -115,12 +116,8 @@ def print_predictions(found: list[Prediction], classes: Sequence[str]) -> None:
         found: What was predicted.
         classes: The names of the classes.
     """
-    rows = []
-    for item in found:
-        order = sorted(range(len(item.probabilities)), key=lambda label: -item.probabilities[label])
-        second = f"{classes[order[1]]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
-        rows.append((item.path, item.name, f"{item.probability:.4f}", second))
-    table(("IMAGE", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
+    rows = [(item.path, *judged(item.label, item.probability, item.probabilities, classes)) for item in found]
+    print_judged("EXAMPLE", rows)
 
 
 def _cell(count: int, width: int, *, hit: bool) -> str:

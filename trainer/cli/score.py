@@ -9,7 +9,8 @@ from typing import Any
 
 from trainer.cli.completers import service_names
 from trainer.cli.parsing import Parser, add_backend, add_json, complete_with
-from trainer.console.output import inline, print_json, table
+from trainer.console.output import print_json
+from trainer.console.predictions import judged, print_judged
 from trainer.deploy import asking
 from trainer.deploy.finding import find_service
 from trainer.errors import RefusedError, UsageError
@@ -63,12 +64,10 @@ def print_answers(answers: list[tuple[list[str] | None, Any]]) -> None:
             print_json(answer)
             continue
         for number, item in enumerate(found.predictions):
-            order = sorted(range(len(item.probabilities)), key=lambda label: -item.probabilities[label])
-            second = f"{order[1]} ({item.probabilities[order[1]]:.4f})" if len(order) > 1 else ""
             name = f"input {number}" if names is None else names[number]
-            rows.append((inline(name), str(item.label), f"{item.probability:.4f}", second))
+            rows.append((name, *judged(item.label, item.probability, item.probabilities, found.classes)))
     if rows:
-        table(("INPUT", "CLASS", "PROBABILITY", "NEXT"), rows, right=("CLASS", "PROBABILITY"))
+        print_judged("INPUT", rows)
 
 
 def _pictures(images: list[Path]) -> list[tuple[list[str] | None, bytes]]:

@@ -12,7 +12,7 @@ import msgspec
 from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_json
 from trainer.console.output import moment, note, number, print_error, print_json, table
-from trainer.console.study import make_view, print_study, study_object
+from trainer.console.study import make_view, print_study, study_object, study_size
 from trainer.console.summary import FLAGS, relative
 from trainer.errors import ConfigError, MissingExtraError, NotFoundError, TrainerError, UsageError
 from trainer.failures import reason
@@ -72,7 +72,7 @@ def studies_command(*, as_json: bool) -> None:
                 definition.backend,
                 study.status,
                 moment(definition.created),
-                f"{done}/{max(definition.trials, len(trials), outcome.trials if outcome else 0)}",
+                f"{done}/{study_size(definition, trials, outcome)}",
                 definition.metric,
                 "" if best is None else number(best.value),
                 f"{model.name}:{model.version}" if model else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trainer.cli.context import backend_of, configured, open_run
+from trainer.cli.jobs import add_how_it_runs, add_ranks
 from trainer.cli.parsing import (
     Parser,
     add_backend,
@@ -54,7 +55,7 @@ def add_resume(parser: Parser) -> None:
     )
     add_reference(parser, "to continue")
     add_backend(parser, "Where it continues", default="where it was")
-    _add_ranks(parser, "as before")
+    add_ranks(parser, "as before")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -63,7 +64,7 @@ def add_rerun(parser: Parser) -> None:
     """Declare ``trainer rerun``."""
     add_reference(parser, "to do again")
     add_backend(parser, "Where it runs", default="where it was")
-    _add_ranks(parser, "as before")
+    add_ranks(parser, "as before")
     _add_following(parser)
     parser.pass_on_rest()
 
@@ -182,23 +183,8 @@ def _add_job(parser: Parser) -> None:
     training = parser.add_argument_group("training, with the script that is included")
     add_training(training)
     training.add_argument("--max-minutes", metavar="N", help="Stop the run after N minutes (default: no cap).")
-    training.add_argument(
-        "--max-restarts",
-        metavar="N",
-        help="Start a run anew that loses its node or is killed, up to N times (default: 0; 3 on low-priority nodes).",
-    )
-    training.add_argument(
-        "--checkpoints",
-        metavar="PATTERN",
-        help="The files below outputs/ that a script of your own then continues from, such as 'checkpoints/*'.",
-    )
-    training.add_argument(
-        "--kernels",
-        metavar="NAME",
-        help="CPU kernels of convolution, pooling and batch normalization: torch for PyTorch's, which round "
-        "differently, or off (default: off, Chainer's).",
-    )
-    _add_ranks(parser, "1")
+    add_how_it_runs(training)
+    add_ranks(parser, "1")
     record = parser.add_argument_group("what is recorded")
     record.add_argument(
         "--experiment",
@@ -218,18 +204,6 @@ def _add_job(parser: Parser) -> None:
     record.add_argument("--no-register", action="store_true", help="Don't register the model.")
     record.add_argument(
         "--tag", dest="tags", metavar="NAME=VALUE", type=tag, action="append", help="Tag to record; can be repeated."
-    )
-
-
-def _add_ranks(parser: Parser, default: str) -> None:
-    group = parser.add_argument_group("several processes, by MPI")
-    group.add_argument(
-        "--processes-per-node",
-        metavar="P",
-        help=f"Run the script as P processes on each node, the ranks of MPI (default: {default}).",
-    )
-    group.add_argument(
-        "--nodes", metavar="N", help=f"Run it on N nodes; the local backend simulates them (default: {default})."
     )
 
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from trainer.cli.context import backend_of, configured
+from trainer.cli.jobs import add_how_it_runs, add_ranks
 from trainer.cli.parsing import Parser, add_backend, add_dataset, add_json, complete_with, tag
 from trainer.cli.studies import follow_study, remember
 from trainer.console.download import DownloadProgress
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 _SPACE = (
     "Values of a flag of the script; can be repeated. A,B,C is a choice; log:LOW..HIGH, uniform:LOW..HIGH and "
     "int:LOW..HIGH[:STEP] are ranges; trainer docs tuning has the other kinds."
+)
+# What each trial runs, which a study keeps.
+_JOB = (
+    *("script", "source", "dataset", "experiment", "model_name"),
+    *("max_restarts", "checkpoints", "kernels", "nodes", "processes_per_node"),
 )
 
 
@@ -50,6 +56,8 @@ def add_tune(parser: Parser) -> None:
     job.add_argument("--script", metavar="FILE", help="The training script (default: the one that is included).")
     job.add_argument("--source", metavar="DIR", help="The directory that travels with it (default: the script's).")
     add_dataset(job, "As for trainer run.")
+    add_how_it_runs(job)
+    add_ranks(parser, "1")
     record = parser.add_argument_group("what is recorded")
     record.add_argument("--experiment", metavar="NAME", help="Experiment of the runs (default: as for trainer run).")
     record.add_argument("--model-name", metavar="NAME", help="Name for the best model (default: as for trainer run).")
@@ -76,15 +84,18 @@ def tune_command(
     given = {option.name: options.pop(option.name) for option in request.SETTINGS}
     home = find_home()
     if resume is not None:
-        fixed = {**given, **dict.fromkeys(request.RESUMABLE), "isolated": None}
-        job = {name: options[name] for name in ("script", "source", "dataset", "experiment", "model_name")}
+        fixed = {**given, **dict.fromkeys(request.RESUMABLE), "no_register": no_register or None}
+        job = {name: options[name] for name in _JOB}
         other = {"space": space, "try": tries, "warm_start": warm_start, "tag": tags, **fixed, **job}
-        for name, value in other.items():
-            if value is not None:
-                raise UsageError(
-                    f"--{name.replace('_', '-')}: what a study is doesn't change with --resume.",
-                    "Of a study that is resumed, --trials, --parallel and --max-minutes can be given.",
-                )
+        found = [f"--{name.replace('_', '-')}" for name, value in other.items() if value is not None]
+        found += ["The script's arguments"] if script_args else []
+        if found:
+            raise UsageError(
+                f"{found[0]}: what a study is doesn't change with --resume.",
+                "Of a study that is resumed, --trials, --parallel and --max-minutes can be given.",
+            )
+        if dry_run:
+            raise UsageError("--dry-run shows a new study, not one that is resumed.", "Leave out one of the two.")
         return _resume(home, resume, given, options, as_json=as_json)
     values, table_ = request.settings(home, given, os.environ)
     home, config = configured(options)
@@ -105,6 +116,8 @@ def tune_command(
     )
     if prepared.job.dataset_note:
         warn(prepared.job.dataset_note)
+    for text in backend.check_ranks(prepared.job) if prepared.job.ranks > 1 and not dry_run else ():
+        warn(text)
     if dry_run:
         print_plan(definition, as_json=as_json)
         return 0
@@ -132,7 +145,7 @@ def _resume(home: Home, reference: str, given: dict[str, Any], options: dict[str
 
 def _drive(study: StudyFolder, home: Home, config: Config, values: dict[str, Any], *, as_json: bool) -> int:
     minutes, backend, submitted = values.get("max_minutes"), backend_of(home, config), remember(config)
-    view = make_view(study)
+    view = make_view(study, trials=values.get("trials"), parallel=values.get("parallel"))
     driver: ClientDriver | ServiceDriver
     if study.definition().driver == SERVICE:
         driver = ServiceDriver(study, backend, home, view, submitted=submitted)

@@ -26,20 +26,26 @@ from trainer.console.output import (
     say,
     shows_colours,
     table,
+    width,
+    wrapped,
 )
 from trainer.runfolder import RunFolder
 from trainer.tune.sampling import grid_size, point
 from trainer.tune.space import Value, arguments
-from trainer.tune.study import SERVICE, StudyDefinition, StudyFolder, Trial, TrialState, best_of
+from trainer.tune.study import SERVICE, Outcome, StudyDefinition, StudyFolder, Trial, TrialState, best_of, why_no_best
 from trainer.tune.trials import curve_of
 
 if TYPE_CHECKING:
     from trainer.home import Home
+    from trainer.job import TrainingJob
     from trainer.records import Stopped
     from trainer.tune.driver import Driver
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _ROWS = 12
+# In the live table: the end of a longer name tells more than its beginning, validation/main/.
+_METRIC_MAX = 14
+_STATE_LEAST = 12
 _REDRAW_SECONDS = 0.25
 _COLOURS = {
     TrialState.COMPLETED: GREEN,
@@ -55,11 +61,18 @@ class PlainStudyView:
 
     Args:
         study: The study.
+        trials: How many trials it is to have, where a command says so anew.
+        parallel: How many at once, likewise.
     """
 
-    def __init__(self, study: StudyFolder) -> None:
+    def __init__(self, study: StudyFolder, *, trials: int | None = None, parallel: int | None = None) -> None:
         self._study = study
-        self._definition = study.definition()
+        definition = study.definition()
+        self._definition = msgspec.structs.replace(
+            definition,
+            trials=trials or study_size(definition, study.trials(), study.outcome()),
+            parallel=parallel or definition.parallel,
+        )
         self._driver: Driver | None = None
         self._line(f"{study.study_id}  {describe(self._definition)}")
 
@@ -97,16 +110,18 @@ class LiveStudyView(PlainStudyView):
 
     Args:
         study: The study.
+        trials: How many trials it is to have, where a command says so anew.
+        parallel: How many at once, likewise.
     """
 
-    def __init__(self, study: StudyFolder) -> None:
+    def __init__(self, study: StudyFolder, *, trials: int | None = None, parallel: int | None = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._drawn = 0.0
-        super().__init__(study)
+        super().__init__(study, trials=trials, parallel=parallel)
         self._live.start()
 
     def started(self, trial: Trial) -> None:
@@ -132,18 +147,13 @@ class LiveStudyView(PlainStudyView):
         self._live.stop()
 
     def _table(self, driver: Driver) -> Any:  # noqa: ANN401  # rich is imported when it is used
-        from rich.table import Table
-        from rich.text import Text
-
         trials, best = driver.trials, driver.best
         shown = [*sorted(trials)[-_ROWS:]] if len(trials) > _ROWS else sorted(trials)
         shown += [n for n in driver.running if n not in shown]
         if best is not None and best.number not in shown:
             shown.append(best.number)
         names = [each.name for each in self._definition.space]
-        grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("TRIAL", *map(inline, names), inline(self._definition.metric).upper(), "SO FAR", "STATE"):
-            grid.add_column(Text(name), no_wrap=True, justify="right" if name in ("TRIAL", *names) else "left")
+        rows, styles = [], []
         for row in sorted(shown):
             trial, curve = trials[row], driver.curves.get(row, [])
             running = driver.running.get(row)
@@ -152,9 +162,9 @@ class LiveStudyView(PlainStudyView):
             if running and not running.stopped:
                 state = str(running.status)
             cells = [str(row), *(inline(short(trial.values[name])) for name in names)]
-            cells += ["" if latest is None else number(latest), spark(curve), state]
-            style = "green" if best is not None and row == best.number else "dim" if trial.state.finished else ""
-            grid.add_row(*(Text(cell) for cell in cells), style=style)
+            rows.append([*cells, "" if latest is None else number(latest), spark(curve), state])
+            styles.append("green" if best is not None and row == best.number else "dim" if trial.state.finished else "")
+        grid = self._grid([*map(inline, names)], rows, styles)
         done = sum(trial.state.finished for trial in trials.values())
         left = driver.seconds_left
         line = f"{done}/{driver.total} trials, {len(driver.running)} running"
@@ -162,20 +172,62 @@ class LiveStudyView(PlainStudyView):
             line += f"; best {number(best.value)}: trial {best.number}, {inline(values_text(best.values))}"
         if left is not None:
             line += f"; {duration(left)} left"
+        from rich.table import Table
+        from rich.text import Text
+
         outer = Table.grid()
         outer.add_row(grid)
         outer.add_row(Text(line, style="bold"))
         return outer
 
+    def _grid(self, names: list[str], rows: list[list[str]], styles: list[str]) -> Any:  # noqa: ANN401
+        """Return the table, made to fit: it is cut at its end first, then the last parameters are left out."""
+        from rich.cells import cell_len
+        from rich.table import Table
+        from rich.text import Text
+
+        metric = inline(self._definition.metric).upper()
+        head = ["TRIAL", *names, metric if len(metric) <= _METRIC_MAX else f"…{metric[1 - _METRIC_MAX :]}"]
+        head += ["SO FAR", "STATE"]
+        columns = [[name, *(row[at] for row in rows)] for at, name in enumerate(head)]
+        widths = [max(map(cell_len, column)) + 2 for column in columns]
+        widths[-1] = min(widths[-1], _STATE_LEAST)
+        kept = list(range(len(columns)))
+        for at in range(len(names), 1, -1):
+            if sum(widths[each] for each in kept) > self._console.width:
+                kept.remove(at)
+        grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for at in kept:
+            justify: Any = "right" if at <= len(names) else "left"
+            # Only the state, and the curve, may be cut.
+            least = None if at >= len(columns) - 2 else widths[at] - 2
+            grid.add_column(Text(head[at]), no_wrap=True, justify=justify, min_width=least)
+        for row, style in zip(rows, styles, strict=True):
+            grid.add_row(*(Text(row[at]) for at in kept), style=style)
+        return grid
+
     def _line(self, text: str) -> None:
         from rich.text import Text
 
-        self._console.print(Text.from_ansi(clean(text, colours=shows_colours(sys.stderr))), soft_wrap=True)
+        text = wrapped(clean(text, colours=shows_colours(sys.stderr)), width(sys.stderr))
+        self._console.print(Text.from_ansi(text), soft_wrap=True)
 
 
-def make_view(study: StudyFolder) -> PlainStudyView:
-    """Return the view that fits standard error."""
-    return LiveStudyView(study) if sys.stderr.isatty() else PlainStudyView(study)
+def make_view(study: StudyFolder, *, trials: int | None = None, parallel: int | None = None) -> PlainStudyView:
+    """Return the view that fits standard error.
+
+    Args:
+        study: The study.
+        trials: How many trials it is to have, where a command says so anew.
+        parallel: How many at once, likewise.
+    """
+    kind = LiveStudyView if sys.stderr.isatty() else PlainStudyView
+    return kind(study, trials=trials, parallel=parallel)
+
+
+def study_size(definition: StudyDefinition, known: Mapping[int, Trial], outcome: Outcome | None) -> int:
+    """Return how many trials a study has or is to have: by its last command's word, else by its definition."""
+    return max(len(known), (outcome.trials if outcome else 0) or definition.trials)
 
 
 def describe(definition: StudyDefinition) -> str:
@@ -208,6 +260,8 @@ def ended_text(trial: Trial, metric: str) -> str:
         parts = [stopped_text(trial.stopped, metric)]
     elif trial.value is not None:
         parts.append(f"{metric} {number(trial.value)}")
+    elif trial.state is TrialState.COMPLETED:
+        parts.append(f"{metric} not finite")
     if trial.reason:
         parts.append(trial.reason)
     return "  ".join(parts)
@@ -311,10 +365,26 @@ def print_plan(definition: StudyDefinition, *, as_json: bool) -> None:
         return
     rows = [("Study", describe(definition))]
     rows += [("Space", "\n".join(each.describe() for each in definition.space))]
-    rows += [("Script", definition.job.script), ("Snapshot", f"sha256 {definition.snapshot}")]
+    rows += [("Script", definition.job.script)]
+    if trial := _trial_text(definition.job):
+        rows += [("Each trial", trial)]
+    rows += [("Snapshot", f"sha256 {definition.snapshot}")]
     if first:
         rows.append(("First", "\n".join(" ".join(arguments(values)) for values in first)))
     facts(rows)
+
+
+def _trial_text(job: TrainingJob) -> str:
+    """What is not as usual about the runs of a study."""
+    restarts = job.max_restarts
+    said = (
+        f"{job.ranks} ranks, {job.processes_per_node} on each of {job.nodes} nodes" if job.nodes > 1 else "",
+        f"{job.ranks} ranks" if job.nodes == 1 < job.ranks else "",
+        "" if restarts is None else f"up to {restarts} restart{'s' * (restarts != 1)}",
+        f"continues from {job.checkpoints}" if job.checkpoints else "",
+        f"kernels {job.kernels}" if job.kernels else "",
+    )
+    return "; ".join(filter(None, said))
 
 
 def _first_points(definition: StudyDefinition, most: int = 5) -> Iterator[dict[str, Value]]:
@@ -339,7 +409,7 @@ def _rows(
         yield "Reason", inline(outcome.reason)
     counts = [(state, sum(trial.state is state for trial in known.values())) for state in TrialState]
     said = ", ".join(f"{count} {str(state).lower()}" for state, count in counts if count) or "none yet"
-    yield "Trials", f"{len(known)} of {max(definition.trials, len(known), outcome.trials if outcome else 0)}: {said}"
+    yield "Trials", f"{len(known)} of {study_size(definition, known, outcome)}: {said}"
     if detailed:
         yield "Created", moment(definition.created)
         yield "Search", describe(definition)
@@ -351,6 +421,8 @@ def _rows(
         yield "Best", f"trial {best.number}: {inline(definition.metric)} {paint(number(best.value), BOLD)}{at}"
         yield "Values", inline(" ".join(arguments(best.values)))
         yield "Run", best.run_id
+    elif known and outcome and status == "Completed":
+        yield "Best", f"none: {why_no_best(known)}"
     if outcome and outcome.model:
         model = outcome.model
         yield "Model", f"{paint(f'{model.name}:{model.version}', BOLD)}  sha256 {model.sha256[:16]}..."
@@ -358,6 +430,8 @@ def _rows(
         yield "Next", f"trainer tune --resume {study.study_id}"
     elif status == "Running" and definition.driver == SERVICE:
         yield "Next", f"trainer attach {study.study_id}"
+    elif status == "Completed" and outcome and outcome.reason and definition.driver != SERVICE:  # its time was over
+        yield "Next", f"trainer tune --resume {study.study_id}"
     elif not detailed and status == "Completed":
         yield "Next", f"trainer show {study.study_id}"
 

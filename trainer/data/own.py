@@ -41,6 +41,9 @@ _RECORD = msgspec.json.Decoder(DataRecord)
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
 _PIXELS_MAX = 64_000_000
 _CLASSES_MAX = 256
+# How many bits of 16 are in use: cameras and scanners deliver fewer, too.
+_BITS = (8, 10, 12, 14, 16)
+_WORDS = {"pictures": "pictures", "table": "a table", "arrays": "arrays", "idx": "IDX files"}
 # Pictures of one size up to this are taken as they are; others are made squares of the other side.
 _LARGEST_SIDE, _SIDE = 96, 32
 _TEST_NAMES = ("test", "val", "valid", "validation")
@@ -90,11 +93,21 @@ def read(path: Path, like: DataRecord | None = None) -> Arrays:
     Raises:
         UsageError: It can't be read, is not consistent, or is not like ``like``.
     """
-    if path.is_dir() and not (path / "train.csv").is_file():
-        return _pictures(path, like)
-    if path.is_dir() or path.suffix.lower() == ".csv":
-        return _table(path, like)
-    return _archive(path, like)
+    pictures = path.is_dir() and not (path / "train.csv").is_file()
+    table = not pictures and (path.is_dir() or path.suffix.lower() == ".csv")
+    if like is not None and table != (like.kind == "table"):
+        raise UsageError(
+            f"{path} is {'a table' if table else 'no table'}, and the model was trained on {_WORDS[like.kind]}.",
+            "Give data of that kind.",
+        )
+    found = _pictures(path, like) if pictures else _table(path, like) if table else _archive(path, like)
+    unlearned = sorted(set(map(int, found.test_y)) - set(map(int, found.train_y)))
+    if like is None and unlearned:
+        raise UsageError(
+            f"{path} has no training example of the class {found.record.classes[unlearned[0]]!r}, only test examples.",
+            "Give it some, or leave the class out.",
+        )
+    return found
 
 
 def make(path: Path, folder: Path) -> tuple[dict[str, Path], DataRecord]:
@@ -145,7 +158,7 @@ def read_picture(
     """
     shape = record.shape
     colour = len(shape) == 3
-    return _picture(path, shape[-2:], "RGB" if colour else "L", name or str(path), pixels_max)
+    return _picture(path, shape[-2:], "RGB" if colour else "L", name or str(path), pixels_max, record.bits)
 
 
 def read_rows(path: Path, record: DataRecord) -> NDArray[np.float32]:
@@ -170,37 +183,55 @@ def _pictures(folder: Path, like: DataRecord | None) -> Arrays:
     test = next((parts[name] for name in _TEST_NAMES if name in parts and _has_classes(parts[name])), None)
     if "train" in parts and test is not None:
         found = (_classes_of(parts["train"]), _classes_of(test))
+    elif "train" in parts and _has_classes(parts["train"]):
+        raise UsageError(
+            f"{folder} has a folder {parts['train'].name}, and none of {', '.join(_TEST_NAMES)} with classes in it.",
+            f"Give {parts['train']} itself, which is then split.",
+        )
     else:
         found = (_classes_of(folder), {})
     classes = like.classes if like else tuple(sorted(set(found[0]) | set(found[1])))
-    _check_classes(classes, folder)
+    _check_classes(classes, str(folder))
+    empty = next((name for part in found for name, paths in part.items() if not paths), None)
+    if empty is not None:
+        raise UsageError(
+            f"{folder} has a folder {empty!r} with no picture in it.",
+            f"Remove it, or put pictures of the class there: {', '.join(f'*{suffix}' for suffix in PICTURES)}",
+        )
     unknown = [name for part in found for name in part if name not in classes]
     if unknown:
         raise UsageError(f"{folder} has the class {unknown[0]!r}, which the model doesn't know.", "Leave it out.")
     every = [[(path, classes.index(name)) for name in sorted(part) for path in part[name]] for part in found]
     if like:
-        size, mode = like.shape[-2:], "RGB" if len(like.shape) == 3 else "L"
+        size, mode, bits = like.shape[-2:], "RGB" if len(like.shape) == 3 else "L", like.bits
     else:
-        size, mode = _common(path for part in every for path, _ in part)
+        size, mode, bits = _common(path for part in every for path, _ in part)
     arrays = [
         (
-            np.stack([_picture(path, size, mode) for path, _ in part]) if part else np.empty((0,), np.uint8),
+            np.stack([_picture(path, size, mode, bits=bits) for path, _ in part]) if part else np.empty((0,), np.uint8),
             np.array([label for _, label in part], np.uint8),
         )
         for part in every
     ]
-    (train_x, train_y), (test_x, test_y) = arrays if every[1] else _split(*arrays[0], folder)
-    record = like or DataRecord(kind="pictures", shape=train_x.shape[1:], classes=classes, source=str(folder.resolve()))
+    (train_x, train_y), (test_x, test_y) = arrays if every[1] else _split(*arrays[0], str(folder), classes)
+    record = like or DataRecord(
+        kind="pictures", shape=train_x.shape[1:], classes=classes, source=str(folder.resolve()), bits=bits
+    )
     return Arrays(train_x, train_y, test_x, test_y, record)
 
 
 def _classes_of(folder: Path) -> dict[str, list[Path]]:
-    found = {
-        child.name: sorted(path for path in child.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    """The pictures by class. Hidden files are left out: macOS and notebooks leave some that end in ``.png``."""
+    return {
+        child.name: sorted(path for path in child.rglob("*") if _is_picture(path, child) and path.is_file())
         for child in sorted(folder.iterdir())
-        if child.is_dir() and not child.name.startswith(".")
+        if child.is_dir() and not child.name.startswith((".", "__MACOSX"))
     }
-    return {name: paths for name, paths in found.items() if paths}
+
+
+def _is_picture(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in PICTURES and not hidden
 
 
 def _has_classes(folder: Path) -> bool:
@@ -211,7 +242,7 @@ def _has_classes(folder: Path) -> bool:
             inner for child in children if child.name.lower() in ("train", *_TEST_NAMES) for inner in child.iterdir()
         ]
         return any(
-            path.suffix.lower() in PICTURES
+            _is_picture(path, child)
             for child in (*children, *(inner for inner in below if inner.is_dir()))
             for path in child.iterdir()
         )
@@ -219,31 +250,59 @@ def _has_classes(folder: Path) -> bool:
         return False
 
 
-def _common(paths: Iterator[Path]) -> tuple[tuple[int, int], str]:
-    """The size, as rows and columns, and the mode that pictures are brought to."""
+def _common(paths: Iterator[Path]) -> tuple[tuple[int, int], str, int]:
+    """The size, as rows and columns, and the mode that pictures are brought to; and of 16 bits, those in use."""
     sizes: set[tuple[int, int]] = set()
-    grey = True
+    grey, largest = True, 0
     for path in paths:
         with _opened(path) as image:
             sizes.add((image.height, image.width))
-            grey = grey and image.mode in ("1", "L", "LA", "I;16", "I", "F")
+            grey = grey and image.mode in ("1", "L", "LA", "I;16", "I;16B", "I")
+            if _is_deep(image):
+                largest = max(largest, int(_decoded(image, str(path)).max()))
     size = next(iter(sizes)) if len(sizes) == 1 and max(next(iter(sizes))) <= _LARGEST_SIDE else (_SIDE, _SIDE)
-    return size, "L" if grey else "RGB"
+    bits = next((bits for bits in _BITS if 0 < largest < 1 << bits), _BITS[-1])
+    return size, "L" if grey else "RGB", bits
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it has 16 bits per pixel, which Pillow would cut off at 255."""
+    return image.mode in ("I;16", "I;16B", "I")
+
+
+def _decoded(image: Image.Image, name: str) -> NDArray[np.float32]:
+    """The pixels of a grey picture of 16 bits."""
+    try:
+        return np.asarray(image, np.float32)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> UsageError:
+    return UsageError(f"{name} is a damaged image: {error}.", "Save it again, or leave it out.")
 
 
 def _picture(
-    path: Path | IO[bytes], size: Sequence[int], mode: str, name: str = "", pixels_max: int = _PIXELS_MAX
+    path: Path | IO[bytes],
+    size: Sequence[int],
+    mode: str,
+    name: str = "",
+    pixels_max: int = _PIXELS_MAX,
+    bits: int = _BITS[-1],
 ) -> NDArray[np.uint8]:
     name = name or str(path)
     with _opened(path, name, pixels_max) as image:
         try:
             turned = ImageOps.exif_transpose(image)
+            if _is_deep(turned):
+                levels = np.asarray(turned, np.float32) * np.float32(255 / ((1 << bits) - 1))
+                turned = Image.fromarray(np.asarray(levels.clip(0, 255), np.uint8))
             if "A" in turned.getbands() or "transparency" in turned.info:
                 picture = turned.convert("RGBA")
                 turned = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             picture = turned.convert(mode)
         except (OSError, ValueError, SyntaxError) as error:
-            raise UsageError(f"{name} is a damaged image: {error}.", "Save it again, or leave it out.") from error
+            raise _damaged(name, error) from error
         if (picture.height, picture.width) != tuple(size):
             picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         values = np.asarray(picture, np.uint8)
@@ -276,7 +335,13 @@ def _table(path: Path, like: DataRecord | None) -> Arrays:
     column = next((names.index(name) for name in names if name.strip().lower() in _LABEL_NAMES), len(names) - 1)
     columns = like.columns if like else tuple(name for number, name in enumerate(names) if number != column)
     if not columns:
-        raise UsageError(f"{files[0]} has one column.", "A table has columns of numbers, and one of the class.")
+        other = next((sign for sign in (";", "\t") if sign in names[0]), None)
+        raise UsageError(
+            f"{files[0]} has one column.",
+            f"Its columns are separated by {other!r}: save it with commas."
+            if other
+            else "A table has columns of numbers, and one of the class.",
+        )
     label, texts, values = names[column], [], []
     for file in files:
         own, rows = _csv(file)
@@ -286,9 +351,13 @@ def _table(path: Path, like: DataRecord | None) -> Arrays:
         values.append(_numbers(file, [[row[number] for number in order] for row in rows], columns))
         texts.append([row[own.index(label)].strip() for row in rows])
     classes = like.classes if like else _ordered({text for part in texts for text in part})
-    _check_classes(classes, path)
+    _check_classes(classes, f"{path}, column {label!r},")
     labels = [_numbered(part, classes, file) for part, file in zip(texts, files, strict=True)]
-    split = list(zip(values, labels, strict=True)) if len(files) == 2 else _split(values[0], labels[0], path)
+    split = (
+        list(zip(values, labels, strict=True))
+        if len(files) == 2
+        else _split(values[0], labels[0], f"{path}, column {label!r},", classes)
+    )
     (train_x, train_y), (test_x, test_y) = split
     if like is None:
         scale = train_x.std(axis=0)
@@ -341,7 +410,10 @@ def _numbers(path: Path, rows: list[list[str]], columns: Sequence[str]) -> NDArr
             for name, text in zip(columns, row, strict=True):
                 if not _is_number(text) or not np.isfinite(float(text)):
                     raise UsageError(
-                        f"{path}, row {number}: {name} is {text[:40]!r}, not a number.", "Fill it in, or leave it out."
+                        f"{path}, line {number}: {name} is {text[:40]!r}, not a number.",
+                        "Fill it in, or leave the line out."
+                        if text.strip() in ("", "nan")
+                        else "Write a number, or leave the line or the column out.",
                     )
     return values
 
@@ -367,8 +439,10 @@ def _archive(path: Path, like: DataRecord | None) -> Arrays:
     if any((part.shape[1:], part.dtype) != (x[0].shape[1:], x[0].dtype) for part in x):
         raise UsageError(f"{path}: training and test examples have another shape or type.", "Make them alike.")
     classes = like.classes if like else tuple(map(str, range(max(int(part.max()) for part in y) + 1)))
-    _check_classes(classes, path)
-    (train_x, train_y), (test_x, test_y) = zip(x, y, strict=True) if len(x) == 2 else _split(x[0], y[0], path)
+    _check_classes(classes, str(path))
+    (train_x, train_y), (test_x, test_y) = (
+        zip(x, y, strict=True) if len(x) == 2 else _split(x[0], y[0], str(path), classes)
+    )
     record = like or DataRecord(kind="arrays", shape=train_x.shape[1:], classes=classes, source=str(path.resolve()))
     return Arrays(train_x, train_y, test_x, test_y, record)
 
@@ -386,7 +460,13 @@ def _examples(path: Path, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _labels(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.ndim > 1 and values.size != len(values):
+        raise UsageError(
+            f"{path} holds labels of shape {values.shape}.", "Give one number per example: y.argmax(axis=1)"
+        )
     flat = values.reshape(-1)
+    if flat.dtype.kind == "f" and np.isfinite(flat).all() and (flat == np.round(flat)).all():
+        flat = flat.astype(np.int64)
     if flat.dtype.kind not in "ui" or not flat.size or flat.min() < 0 or flat.max() >= _CLASSES_MAX:
         raise UsageError(
             f"{path} holds labels that are not whole numbers from 0 to {_CLASSES_MAX - 1}.", "Number them."
@@ -407,29 +487,33 @@ def _numbered(texts: list[str], classes: tuple[str, ...], path: Path) -> NDArray
     return np.array([known[text] for text in texts], np.uint8)
 
 
-def _check_classes(classes: Sequence[str], path: Path) -> None:
+def _check_classes(classes: Sequence[str], what: str) -> None:
     if not 2 <= len(classes) <= _CLASSES_MAX:
-        raise UsageError(f"{path} has {len(classes)} classes.", f"There must be 2 to {_CLASSES_MAX}.")
+        number = f"one class, {classes[0]!r}" if len(classes) == 1 else f"{len(classes):,} classes"
+        raise UsageError(f"{what} has {number}.", f"There must be 2 to {_CLASSES_MAX}.")
 
 
 _Part = tuple[NDArray[Any], NDArray[np.uint8]]
 
 
-def _split(x: NDArray[Any], y: NDArray[np.uint8], path: Path) -> tuple[_Part, _Part]:
+def _split(x: NDArray[Any], y: NDArray[np.uint8], what: str, classes: Sequence[str]) -> tuple[_Part, _Part]:
     """A fifth of each class, at least one example, for testing; always the same."""
     order = np.random.RandomState(0).permutation(len(y))
     test = np.zeros(len(y), bool)
     for label in np.unique(y):
         own = order[y[order] == label]
         if len(own) < 2:
-            raise UsageError(f"{path} has one example of a class.", "Each class needs two: one is for testing.")
+            raise UsageError(
+                f"{what} has one example of the class {classes[label]!r}.",
+                "Each class needs two: one is for testing.",
+            )
         test[own[: max(1, len(own) // 5)]] = True
     return (x[~test], y[~test]), (x[test], y[test])
 
 
 def _state(path: Path) -> str:
     """Changes when a file's name, size or time does: as git's index and make decide."""
-    digest = hashlib.sha256(b"trainer own data 1\0")
+    digest = hashlib.sha256(b"trainer own data 2\0")
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
     for file in files:
         status = file.stat()

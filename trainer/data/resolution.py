@@ -213,13 +213,20 @@ def _directory(where: str, cache: Cache) -> ResolvedDataset:
     if directory.is_file():
         raise UsageError(
             f"{where} is a file.",
-            f"Give a CSV or npz file, or the directory that holds the four IDX files: {directory.parent}",
+            "Give a CSV or npz file, a directory of pictures per class, or one that holds the four IDX files.",
         )
     if not directory.is_dir():
         near = difflib.get_close_matches(where, CATALOGUE, 1)
         raise UsageError(
-            f"There is no data set {where!r} and no such directory.",
-            f"Did you mean {near[0]}?" if near else f"Known: auto, {', '.join(CATALOGUE)}; or give a directory.",
+            f"There is no data set {where!r} and no such directory or file.",
+            f"Did you mean {near[0]}?"
+            if near
+            else f"Known: auto, {', '.join(CATALOGUE)}; or give a directory, a CSV or an npz file.",
+        )
+    if not any(find_file(directory, name) for name in FILES):
+        raise UsageError(
+            f"{directory} holds no data: no pictures in a folder per class, no train.csv, no IDX files.",
+            "See: trainer docs own-data",
         )
     from trainer.runtime.datasets.dataset import read_directory
     from trainer.runtime.datasets.idx import MAX_BYTES

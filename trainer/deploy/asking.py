@@ -36,10 +36,11 @@ class Prediction(msgspec.Struct, frozen=True, rename={"label": "class"}):
 
 
 class Predictions(msgspec.Struct, frozen=True):
-    """The answer of our own score script, one prediction per input, in their order."""
+    """The answer of our own score script: one prediction per input, in their order, and the classes' names, if any."""
 
     predictions: list[Prediction]
     model: str = ""
+    classes: list[str] = []
 
 
 def ask(url: str, key: str | None, body: bytes, *, words: str) -> Any:  # noqa: ANN401  # what JSON holds

@@ -134,11 +134,16 @@ def _arrays(path: Path, record: DataRecord) -> NDArray[Any]:
     """The examples in an npy file: one, or some."""
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.", "Give another file.") from error
+    except (ValueError, EOFError) as error:  # numpy would have us trust it: what has no npy header may be a pickle
         raise UsageError(
-            f"{path} is not an npy file: {error}.", f"Save an array of shape {record.shape}, or (N, ...): numpy.save"
+            f"{path} is not an npy file.", f"Save an array of shape {record.shape}, or (N, ...): numpy.save"
         ) from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "uif":
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise UsageError(f"{path} holds several arrays.", "Save the one that is meant: numpy.save")
+    if values.dtype.kind not in "uif":
         raise UsageError(f"{path} holds no array of numbers.", "Save it with numpy.save.")
     if values.shape == record.shape:
         values = values[np.newaxis]

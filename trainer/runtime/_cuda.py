@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.runtime.layout import CUPY_PACKAGES
-from trainer.runtime.versions import installed_version
+from trainer.runtime.versions import installed_versions
 
 # CUresult and CUdevice_attribute values: CUDA Driver API, cuda.h.
 _NO_DEVICE = 100
@@ -165,9 +165,9 @@ def ask_cupy(cards: Sequence[int]) -> CupyFacts:
     Args:
         cards: CUDA's numbers of them. Each that is tried holds some of its memory from then on.
     """
-    packages = {name: found for name in CUPY_PACKAGES if (found := installed_version(name))}
     if importlib.util.find_spec("cupy") is None:
         return CupyFacts()
+    packages = installed_versions(CUPY_PACKAGES)
     names = tuple(packages)
     version = next(iter(packages.values()), None)
     match = re.fullmatch(r"cupy-cuda(\d+)x", names[0]) if names else None

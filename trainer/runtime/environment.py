@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.runtime.atomic import write_bytes
 from trainer.runtime.faults import RuntimeFault
 from trainer.runtime.layout import BLAS_VARIABLES, CUPY_PACKAGES, ENVIRONMENT_FILE
-from trainer.runtime.versions import installed_version
+from trainer.runtime.versions import installed_versions
 
 _added: dict[str, object] = {}
 _folder: Path | None = None
@@ -28,10 +28,11 @@ def facts() -> dict[str, object]:
     """
     global _versions
     if _versions is None:
+        found = installed_versions(["numpy", "chainer", *CUPY_PACKAGES])
         _versions = {
-            "numpy": installed_version("numpy"),
-            "chainer": installed_version("chainer"),
-            "cupy": next(filter(None, map(installed_version, CUPY_PACKAGES)), None),
+            "numpy": found.get("numpy"),
+            "chainer": found.get("chainer"),
+            "cupy": next((found[name] for name in CUPY_PACKAGES if name in found), None),
         }
     threads = next((os.environ[name] for name in BLAS_VARIABLES if os.environ.get(name, "").isdecimal()), None)
     known: dict[str, object] = {

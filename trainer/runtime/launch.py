@@ -107,7 +107,16 @@ def _import_layers(folder: Path) -> None:
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
-        from trainer.runtime import compat, fast, kernels, reporting, service_values, tracking  # noqa: F401
+        from trainer.runtime import (  # noqa: F401
+            compat,
+            executables,
+            fast,
+            kernels,
+            reporting,
+            service_values,
+            threads,
+            tracking,
+        )
         from trainer.runtime.compat import removed_names  # noqa: F401
 
         if tracking.is_wanted():
@@ -142,11 +151,12 @@ def give_way() -> None:
 
 
 def _install_layers(folder: Path, collect: str | None, choice: str | None) -> None:
-    from trainer.runtime import compat, fast, kernels, layout, recording, reporting
+    from trainer.runtime import compat, executables, fast, kernels, layout, recording, reporting
     from trainer.runtime.compat import removed_names
 
     os.environ[removed_names.SCRIPT_DIR_VARIABLE] = str(folder)
     layout.tell_resume_dir()
+    executables.restore()
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))
@@ -175,6 +185,9 @@ def _run_script(path: str) -> None:
     path = str(Path(path).absolute())
     with io.open_code(path) as file:
         source = file.read()
+    from trainer.runtime import threads
+
+    threads.begin(source)
     # A module of its own, left in place: worker processes, pickles and atexit functions look for
     # the script under the name __main__, some of them after the script has ended.
     module = ModuleType("__main__")

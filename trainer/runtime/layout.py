@@ -90,6 +90,8 @@ RESUME_DIR = f"{JOB_DIR}/resume"
 EARLIER_METRICS = ".metrics.jsonl"
 """In RESUME_DIR, of an attempt that a client has started: what the attempts before had logged."""
 STUDY_DIR = f"{JOB_DIR}/study"
+EXECUTABLES_FILE = "executables.json"
+"""In JOB_DIR, where there are any: the paths of the snapshot's executable files."""
 SCORE_SCRIPT_FILE = "score_script"
 """In JOB_DIR, of a service with a score script of the user's: that script's path."""
 NETWORK_FILE = "network.json"
@@ -112,8 +114,13 @@ def job_dir() -> Path | None:
 def tell_resume_dir() -> None:
     """Set ``TRAINER_RESUME_DIR`` for a job that has something to continue from."""
     folder = job_dir()
-    if folder is not None and (folder / "resume").is_dir():
-        os.environ[RESUME_DIR_VARIABLE] = str(folder / "resume")
+    if folder is None:
+        return
+    # A study's warm worker runs a copy of this package that all trials share; what they resume from is their own.
+    for resume in (Path.cwd() / RESUME_DIR, folder / "resume"):
+        if resume.is_dir():
+            os.environ[RESUME_DIR_VARIABLE] = str(resume)
+            return
 
 
 def rank_log(rank: int) -> tuple[str, str]:

@@ -34,7 +34,7 @@ _SECONDS_TO_END = 3.0
 _owner: int | None = None
 _status = 0
 chosen_threads = ""
-"""The number of BLAS threads that :func:`begin` has put into the environment; empty if it has not."""
+"""The number of BLAS threads that this process has put into its environment itself; empty if it has not."""
 
 
 def rank() -> int:

@@ -40,6 +40,20 @@ class Threads:
         return f"{self.count or 'unknown'} ({self.reason})"
 
 
+def begin(source: bytes) -> None:
+    """Have BLAS start no threads that a script is going to switch off. Before NumPy is imported.
+
+    OpenBLAS starts a thread per core with NumPy, and each spins for a while before it sleeps. A script that calls
+    ``use_device`` leaves the number to :func:`limit`, which starts those that are asked for.
+
+    Args:
+        source: The script's.
+    """
+    if b"use_device(" in source and not any(os.environ.get(name) for name in (THREADS_VARIABLE, *BLAS_VARIABLES)):
+        ranks.chosen_threads = str(DEFAULT)
+        os.environ.update(dict.fromkeys(BLAS_VARIABLES, ranks.chosen_threads))
+
+
 def limit(count: int | None = None) -> Threads:
     """Set the number of BLAS threads of this process.
 

@@ -39,11 +39,12 @@ class Prediction(msgspec.Struct, rename={"label": "class"}, omit_defaults=True):
     name: str = ""
 
 
-class Predictions(msgspec.Struct):
-    """The answer's body, one prediction per input, in their order."""
+class Predictions(msgspec.Struct, omit_defaults=True):
+    """The answer's body: one prediction per input, in their order, and the classes' names, where they have some."""
 
     predictions: list[Prediction]
     model: str
+    classes: Sequence[str] = ()
 
 
 class Outputs(msgspec.Struct):
@@ -227,7 +228,7 @@ def classified(
     made = [
         Prediction(best, row[best], row, names[best] if names else "") for best, row in zip(labels, rows, strict=True)
     ]
-    return Predictions(made, label)
+    return Predictions(made, label, names)
 
 
 class TrainedInput(NamedTuple):
@@ -318,16 +319,16 @@ def schema(
     }
     if names:
         found["properties"]["name"] = {"type": "string", "enum": list(names)}
+    answer: dict[str, Any] = {"predictions": {"type": "array", "items": found}, "model": {"type": "string"}}
+    if names:
+        answer["classes"] = {"type": "array", "items": {"type": "string"}}
     described: dict[str, Any] = {"type": "object", "properties": properties}
     if reader.takes_pictures:
         # For the page, which shows a field to draw on, or takes files.
         described["x-picture"] = taken.picture if taken is not None else "digit" if reader.shape[0] == 1 else "picture"
     return {
         "input": described,
-        "output": {
-            "type": "object",
-            "properties": {"predictions": {"type": "array", "items": found}, "model": {"type": "string"}},
-        },
+        "output": {"type": "object", "properties": answer},
         "bodies": kinds,
         "numbers": reader.numbers,
     }

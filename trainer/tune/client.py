@@ -13,9 +13,10 @@ from contextlib import suppress
 import msgspec
 
 from trainer.backend import Backend
-from trainer.errors import InterruptedRunError, TrainerError
+from trainer.errors import ConfigError, InterruptedRunError, TrainerError
+from trainer.failures import FULL
 from trainer.home import Home
-from trainer.records import RunStatus, Stopped
+from trainer.records import RunFailure, RunStatus, Stopped
 from trainer.runfolder import RunFolder
 from trainer.runids import new_run_id
 from trainer.tune import trials as runs
@@ -88,6 +89,7 @@ class ClientDriver(Driver):
             InterruptedRunError: Ctrl-C.
             UsageError: Another process drives it, or no trial logs the metric.
             RunFailedError: All trials fail.
+            ConfigError: The disk is full.
             TrainerError: A trial could not be submitted.
         """
         with self.study.driven():
@@ -100,7 +102,10 @@ class ClientDriver(Driver):
                 raise self._interrupted() from None
             except TrainerError as error:
                 self._give_up()
-                self._end_now("Failed", error.message)
+                # What is wrong with this machine or its settings can be put right, and the study goes on.
+                status = "Interrupted" if isinstance(error, ConfigError) else "Failed"
+                with suppress(OSError):  # the disk may be full
+                    self._end_now(status, error.message)
                 raise
             return self._end_now("Completed", reason)
 
@@ -143,8 +148,8 @@ class ClientDriver(Driver):
                 self._submit(trial)
                 continue
             info = self.backend.refresh(folder)
-            if info.failure is not None and info.failure.lost:
-                # Nobody watched over it any more: the machine went down, not the script.
+            if info.failure is not None and (info.failure.lost or self._is_full(info.failure)):
+                # Nobody watched over it any more, or it had no room: it is not the script that failed.
                 self._record(trial, TrialState.INTERRUPTED, reason=info.failure.message, info=info)
                 continue
             self.running[trial.number] = Running(trial, folder)
@@ -168,6 +173,8 @@ class ClientDriver(Driver):
                 break
             if not ended:
                 time.sleep(pause)
+        if not self._over():
+            self._check_end()
         left = sum(not trial.state.finished for trial in self.trials.values()) + self.total - len(self.trials)
         return f"Its time was over with {left} of {self.total} trials left." if left else ""
 
@@ -186,6 +193,7 @@ class ClientDriver(Driver):
         return True
 
     def _submit(self, trial: Trial) -> None:
+        self._judged.pop(trial.number, None)
         folder = runs.start(self.home, self.study, self.definition, trial, self.backend)
         self.running[trial.number] = Running(trial, folder)
         self._submitted(folder)
@@ -208,7 +216,8 @@ class ClientDriver(Driver):
 
     def _judge(self, number: int, curve: list[float | None]) -> Stopped | None:
         policy, judged = self.definition.stop, self._judged.get(number, 0)
-        self._judged[number] = len(curve)
+        # One that was started again begins with the curve up to its checkpoint.
+        self._judged[number] = max(judged, len(curve))
         if policy is None:
             return None
         if policy.name == "asha":
@@ -234,10 +243,20 @@ class ClientDriver(Driver):
             self._proposals.again(self._record(running.trial, TrialState.INTERRUPTED, reason=reason, info=info))
             self._view.note(f"trial {number} runs again: {reason}")
             return
+        if info.failure is not None and self._is_full(info.failure):
+            self._record(running.trial, TrialState.INTERRUPTED, reason=info.failure.message, info=info)
+            raise ConfigError(
+                f"Study {self.study.study_id} was interrupted: trial {number} failed as {FULL}.",
+                f"Free some space, then go on: trainer tune --resume {self.study.study_id}",
+            )
         trial = self._ended(running)
         if self._optuna is not None:
             self._optuna.tell(trial)
         self._judge_end(trial, running)
+
+    def _is_full(self, failure: RunFailure) -> bool:
+        """Whether a trial failed for want of room on this machine, where room can be made."""
+        return not self.backend.remote and FULL in failure.message
 
     def _cancel_running(self, why: str) -> None:
         """Cancel what is under way; it runs again when the study is taken up."""

@@ -20,10 +20,11 @@ from trainer.home import Home
 from trainer.records import ModelRef, RunInfo, RunStatus, Stopped
 from trainer.runfolder import RunFolder
 from trainer.runtime.layout import METRICS_FILE
+from trainer.runtime.series import NAMES
 from trainer.snapshot import DEFAULT_SCRIPT
 from trainer.tune import trials as runs
 from trainer.tune.registration import register
-from trainer.tune.study import Outcome, StudyDefinition, StudyFolder, Trial, TrialState, best_of
+from trainer.tune.study import Outcome, StudyDefinition, StudyFolder, Trial, TrialState, best_of, why_no_best
 
 # A study none of whose trials succeeds is given up after so many.
 MOST_FAILURES = 3
@@ -130,6 +131,7 @@ class Driver:
         self._view = view
         self._failures: list[Trial] = []
         self._succeeded = False
+        self._before = study.outcome()
 
     @property
     def best(self) -> Trial | None:
@@ -181,7 +183,13 @@ class Driver:
 
     def _check_failures(self) -> None:
         if len(self._failures) >= MOST_FAILURES and not self._succeeded:
-            raise self._all_fail()
+            raise self._all_fail(self._failures)
+
+    def _check_end(self) -> None:
+        """Refuse to call a study complete none of whose trials succeeded, however few they were."""
+        failed = [trial for trial in self.trials.values() if trial.state is TrialState.FAILED]
+        if failed and len(failed) == len(self.trials):
+            raise self._all_fail(failed)
 
     def _record(
         self,
@@ -207,27 +215,32 @@ class Driver:
 
     def _no_metric(self, trial: Trial, folder: RunFolder) -> UsageError:
         others = sorted({metric.name for metric in folder.metrics()})
+        known = NAMES.get(self.definition.metric, "")  # Chainer's key of a metric that the run has under its own name
         logged = f"it logged {', '.join(others[:8])}" if others else "it logged nothing"
         return UsageError(
             f"Trial {trial.number} ended and never logged the metric {self.definition.metric!r}; {logged}.",
-            "Start again with --metric NAME."
+            f"Start again with --metric {known if known in others else 'NAME'}."
             if others
             else "Let the script log it: Run.get_context().log(NAME, value)",
         )
 
-    def _all_fail(self) -> RunFailedError:
-        last = self._failures[-1]
-        return RunFailedError(
-            f"The study was ended: all of its {len(self._failures)} trials failed, the last with: {last.reason}",
-            f"See: trainer logs {last.run_id}",
-        )
+    def _all_fail(self, failed: list[Trial]) -> RunFailedError:
+        last = failed[-1]
+        ended = f"all of its {len(failed)} trials failed, the last with" if len(failed) > 1 else "its only trial failed"
+        return RunFailedError(f"The study was ended: {ended}: {last.reason}", f"See: trainer logs {last.run_id}")
 
     def _end(self, status: str, reason: str, seconds: float) -> Outcome:
         """Register the best trial of a study that is complete, and write down how the study ended."""
         best = self.best
         model: ModelRef | None = None
         if status == "Completed" and best is not None and self.definition.model_name is not None:
-            model = self._register(best, self.definition.model_name)
+            before = self._before
+            if before and before.best == best.number and not (self.home.runs / best.run_id).is_dir():
+                model = before.model  # its run was removed since
+            else:
+                model = self._register(best, self.definition.model_name)
+        if status == "Completed" and best is None and self.trials:
+            self._view.note(f"warning: no trial is the best, so no model is registered: {why_no_best(self.trials)}.")
         outcome = Outcome(
             status=status,
             reason=reason,

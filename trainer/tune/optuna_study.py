@@ -3,6 +3,8 @@
 The study's own ``trials.jsonl`` is the truth; Optuna's journal is made again from it whenever a driver starts, so a
 driver that was killed between the two leaves no trial that one of them doesn't know. The sampler gets a new seed for
 each trial, from the study's seed and the trial's number: a study that is resumed would draw the same values again.
+Trials of earlier studies, whose numbers are negative, are counted along: TPE draws at random until it knows ten, and
+would else begin with the very values that it was told of.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class OptunaStudy:
         self._definition = definition
         self._distributions = {each.name: _distribution(self._optuna, each) for each in definition.space}
         self._trials: dict[int, Any] = {}
+        self._learned = 0
         for old in (journal, *journal.parent.glob(f"{journal.name}.*")):
             old.unlink(missing_ok=True)
         backend = self._optuna.storages.journal.JournalFileBackend(str(journal))
@@ -53,6 +56,7 @@ class OptunaStudy:
             pruner=self._pruner(),
         )
         for trial, curve in earlier:
+            self._learned += trial.number < 0
             self.ask(trial.number, trial.values)
             for step, value in enumerate(curve, 1):
                 self.report(trial.number, step, value)
@@ -73,7 +77,8 @@ class OptunaStudy:
             self._study.enqueue_trial({each.name: _position(each, values[each.name]) for each in space})
         else:
             self._study.sampler = self._optuna.samplers.TPESampler(
-                seed=seed_of("tpe", self._definition.seed, number), constant_liar=self._definition.parallel > 1
+                seed=seed_of("tpe", self._definition.seed, self._learned + number),
+                constant_liar=self._definition.parallel > 1,
             )
         if number in self._trials:  # it was lost, and runs again
             self._study.tell(self._trials[number], state=self._optuna.trial.TrialState.FAIL)

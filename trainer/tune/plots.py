@@ -12,6 +12,8 @@ from trainer.tune.study import StudyDefinition, Trial, TrialState
 
 _HEIGHT = 8
 _LEVELS = 9
+# So many axes have room for labels of the usual size.
+_ROOMY = 5
 
 
 def history_text(definition: StudyDefinition, trials: Mapping[int, Trial], width: int = 60) -> str:
@@ -30,7 +32,7 @@ def history_text(definition: StudyDefinition, trials: Mapping[int, Trial], width
         rows[_level(best, low, high)][column] = "-" if rows[_level(best, low, high)][column] == " " else "o"
         rows[_level(value, low, high)][column] = "o"
     labels = [f"{high:.4f}", *([""] * (_HEIGHT - 2)), f"{low:.4f}"]
-    lines = [f"{label:>9} |{''.join(row)}" for label, row in zip(labels, rows, strict=True)]
+    lines = [f"{label:>9} |{''.join(row).rstrip()}" for label, row in zip(labels, rows, strict=True)]
     return "\n".join([f"{definition.metric} by trial (o), best so far (-)", *lines])
 
 
@@ -41,14 +43,17 @@ def parallel_text(definition: StudyDefinition, trials: Mapping[int, Trial], most
         return ""
     width = max(_LEVELS, *(len(each.name) for each in definition.space))
     head = "   ".join(each.name.ljust(width) for each in definition.space)
-    lines = [f"Where the best {len(done)} trials lie, from each parameter's low end to its high end", f"{'':12}{head}"]
-    for trial in done:
+    labels = [f"{trial.number:>4} {trial.value:.4f} " for trial in done]
+    margin = max(map(len, labels))
+    lines = [f"Where the best {len(done)} trials lie, from each parameter's low end to its high end"]
+    lines.append(f"{'':{margin}}{head}".rstrip())
+    for label, trial in zip(labels, done, strict=True):
         axes = []
         for each in definition.space:
             axis = ["·"] * _LEVELS
             axis[round(place(each, trial.values[each.name]) * (_LEVELS - 1))] = "●"
             axes.append("".join(axis).ljust(width))
-        lines.append(f"{trial.number:>4} {trial.value:.4f} " + "   ".join(axes).rstrip())
+        lines.append(label.rjust(margin) + "   ".join(axes).rstrip())
     return "\n".join(lines)
 
 
@@ -107,7 +112,7 @@ def plot(
     axes[0].plot(numbers, values, "o", color="#8fa3b0", label="trial")
     axes[0].step(numbers, _running_best(definition, values), where="post", color="#b04a2f", label="best so far")
     axes[0].set_xlabel("trial")
-    axes[0].set_ylabel(_plain(definition.metric))
+    axes[0].set_ylabel(_short(definition.metric, 30))
     axes[0].legend(frameon=False)
     axes[0].set_title(definition.study, loc="left", fontsize=10)
     _parallel(axes[1], definition, done, values)
@@ -139,8 +144,9 @@ def _parallel(axis: object, definition: StudyDefinition, done: Sequence[Trial], 
         axis.plot(
             range(len(heights)), heights, color=colours(share if definition.goal == "max" else 1 - share), alpha=0.7
         )
-    labels = [f"{_plain(each.name)}\n{_ends(each)}" for each in definition.space]
-    axis.set_xticks(range(len(labels) + 1), [*labels, f"{_plain(definition.metric)}\n{low:.4g} to {high:.4g}"])
+    labels = [f"{_short(each.name)}\n{_ends(each)}" for each in definition.space]
+    labels.append(f"{_short(definition.metric)}\n{low:.4g} to {high:.4g}")
+    axis.set_xticks(range(len(labels)), labels, fontsize=10 if len(labels) <= _ROOMY else 7)
     axis.set_yticks([])
     axis.grid(axis="x", color="#dddddd")
 
@@ -148,8 +154,13 @@ def _parallel(axis: object, definition: StudyDefinition, done: Sequence[Trial], 
 def _ends(each: Parameter) -> str:
     if each.kind == "choice":
         text = ", ".join(map(str, each.values))
-        return _plain(text if len(text) < 24 else f"{each.values[0]} to {each.values[-1]}")
+        return _plain(text) if len(text) < 24 else f"{_short(str(each.values[0]))}\nto {_short(str(each.values[-1]))}"
     return f"{each.low:.4g} to {each.high:.4g}{' (log)' if 'log' in each.kind else ''}"
+
+
+def _short(text: str, most: int = 16) -> str:
+    """The end of a name, which tells more than its beginning: validation/main/accuracy."""
+    return _plain(text if len(text) <= most else f"…{text[1 - most :]}")
 
 
 def _plain(text: str) -> str:

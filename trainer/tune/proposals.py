@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.errors import UsageError
 from trainer.tune.optuna_study import OptunaStudy
-from trainer.tune.sampling import grid_point, grid_size, point
+from trainer.tune.sampling import grid_index, grid_point, grid_size, point
 from trainer.tune.space import Value
 from trainer.tune.study import StudyDefinition, StudyFolder, Trial, TrialState
 
@@ -36,7 +36,7 @@ class Proposals:
         self._definition = definition
         self._optuna = optuna
         self._again = [trial for trial in known.values() if trial.state is TrialState.INTERRUPTED]
-        self._grid = _grid(definition, done) if definition.sampler == "grid" else None
+        self._grid = _grid(definition, done, total) if definition.sampler == "grid" else None
         if self._grid is not None:
             total = min(total, len(definition.tries) + len(self._grid))
         self.total = total
@@ -108,7 +108,8 @@ def check_warm_start(definition: StudyDefinition, other: StudyDefinition) -> Non
         raise UsageError(f"Study {other.study} has another space.", "Leave it out of --warm-start.")
 
 
-def _grid(definition: StudyDefinition, done: Sequence[Mapping[str, Value]]) -> list[int]:
-    tried = [dict(values) for values in (*definition.tries, *done)]
-    size = grid_size(definition.space)
-    return [index for index in range(size) if not tried or grid_point(definition.space, index) not in tried]
+def _grid(definition: StudyDefinition, done: Sequence[Mapping[str, Value]], most: int) -> list[int]:
+    """The numbers of the grid's first points that were not tried: a grid may have more than can be listed."""
+    tried = {grid_index(definition.space, values) for values in (*definition.tries, *done)}
+    left = (index for index in range(grid_size(definition.space)) if index not in tried)
+    return list(itertools.islice(left, most))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,6 +159,7 @@ def plan(
     if is_default_script(script):
         _check_flags(space)
     _check_tags(space, request.tags)
+    _check_arguments(space, request.script_args)
     service = _service(values["driver"], backend)
     trials = _number_of_trials(values, space, len(tries))
     stop: Policy | None = None if values["stop"] in (None, "none") else parse_policy(values["stop"])
@@ -192,7 +194,14 @@ def plan(
         service.check(definition)
     for each in definition.warm_start:
         check_warm_start(definition, StudyFolder(home.studies / each).definition())
-    prepared = prepare(request, home, progress, backend=None if offline else backend, offline=offline)
+    prepared = prepare(
+        request,
+        home,
+        progress,
+        backend=None if offline else backend,
+        offline=offline,
+        batchsize=_largest_batch(space) if is_default_script(script) else None,
+    )
     if backend.limits is not None:
         check_limits(prepared.snapshot, backend.limits)
     return msgspec.structs.replace(definition, job=prepared.job, snapshot=prepared.snapshot.digest), prepared
@@ -205,6 +214,14 @@ def create(definition: StudyDefinition, prepared: Prepared, home: Home) -> Study
         TrainerError: It can't be written, or a file changed meanwhile.
     """
     folder = StudyFolder(home.studies / definition.study)
+    try:
+        return _create(folder, definition, prepared, home)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _create(folder: StudyFolder, definition: StudyDefinition, prepared: Prepared, home: Home) -> StudyFolder:
     try:
         folder.path.mkdir(parents=True)
         snapshot = prepared.snapshot
@@ -297,6 +314,23 @@ def _check_values(each: Parameter, flag: Flag) -> None:
                 else "Change it."
             )
             raise UsageError(must_be(f"--{each.name}", flag.expected, value), hint) from None
+
+
+def _largest_batch(space: Space) -> int | None:
+    """The largest minibatch of a study that varies it; None for one that doesn't."""
+    for each in space:
+        if each.name == "batchsize":
+            drawn = each.grid() or [each.at(u) for u in _CORNERS]
+            return max(int(value) for value in drawn)
+    return None
+
+
+def _check_arguments(space: Space, arguments: Sequence[str]) -> None:
+    for each in space:
+        if any(word.partition("=")[0] == f"--{each.name}" for word in arguments):
+            raise UsageError(
+                f"--{each.name} is in the space, and among the script's arguments.", "Leave it out of one of the two."
+            )
 
 
 def _check_tags(space: Space, tags: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 from trainer.errors import UsageError
 from trainer.tune.space import Space, Value
@@ -76,6 +77,17 @@ def grid_point(space: Space, number: int) -> dict[str, Value]:
         number, index = divmod(number, len(listed))
         point[each.name] = listed[index]
     return {each.name: point[each.name] for each in space}
+
+
+def grid_index(space: Space, values: Mapping[str, Value]) -> int | None:
+    """Return the number of the grid's point that has these values; None if there is none."""
+    number = 0
+    for each in space:
+        listed = each.grid() or ()
+        if values[each.name] not in listed:
+            return None
+        number = number * len(listed) + listed.index(values[each.name])
+    return number
 
 
 def _halton(base: int, seed: int, number: int) -> float:

@@ -1,5 +1,8 @@
 """The service driver: a backend's service draws, starts and stops; this follows it and keeps the study's folder.
 
+A trial that fails for want of its node is sent again by the backend, as a run of its own (``--max-restarts``): it stays
+the study's, which then lasts until it has ended, too.
+
 The service goes on without any of our processes. Whoever looks, ``trainer tune`` itself, ``attach``, ``show``, brings
 the folder up to date: a line and a run for each trial that the service has started, its metrics, how it ended, and at
 the end the best trial's registration. Any number of processes may do so at once; one at a time writes.
@@ -200,6 +203,8 @@ class ServiceDriver(Driver):
 
     def _refresh(self) -> None:
         """Bring the trials under way up to date, and write down which have ended."""
+        if self._is_canceled:
+            self._end_what_runs_apart()
         for running in self.running.values():
             running.status = self.backend.refresh(running.folder).status
             self._read(running)
@@ -219,7 +224,24 @@ class ServiceDriver(Driver):
         if record is not None:
             self.study.write_service(msgspec.structs.replace(record, canceled=True))
         self._service.cancel(self.study, self.definition)
+        self._end_what_runs_apart()
         self._end("Failed", error.message, time.time() - self._began)
+
+    @property
+    def _is_canceled(self) -> bool:
+        """Whether the whole study was to end early: by a command, by the service's clock, or in Azure's portal."""
+        record = self.study.service()
+        return (record is not None and record.canceled) or (
+            self._seen is not None and self._seen.status is RunStatus.CANCELED
+        )
+
+    def _end_what_runs_apart(self) -> None:
+        """Cancel the trials that were sent again, which the service's end does not reach, and send no more."""
+        for running in self.running.values():
+            self._service.restart_no_more(running.folder)
+            info = running.folder.info()
+            if self._service.runs_apart(info) and not self._service.cancel_was_asked(info):
+                self.backend.cancel(running.folder)
 
     def _note_stopped(self, running: Running) -> None:
         """Say by what a trial was stopped, if a policy did it.
@@ -238,18 +260,21 @@ class ServiceDriver(Driver):
             if found is not None:
                 running.folder.update(stopped=found)
                 return
-        record = self.study.service()
-        whole = (record is not None and record.canceled) or (self._seen and self._seen.status is RunStatus.CANCELED)
-        if not whole and curve:
+        if not self._is_canceled and curve:
             running.folder.update(stopped=Stopped(by=policy.name, step=len(curve), value=curve[-1]))
 
     def _finish(self, look: ServiceLook) -> Outcome:
         ended = look.ended or time.time()
         seconds = max(0.0, ended - (look.started or self.definition.created))
         record = self.study.service() or ServiceRecord(run="")
-        if look.status is RunStatus.FAILED:
+        # The service doesn't know of the trials that were sent again.
+        if record.canceled and self._ended_apart(TrialState.CANCELED):
+            return self._end("Canceled", "It was canceled.", seconds)
+        if look.status is RunStatus.FAILED and not (
+            len(self.trials) >= self.total and self._ended_apart(TrialState.COMPLETED)
+        ):
             return self._end("Failed", look.reason or "The service gives no reason.", seconds)
-        if look.status is RunStatus.COMPLETED:
+        if look.status in (RunStatus.COMPLETED, RunStatus.FAILED):
             # A grid may be smaller than what was asked for.
             self.total = len(self.trials)
             return self._end("Completed", "", seconds)
@@ -259,6 +284,13 @@ class ServiceDriver(Driver):
             left += sum(trial.state is TrialState.CANCELED for trial in self.trials.values())
             return self._end("Completed", f"Its time was over with {left} of {self.total} trials left.", seconds)
         return self._end("Canceled", look.reason or "It was canceled.", seconds)
+
+    def _ended_apart(self, state: TrialState) -> bool:
+        """Whether a trial that was sent again has ended so."""
+        return any(
+            trial.state is state and self._service.runs_apart(RunFolder(self.home.runs / trial.run_id).info())
+            for trial in self.trials.values()
+        )
 
 
 def refuse_to_resume(study_id: str, given: dict[str, object]) -> None:

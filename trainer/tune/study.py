@@ -321,7 +321,9 @@ class StudyFolder:
         outcome = self.outcome()
         if outcome is not None:
             return outcome.status
-        return "Running" if self.definition().driver == SERVICE else "Interrupted"
+        # Again: a driver that takes it up removes the outcome once it has the lock.
+        goes_on = self.is_driven or self.definition().driver == SERVICE
+        return "Running" if goes_on else (self.outcome() or Outcome(status="Interrupted")).status
 
 
 def create_study(studies: Path, definition: StudyDefinition) -> StudyFolder:
@@ -354,12 +356,20 @@ def best_of(definition: StudyDefinition, trials: Mapping[int, Trial]) -> Trial |
     return found
 
 
+def why_no_best(trials: Mapping[int, Trial]) -> str:
+    """Return why none of a study's trials is the best."""
+    if any(trial.state is TrialState.COMPLETED for trial in trials.values()):
+        return "none of those that completed has a finite value"
+    return "none completed"
+
+
 def study_ids(studies: Path) -> list[str]:
-    """Every study's id, newest first."""
+    """Every study's id, newest first. A folder whose making was cut off, before there was a definition, is none."""
     try:
-        return sorted(filter(STUDY_ID.fullmatch, os.listdir(studies)), reverse=True)  # noqa: PTH208  # as run_ids
+        names = sorted(filter(STUDY_ID.fullmatch, os.listdir(studies)), reverse=True)  # noqa: PTH208  # as run_ids
     except FileNotFoundError:
         return []
+    return [name for name in names if (studies / name / "study.json").exists()]
 
 
 def find_study(studies: Path, reference: str) -> StudyFolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from trainer.records import RunInfo, RunStatus
+from trainer.runfolder import RunFolder
 from trainer.tune.space import Value
 from trainer.tune.study import StudyDefinition, StudyFolder
 
@@ -79,4 +80,12 @@ class StudyService(Protocol):
 
     def cancel_was_asked(self, info: RunInfo) -> bool:
         """Whether a command has asked for the end of this one trial."""
+        ...
+
+    def runs_apart(self, info: RunInfo) -> bool:
+        """Whether a trial that lost its node was sent again, as a run that the service's study knows nothing of."""
+        ...
+
+    def restart_no_more(self, folder: RunFolder) -> None:
+        """See that a trial is not sent again when it loses its node."""
         ...

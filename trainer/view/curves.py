@@ -133,6 +133,9 @@ class RunMetrics:
 class Curves:
     """The metrics of many runs; those that were not asked for longest are forgotten when there are too many.
 
+    Requests are answered by several threads, and what one of them reads another may be adding to: everything is read
+    under one lock.
+
     Args:
         runs: The directory of all runs.
     """
@@ -142,15 +145,25 @@ class Curves:
         self._known: OrderedDict[str, RunMetrics] = OrderedDict()
         self._lock = threading.Lock()
 
-    def metrics(self, run_id: str, limit: int = 1 << 62) -> tuple[RunMetrics, bool]:
-        """Return a run's metrics up to date, and whether all has been read; see :meth:`RunMetrics.read`."""
+    def summary(self, run_id: str) -> dict[str, MetricSummary]:
+        """Return what there is of each metric of a run by now."""
         with self._lock:
-            found = self._known.setdefault(run_id, RunMetrics(self._runs / run_id))
-            self._known.move_to_end(run_id)
-            whole = found.read(limit)
-            while len(self._known) > 1 and sum(run.points for run in self._known.values()) > _MOST_POINTS_KEPT:
-                self._known.popitem(last=False)
-            return found, whole
+            return self._read(run_id)[0].summary
+
+    def values(self, run_id: str, name: str) -> list[float]:
+        """Return what a run has logged of one metric by now; NaN for what is no number."""
+        with self._lock:
+            series = self._read(run_id)[0].series.get(name)
+            return [] if series is None else list(series.values)
+
+    def _read(self, run_id: str, limit: int = 1 << 62) -> tuple[RunMetrics, bool]:
+        """Bring a run's metrics up to date, and return whether all has been read; see :meth:`RunMetrics.read`."""
+        found = self._known.setdefault(run_id, RunMetrics(self._runs / run_id))
+        self._known.move_to_end(run_id)
+        whole = found.read(limit)
+        while len(self._known) > 1 and sum(run.points for run in self._known.values()) > _MOST_POINTS_KEPT:
+            self._known.popitem(last=False)
+        return found, whole
 
     def together(
         self,
@@ -182,13 +195,14 @@ class Curves:
         found: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
         pending = []
         for run_id in run_ids:
-            before = self._known[run_id].size if run_id in self._known else 0
-            metrics, whole = self.metrics(run_id, max(budget, 0))
-            budget -= metrics.size - before
-            if not whole:
-                pending.append(run_id)
-            if name in metrics.series:
-                found[run_id] = _clipped(_points(metrics.series[name], by_time=by_time), between)
+            with self._lock:
+                before = self._known[run_id].size if run_id in self._known else 0
+                metrics, whole = self._read(run_id, max(budget, 0))
+                budget -= metrics.size - before
+                if not whole:
+                    pending.append(run_id)
+                if name in metrics.series:
+                    found[run_id] = _clipped(_points(metrics.series[name], by_time=by_time), between)
         x, series = _joined(found, points)
         return {"x": x, "series": series, "pending": pending}
 

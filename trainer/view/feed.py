@@ -122,8 +122,7 @@ class Feed:
         path = self.home.runs / run_id
         try:
             info = recordfile.read(path / STATUS_FILE, _INFO)
-            metrics, _ = self._curves.metrics(run_id)
-            row = read_row(path, info, metrics.summary)
+            row = read_row(path, info, self._curves.summary(run_id))
         except (OSError, DamagedRecordError):
             return  # being made, being removed, or damaged: then the command line says so
         self._put(run_id, row, stamp)

@@ -109,11 +109,8 @@ class Studies:
         }
 
     def _so_far(self, definition: StudyDefinition, trial: Trial) -> float | None:
-        metrics, _ = self._curves.metrics(trial.run_id)
-        series = metrics.series.get(definition.metric)
-        if series is None:
-            return None
-        return objective(definition, [value if math.isfinite(value) else None for value in series.values])[0]
+        values = self._curves.values(trial.run_id, definition.metric)
+        return objective(definition, [value if math.isfinite(value) else None for value in values])[0]
 
     def _read(self, folder: StudyFolder) -> tuple[StudyDefinition, dict[int, Trial]]:
         stamp = tuple(_stamp(f"{folder.path}/{name}") for name in ("study.json", "trials.jsonl"))

@@ -165,7 +165,8 @@ class FaultsAndLog:
             if path.startswith("/_emulator/"):
                 await self._app(scope, receive, recording_send)
             else:
-                await self._serve(scope, receive, recording_send, send)
+                with self._service.requests.taking():
+                    await self._serve(scope, receive, recording_send, send)
         finally:
             duration = time.monotonic() - started
             if not path.startswith("/_emulator/"):

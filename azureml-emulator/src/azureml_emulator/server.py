@@ -129,6 +129,8 @@ def _serve(
             token_lifetime=settings.token_lifetime,
             settings=settings,
         )
+        # Nobody could ask anything before.
+        service.requests.last_request = time.monotonic()
         write_atomically(state.endpoint, info.model_dump_json(indent=2))
         on_ready()
 
@@ -206,6 +208,7 @@ def _exit_when_idle(server: uvicorn.Server, service: Service, limit: float) -> N
         quiet = time.monotonic() - service.requests.last_request
         if (
             quiet >= limit
+            and not service.requests.under_way
             and not service.jobs.active()
             and not service.sweeps.active()
             and not service.webservices.in_transition()

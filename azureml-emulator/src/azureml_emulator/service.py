@@ -6,7 +6,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,6 +52,18 @@ class RequestLog:
         self._records: deque[RequestInfo] = deque(maxlen=capacity)
         self._unknown: deque[RequestInfo] = deque(maxlen=unknown_capacity)
         self.last_request = time.monotonic()
+        self.under_way = 0
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Count a request while it is being answered."""
+        with self._lock:
+            self.under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.under_way -= 1
 
     def add(self, record: RequestInfo) -> None:
         """Record a request."""

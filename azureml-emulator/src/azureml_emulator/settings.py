@@ -25,6 +25,7 @@ class Settings(BaseModel):
         phase_duration: Least time a run stays in each of Preparing and Queued, so that a poller can see them.
         node_start_duration: Time a node takes to come up when a cluster scales from idle.
         cluster_create_duration: Time a new cluster stays in ``Creating``.
+        upload_grace: Time that the SDK has after a script's end to upload what the script wrote into watched folders.
         cancel_grace: Time between SIGTERM and SIGKILL for a job that is cancelled or ran out of time.
         default_max_run_duration: Time cap for runs that set none.
         offer_retired_sizes: Whether VM sizes that Azure has retired (STANDARD_NC6) are offered too.
@@ -55,6 +56,7 @@ class Settings(BaseModel):
     phase_duration: float = Field(default=0.1, ge=0)
     node_start_duration: float = Field(default=0.0, ge=0)
     cluster_create_duration: float = Field(default=0.0, ge=0)
+    upload_grace: float = Field(default=30.0, ge=0)
     cancel_grace: float = Field(default=5.0, ge=0)
     default_max_run_duration: float | None = Field(default=None, gt=0)
     offer_retired_sizes: bool = False

@@ -51,8 +51,14 @@ def all_endpoints(connection: Connection) -> list[Endpoint]:
     """Return all endpoints of the workspace."""
 
     def every() -> list[Endpoint]:
-        found = connection.arm_list("/onlineEndpoints", version=ENDPOINTS_VERSION)
-        return [_read(connection, one) for one in found]
+        found = []
+        for one in connection.arm_list("/onlineEndpoints", version=ENDPOINTS_VERSION):
+            try:
+                found.append(_read(connection, one))
+            except AnswerError as error:
+                if error.status_code != 404:  # it has been removed since it was listed
+                    raise
+        return found
 
     with explained("list the endpoints"):
         return retry(every)

@@ -76,12 +76,12 @@ class SweepJobClient:
         return None if found is None else SweepJob(self._connection, name, found, keys_of(definition.space))
 
     def prepare(
-        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str
+        self, study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str, seconds: int
     ) -> Callable[[], bool]:
         """See :meth:`backends.azure.sweeps.SweepClient.prepare`."""
 
         def make(context: Path) -> Any:  # noqa: ANN401
-            return make_sweep(study, definition, image, compute, context)
+            return make_sweep(study, definition, image, compute, context, seconds)
 
         return prepare_job(self._connection, study.study_id, make)
 
@@ -140,7 +140,14 @@ def keys_of(space: Sequence[Parameter]) -> dict[str, str]:
     return found
 
 
-def make_sweep(study: StudyFolder, definition: StudyDefinition, image: Environment, compute: str, context: Path) -> Any:  # noqa: ANN401
+def make_sweep(
+    study: StudyFolder,
+    definition: StudyDefinition,
+    image: Environment,
+    compute: str,
+    context: Path,
+    checkpoint_seconds: int,
+) -> Any:  # noqa: ANN401
     """Make the sweep job of a study.
 
     Args:
@@ -149,12 +156,13 @@ def make_sweep(study: StudyFolder, definition: StudyDefinition, image: Environme
         image: What its trials run in.
         compute: The cluster's name.
         context: An empty directory for the image's build context, to be kept until the job is sent.
+        checkpoint_seconds: Between two uploads of a trial's checkpoint, at least.
 
     Returns:
         What ``MLClient.jobs.create_or_update`` takes. Sent again it is the same sweep.
     """
     sweep, keys, job = sdk("azure.ai.ml.sweep"), keys_of(definition.space), definition.job
-    line = command_line(["python", LAUNCHER, *search.arguments(definition)])
+    line = command_line(["python", LAUNCHER, *search.arguments(definition, checkpoint_seconds)])
     # The service puts the values in; between apostrophes the shell takes each for one word.
     line += "".join(f" --{name} '${{{{search_space.{key}}}}}'" for name, key in keys.items())
     staged = (study.snapshot, definition.snapshot)

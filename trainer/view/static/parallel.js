@@ -55,7 +55,12 @@ const Parallel = (() => {
     for (const [index, axis] of axes.entries()) {
       const last = index === axes.length - 1;
       svg.append(element("line", { x1: axis.x, x2: axis.x, y1: 40, y2: 190, class: "axis" }));
-      svg.append(element("text", { x: axis.x, y: 22, "text-anchor": index === 0 ? "start" : last ? "end" : "middle" }, axis.name));
+      // No longer than its share of the width: the end of validation/main/accuracy tells more than its beginning.
+      const most = Math.max(8, Math.floor((width - 2 * margin) / (axes.length - 1) / 9.3));
+      const label = axis.name.length > most ? `…${axis.name.slice(1 - most)}` : axis.name;
+      const name = element("text", { x: axis.x, y: 22, "text-anchor": index === 0 ? "start" : last ? "end" : "middle" }, label);
+      name.append(element("title", {}, axis.name));
+      svg.append(name);
       for (const mark of axis.scale.marks) {
         const text = typeof mark === "number" ? String(Number(mark.toPrecision(4))) : mark.slice(0, 14);
         svg.append(element("text", { x: axis.x + (last ? -5 : 5), y: 194 - 150 * axis.scale.place(mark), "text-anchor": last ? "end" : "start" }, text));

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-UPLOAD_GRACE = 30.0
-"""Seconds that the SDK has after a script's end to upload what the script wrote into watched folders."""
+UPLOAD_GRACE = "AZUREML_EMULATOR_UPLOAD_GRACE"
+"""Variable with the seconds that the SDK has after a script's end to upload what it wrote into watched folders."""
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 SERVICE = "AZUREML_SERVICE_ENDPOINT"
 LOOK_INTERVAL = 0.5
@@ -117,7 +117,7 @@ def run_script(directories: str, script: str, arguments: list[str]) -> None:
         finally:
             # The SDK's own limits on flushing count from here.
             wait_for_service()
-            limit_upload(UPLOAD_GRACE)
+            limit_upload(float(os.environ[UPLOAD_GRACE]))
 
 
 @contextlib.contextmanager

@@ -236,6 +236,7 @@ def job_environment(
         "AZUREML_SERVICE_ENDPOINT": base_url,
         "AZUREML_DISCOVERY_SERVICE_ENDPOINT": discovery_url,
         "AZUREML_WORKSPACE_ID": workspace_id,
+        "AZUREML_EMULATOR_UPLOAD_GRACE": str(settings.upload_grace),
         # What AmlCompute sets; it keeps the SDK from streaming its own debug log to the run.
         "AZUREML_TARGET_TYPE": "batchai",
         # As Azure sets them; azureml-mlflow, which knows the scheme, finds its cloud by the last three.

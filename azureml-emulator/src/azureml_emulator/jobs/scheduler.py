@@ -108,8 +108,10 @@ class Scheduler:
             self._service.note_being_here()
         self._settle_pools(now)
         blocked: set[str] = set()
+        # Before the jobs are read: what a worker has done with one by now is in the database.
+        busy = {run_id for run_id in list(self._pending) if self._is_busy(run_id)}
         for job in self._service.jobs.active():
-            if self._is_busy(job.run_id):
+            if job.run_id in busy:
                 continue
             if job.state is JobState.PREPARING:
                 self._prepare(job, now)

@@ -44,9 +44,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Run the commands in order up to the first that fails, and write the outcome."""
+        # Before the claim, which says where to send it.
+        signal.signal(signal.SIGTERM, self._on_terminate)
         if not self._claim():
             return
-        signal.signal(signal.SIGTERM, self._on_terminate)
         # Orphans of the job become children of this process, so that none can escape being stopped.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -91,9 +91,11 @@ class WebserviceDriver:
         look = time.monotonic() >= self._next_look
         if look:
             self._next_look = time.monotonic() + LOOK_INTERVAL
+        # Before the services are read: what a worker has done with one by now is in the database.
+        busy = {name for name in list(self._pending) if self._is_busy(name)}
         records = self._store.all()
         for record in records:
-            if self._is_busy(record.name):
+            if record.name in busy:
                 continue
             try:
                 if record.coming is not None:
@@ -123,15 +125,16 @@ class WebserviceDriver:
             if now >= coming.not_before:
                 self._pending[record.name] = self._workers.submit(self._launch, record.name, coming)
             return
-        outcome = start.outcome()
         port = start.port()
-        if outcome is not None or (start.is_claimed and not start.is_alive):
+        sight = start.look()
+        outcome = sight.outcome
+        if outcome is not None or (sight.claimed and not sight.alive):
             reason = "the process has gone" if outcome is None else outcome.reason
             self._give_up(record.name, coming, OperationState.FAILED, _crashed(record.compute_type, start, reason))
         elif port is not None:
             if self._has_left(record):
                 self._promote(record.name, coming, port)
-        elif now > coming.deadline or (not start.is_claimed and self._age(start) > CLAIM_TIMEOUT):
+        elif now > coming.deadline or (not sight.claimed and self._age(start) > CLAIM_TIMEOUT):
             start.void()
             start.kill()
             message = "The service was not healthy in time. Its log says more: get_logs()."
@@ -226,11 +229,12 @@ class WebserviceDriver:
 
     def _watch(self, record: Webservice, serving: Deployment, now: float) -> None:
         start = self._start(record, serving)
-        if start.is_alive:
+        sight = start.look()
+        if sight.alive:
             if record.restarts and now - record.healthy_since > HEALTHY_FOR_GOOD:
                 self._store.update(record.name, lambda found: setattr(found, "restarts", 0))
             return
-        outcome = start.outcome()
+        outcome = sight.outcome
 
         def change(found: Webservice) -> None:
             if found.coming is not None or found.serving is None or found.serving.start != serving.start:
@@ -260,7 +264,7 @@ class WebserviceDriver:
         with self._lock:
             self._supervisors = [one for one in self._supervisors if one.poll() is None]
         for directory in _directories(self._service.state.webservices):
-            if self._is_busy(directory.name) or directory.name in self._pending:
+            if directory.name in self._pending:
                 continue
             record = records.get(directory.name)
             if record is None:

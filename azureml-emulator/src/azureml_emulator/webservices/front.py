@@ -138,8 +138,9 @@ class Front:
         handover = self._spec["handover"]
         front = _Server(config, Path(self._spec["status"]))
         watch = asyncio.create_task(self._watch(end, front))
-        self._write_status()
         async with await asyncio.start_unix_server(lambda _, writer: _hand_over(writer, listener), handover):
+            # Whoever has read it may ask for the handover at once.
+            self._write_status()
             await front.serve(sockets=[listener])
         watch.cancel()
         return self._code

@@ -44,6 +44,8 @@ _AZURE_SERVER = (
     "import os, sys; from azureml_inference_server_http import amlserver_linux as server; "
     "server.run('unix', sys.argv[1], os.environ.get('WORKER_COUNT') or '1')"
 )
+_DECISION_SECONDS = 0.5
+_LOOK_AGAIN = 0.01
 _CRASH = "echo 'Exception in init(): the emulator was told to have services crash.'; exit 3"
 _AZURE_PACKAGE = "azureml_inference_server_http"
 _LOOPBACK = "127.0.0.1,localhost"
@@ -96,7 +98,11 @@ class Start(Attempt):
         """Keep it from ending for want of requests; False if it does not answer any more."""
         with contextlib.suppress(OSError):
             self.asked.touch()
-        return self.port() is not None and self.is_alive
+        # One that was about to end takes its status back, and gives it again when it sees that it was asked.
+        end = time.monotonic() + _DECISION_SECONDS
+        while (port := self.port()) is None and self.is_alive and time.monotonic() < end:
+            time.sleep(_LOOK_AGAIN)
+        return port is not None and self.is_alive
 
     def create(self) -> None:
         """Make the directories."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
 from fastapi.params import Depends as Dependency
@@ -17,7 +17,7 @@ from azureml_emulator.service import Service
 ARM_ACCESS = [*USER, Depends(require_workspace)]
 _VERSION = "api-version"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
-View = Annotated[str, Query(alias="listViewType")]
+View = Annotated[Literal["ActiveOnly", "ArchivedOnly", "All"], Query(alias="listViewType")]
 
 
 class SystemData(Body):
@@ -91,11 +91,5 @@ def immutable(what: str, status: int = 400) -> ServiceError:
 
 
 def in_view(archived: object, view: str) -> bool:
-    """Tell whether a list with that ``listViewType`` has what is archived, or not.
-
-    Raises:
-        ServiceError: There is no such view.
-    """
-    if view not in ("ActiveOnly", "ArchivedOnly", "All"):
-        raise bad_request(f"There is no list view {view}.")
+    """Tell whether a list with that ``listViewType`` has what is archived, or not."""
     return view == "All" or bool(archived) == (view == "ArchivedOnly")

@@ -11,7 +11,16 @@ from fastapi import Query, Response
 from pydantic import model_validator
 
 from azureml_emulator.api.common import WORKSPACE, ServiceDep, guarded_router
-from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, check_name, immutable, only_query, resource
+from azureml_emulator.api.v2.common import (
+    ARM_ACCESS,
+    Resource,
+    View,
+    check_name,
+    immutable,
+    in_view,
+    only_query,
+    resource,
+)
 from azureml_emulator.assets import resolve
 from azureml_emulator.bodies import ArmList, StrictBody
 from azureml_emulator.errors import bad_request, not_found
@@ -79,11 +88,12 @@ router = guarded_router("Environments (ARM)", access=ARM_ACCESS)
 
 
 @router.get(BASE, dependencies=LIST, summary="`environments.list()`")
-def list_environments(service: ServiceDep) -> ArmList[Resource]:
+def list_environments(service: ServiceDep, view: View = "ActiveOnly") -> ArmList[Resource]:
     names = dict.fromkeys(
         item.name for item in service.versions.all(KIND) if not item.properties.get("isAnonymous", False)
     )
-    return ArmList(value=[_container(service, name) for name in names])
+    found = [_container(service, name) for name in names]
+    return ArmList(value=[item for item in found if in_view(item.properties["isArchived"], view)])
 
 
 @router.get(f"{BASE}/{{name}}", summary="`environments.create_or_update` without a version")
@@ -98,9 +108,9 @@ def list_versions(
     name: str,
     service: ServiceDep,
     top: Annotated[int | None, Query(alias="$top")] = None,
-    view: Annotated[str, Query(alias="listViewType")] = "ActiveOnly",
+    view: View = "ActiveOnly",
 ) -> ArmList[Resource]:
-    found = [item for item in service.versions.of(KIND, name) if view == "All" or not item.properties["isArchived"]]
+    found = [item for item in service.versions.of(KIND, name) if in_view(item.properties["isArchived"], view)]
     return ArmList(value=[_describe(service, item) for item in found[:top]])
 
 

@@ -12,7 +12,7 @@ from fastapi import Query, Response
 from pydantic.alias_generators import to_camel
 
 from azureml_emulator.api.common import USER, WORKSPACE, ServiceDep, guarded_router, paginate
-from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, only_query, resource
+from azureml_emulator.api.v2.common import ARM_ACCESS, Resource, View, in_view, only_query, resource
 from azureml_emulator.bodies import StrictBody
 from azureml_emulator.errors import ServiceError, bad_request
 from azureml_emulator.jobs.command_submission import put_command
@@ -65,7 +65,7 @@ def put_job(name: str, body: JobRequest, service: ServiceDep, response: Response
 )
 def list_jobs(
     service: ServiceDep,
-    view: Annotated[str, Query(alias="listViewType")] = "ActiveOnly",
+    view: View = "ActiveOnly",
     skip: Annotated[str | None, Query(alias="$skip")] = None,
     kind: Annotated[str | None, Query(alias="jobType")] = None,
     tag: str | None = None,
@@ -73,14 +73,7 @@ def list_jobs(
 ) -> JobPage:
     if properties:
         raise bad_request("Filtering jobs by properties is not emulated.", "NotEmulated")
-    if view not in ("ActiveOnly", "ArchivedOnly", "All"):
-        raise bad_request(f"There is no list view {view}.")
-    found = [
-        run
-        for run in service.runs.submitted()
-        if view == "All" or run.hidden == (view == "ArchivedOnly")
-        if tag is None or _has_tag(run, tag)
-    ]
+    found = [run for run in service.runs.submitted() if in_view(run.hidden, view) if tag is None or _has_tag(run, tag)]
     described = [describe(service, run) for run in found]
     if kind is not None:
         described = [item for item in described if item.properties["jobType"] == kind]

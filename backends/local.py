@@ -23,7 +23,7 @@ from trainer.host import elsewhere
 from trainer.kernels import torch_for
 from trainer.records import RunFailure, RunInfo, RunStatus
 from trainer.runtime.layout import DECODED_DIR_VARIABLE
-from trainer.runtime.versions import installed_version
+from trainer.runtime.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 60.0
 _MENDING_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
 _PINNED = ("numpy", "chainer", "cupy-cuda12x")
 _PINNED_RANKS = ("mpi4py", "mpich")
 
@@ -46,6 +47,7 @@ class LocalBackend(Backend):
     """The backend for jobs on this machine. It has no options."""
 
     name = "local"
+    # The study whose trials a warm worker forks.
     _warm: Path | None = None
 
     def plan(self, job: TrainingJob, snapshot: Snapshot) -> Plan:
@@ -56,9 +58,7 @@ class LocalBackend(Backend):
 
         device, warnings = _device(job)
         ranks = describe(job) if job.ranks > 1 else {}
-        pins = {
-            name: found for name in (*_PINNED, *(_PINNED_RANKS if ranks else ())) if (found := installed_version(name))
-        }
+        pins = installed_versions((*_PINNED, *(_PINNED_RANKS if ranks else ())))
         return Plan(
             backend=self.name,
             command=tuple(job.command(sys.executable)),
@@ -256,7 +256,7 @@ def _record(folder: RunFolder) -> RunInfo:
         except DamagedRecordError:
             if folder.last_read is None or time.monotonic() > deadline:
                 raise
-            time.sleep(_MENDING_SECONDS / 50)
+            time.sleep(_LOOK_SECONDS)
 
 
 def _device(job: TrainingJob) -> tuple[str, tuple[str, ...]]:

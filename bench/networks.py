@@ -20,12 +20,11 @@ _WAYS = {
     PYTORCH: "pytorch",
 }
 _NEEDS_TORCH = {"kernels", "pytorch"}
-# Title: network, threads, steps that are timed at once, ways that do nothing for it.
+# Title: network, threads, steps that are timed at once.
 _NETWORKS = {
-    "CNN, one thread": ("cnn", 1, 10, set[str]()),
-    "CNN, two threads": ("cnn", 2, 10, set[str]()),
-    # None of the kernels is in it.
-    "language model, one thread": ("words", 1, 1, {"kernels"}),
+    "CNN, one thread": ("cnn", 1, 10),
+    "CNN, two threads": ("cnn", 2, 10),
+    "language model, one thread": ("words", 1, 1),
 }
 
 
@@ -40,13 +39,13 @@ def measure(repeats: int) -> Iterator[tuple[str, dict[str, Samples], list[str]]]
     """
     has_torch = importlib.util.find_spec("torch") is not None
     notes = [] if has_torch else ["PyTorch is not installed: the rows that need it are left out (pip install torch)."]
-    for title, (network, threads, steps, without) in _NETWORKS.items():
+    for title, (network, threads, steps) in _NETWORKS.items():
         environment = {
             name: str(threads) for name in ("TRAINER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         } | {"PYTHONPATH": str(ROOT), "TRAINER_FAST": "1"}
         subjects = {
             name: Command((sys.executable, str(PEERS / "steps.py"), network, way), environment)
             for name, way in _WAYS.items()
-            if way not in without and (has_torch or way not in _NEEDS_TORCH)
+            if has_torch or way not in _NEEDS_TORCH
         }
         yield f"Training step: {title}", interleaved_workers(subjects, repeats, steps), notes

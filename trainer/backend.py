@@ -78,7 +78,7 @@ class Backend(ABC):
         limits: The largest snapshot it takes, checked before anything is written; None for any.
         options_type: What a user may set; see :mod:`trainer.options`.
         home: Where runs and models are kept.
-        options: What the user has set, a ``options_type``.
+        options: What the user has set, an ``options_type``.
 
     Args:
         home: Where runs and models are kept.

@@ -167,6 +167,9 @@ def load_config(
     layers = [_from_flags(given, known, backend), _from_environment(variables, known, options, backend)]
     for file in files:
         layers += file.layers(known, backend)
+    for option in options.values():
+        if option.excludes:
+            _choose(option.name, option.excludes, layers)
     values = {
         name: next((layer[name] for layer in layers if name in layer), Value(_default(setting), "default"))
         for name, setting in known.items()
@@ -212,6 +215,28 @@ def user_file() -> Path | None:
     import platformdirs
 
     return platformdirs.user_config_path("trainer") / "config.toml"
+
+
+def _choose(one: str, other: str, layers: list[dict[str, Value]]) -> None:
+    """Of two options that exclude each other, take that out which is said further from the command line."""
+    for number, layer in enumerate(layers):
+        said = [name for name in (one, other) if name in layer and layer[name].value not in (None, False)]
+        if len(said) > 1:
+            sources = dict.fromkeys(layer[name].source for name in said)
+            if "flag" in sources:
+                message = f"{_as_flag(one)} and {_as_flag(other)} exclude each other."
+                raise UsageError(message, "Leave one of them out.")
+            raise ConfigError(
+                f"{', '.join(sources)}: {one} and {other} exclude each other.", "Keep one of the two, or give its flag."
+            )
+        if said:
+            for lower in layers[number + 1 :]:
+                lower.pop(other if said == [one] else one, None)
+            return
+
+
+def _as_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _default(setting: Option | Flag) -> Any:  # noqa: ANN401

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer.home import find_home
+from trainer.labels import user_labels
 from trainer.listing import open_run
 from trainer.modeluse.curves import Panel, number, panels_together, ticks
 
@@ -47,7 +48,7 @@ class Curves:
     def _repr_html_(self) -> str:
         """Return one picture (SVG) for each metric, and the runs' statuses above; what IPython calls."""
         infos = {run.run_id: run.info() for run in self.runs}
-        labels = {run_id: run_id[9:] for run_id in infos}
+        labels = {run.run_id: user_labels(run.folder.path).name or run.run_id[9:] for run in self.runs}
         head = " &nbsp; ".join(
             f'<span style="color:{_colour(index)}">&#9632;</span> {html.escape(labels[run_id])} '
             f"{html.escape(str(info.status))}"

@@ -44,6 +44,8 @@ def option(
     default_text: str = "",
     for_registry: bool = False,
     for_services: bool = False,
+    kept_with: str = "",
+    excludes: str = "",
     complete: Callable[[], list[str]] | None = None,
     **bounds: Any,
 ) -> Meta:
@@ -57,12 +59,17 @@ def option(
             other commands that only ask the registry take it as well. It is kept in the record of a run,
             so it must be no secret.
         for_services: It is about deployed services: ``deploy`` takes it, and the commands that train do not.
+        kept_with: Not empty: the backend keeps the value in the record of a run, in its detail under the same name, and
+            what follows on the run gets it again. But for where the command line gives this field, or the one that is
+            named here, which may be this one.
+        excludes: The field that says the same in another way. Of the two, that counts which is said closer to the
+            command line; both on one command line, or in one file, are refused.
         complete: Gives the values that a shell may offer.
         bounds: Of :class:`msgspec.Meta`: ``ge``, ``gt``, ``le``, ``lt``, ``min_length``, ``max_length``, ``pattern``.
     """
     extra = {
         **{"metavar": metavar, "default_text": default_text, "complete": complete},
-        **{"for_registry": for_registry, "for_services": for_services},
+        **{"for_registry": for_registry, "for_services": for_services, "kept_with": kept_with, "excludes": excludes},
     }
     return Meta(description=text, extra=extra, **bounds)
 
@@ -79,6 +86,8 @@ class Option(NamedTuple):
         default_text: How help names the default; empty for the value itself.
         for_registry: See :func:`option`.
         for_services: See :func:`option`.
+        kept_with: See :func:`option`.
+        excludes: See :func:`option`.
         complete: Gives the values that a shell may offer, or None.
     """
 
@@ -90,6 +99,8 @@ class Option(NamedTuple):
     default_text: str = ""
     for_registry: bool = False
     for_services: bool = False
+    kept_with: str = ""
+    excludes: str = ""
     complete: Callable[[], list[str]] | None = None
 
     @property
@@ -201,6 +212,8 @@ def _declared(kind: type[Options], field: msgspec.structs.FieldInfo, hint: Any) 
         default_text=about.get("default_text", ""),
         for_registry=about.get("for_registry", False),
         for_services=about.get("for_services", False),
+        kept_with=about.get("kept_with", ""),
+        excludes=about.get("excludes", ""),
         complete=about.get("complete") or ((lambda: choices) if choices else None),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -17,9 +18,11 @@ from trainer.copying import clone
 from trainer.errors import ConfigError, RefusedError, UsageError
 from trainer.interpreter import TOP
 from trainer.job import DEFAULT_SCRIPT as DEFAULT_SCRIPT
-from trainer.runtime.layout import DATA_DIR, JOB_DIR, OBJECTIVE_FILE, RESUME_DIR, STUDY_DIR
+from trainer.runtime.layout import DATA_DIR, EXECUTABLES_FILE, JOB_DIR, LAUNCHER, OBJECTIVE_FILE, RESUME_DIR, STUDY_DIR
 from trainer.sourcefiles import AMLIGNORE, SourceFiles, check_name, source_files
 
+# Made of the snapshot's other files when it is staged, so no file of its own.
+EXECUTABLES = f"{JOB_DIR}/{EXECUTABLES_FILE}"
 _CHUNK = 1 << 20
 # Copied twice for every run; more than this is a data set, not a program.
 _LARGEST = 4 << 30
@@ -112,6 +115,8 @@ class Snapshot:
                 os.makedirs(temporary / folder, exist_ok=True)  # noqa: PTH103
             for file in self.files:
                 _place(file, temporary / file.path, store)
+            if executables := self.executables():
+                (temporary / EXECUTABLES).write_text(json.dumps(executables))
             temporary.chmod(0o755)
             temporary.replace(target)
         except OSError as error:
@@ -131,8 +136,14 @@ class Snapshot:
     @classmethod
     def load(cls, staged: Path) -> Snapshot:
         """Return the snapshot that lies in a directory, read and digested again."""
-        found = (path for path in staged.rglob("*") if path.is_file())
+        found = (path for path in staged.rglob("*") if path.is_file() and path != staged / EXECUTABLES)
         return cls(_digested({path.relative_to(staged).as_posix(): path for path in found}))
+
+    def executables(self) -> list[str]:
+        """Return which of the user's files are executable. Not every upload keeps that, so a job's launcher is told."""
+        if not any(file.path == LAUNCHER for file in self.files):
+            return []
+        return [file.path for file in self.files if file.executable and not file.path.startswith(JOB_DIR + "/")]
 
     def with_resume(self, files: Mapping[str, Path]) -> Snapshot:
         """Return the same snapshot with other files to resume from.
@@ -234,8 +245,9 @@ def check_limits(snapshot: Snapshot, limits: Limits) -> None:
         RefusedError: It has too many files or bytes.
     """
     over = []
-    if len(snapshot.files) > limits.files:
-        over.append(f"{len(snapshot.files):,} files, and {limits.whose} takes {limits.files:,}")
+    count = len(snapshot.files) + bool(snapshot.executables())
+    if count > limits.files:
+        over.append(f"{count:,} files, and {limits.whose} takes {limits.files:,}")
     if snapshot.size > limits.size:
         over.append(f"{snapshot.size / 1e6:,.1f} MB, and {limits.whose} takes {limits.size / 1e6:,.1f} MB")
     if not over:

@@ -7,6 +7,7 @@ same from an earlier run. :func:`submit` gives the result a folder and a backend
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -375,11 +376,11 @@ def _all_outputs(run: Run, *, told: bool) -> dict[str, Path]:
 
 
 def _newest(files: Mapping[str, Path]) -> str:
-    """Where the job finds the file that a script most likely continues from."""
+    """Where the job finds the file that a script most likely continues from, as a shell reads it."""
     states = [name for name in files if _STATE.search(name.rpartition("/")[2])]
     # The name decides between files of one moment: snapshot_iter_200 comes after snapshot_iter_100.
     newest = max(states or files, key=lambda name: (files[name].stat().st_mtime, _by_number(name)))
-    return f"{RESUME_DIR}/{newest}"
+    return shlex.quote(f"{RESUME_DIR}/{newest}")
 
 
 def _by_number(name: str) -> list[tuple[str, int]]:

@@ -30,7 +30,7 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
         UsageError: One is unusable.
     """
 
-    compute: Annotated[str, option("The compute cluster.", metavar="NAME")] = "gpu-cluster"
+    compute: Annotated[str, option("The compute cluster.", metavar="NAME", kept_with="compute")] = "gpu-cluster"
     vm_size: Annotated[
         str | None,
         option("The VM size of its nodes.", metavar="SIZE", default_text="STANDARD_NC6, or its successor"),
@@ -42,6 +42,7 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
             "What new nodes are: dedicated, or lowpriority for cheap ones that Azure may take away.",
             metavar="KIND",
             default_text="dedicated",
+            kept_with="compute",
         ),
     ] = None
     idle_minutes: Annotated[int, option("Minutes until an idle node is given back.", ge=1, le=100_000)] = 5
@@ -49,9 +50,14 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
         int, option("Seconds between two uploads of a job's checkpoint, at least.", ge=1, le=86_400)
     ] = 60
     workspace_config: Annotated[Path | None, option("The workspace's config.json.", for_registry=True)] = None
-    emulator: Annotated[bool, option("Use the loopback service, starting it if need be.", for_registry=True)] = False
+    emulator: Annotated[
+        bool,
+        option("Use the loopback service, starting it if need be.", for_registry=True, excludes="workspace_config"),
+    ] = False
 
     def __post_init__(self) -> None:
+        if self.emulator and self.workspace_config is not None:
+            raise UsageError("--emulator and --workspace-config exclude each other.", "Leave one of them out.")
         if not _COMPUTE_NAME.fullmatch(self.compute):
             raise UsageError(
                 f"{self.compute[:40]!r} can't name a compute cluster.",

@@ -8,6 +8,7 @@ missing here is used as the workspace describes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +34,7 @@ class VMSize:
         capability: CUDA compute capability, as (major, minor), or None.
         retired: When Azure retired it, or None.
         successor: The size to use instead, where retired.
+        known: Whether its GPUs are known; else they are a guess.
     """
 
     name: str
@@ -41,6 +43,7 @@ class VMSize:
     capability: tuple[int, int] | None = None
     retired: date | None = None
     successor: str | None = None
+    known: bool = True
 
     @property
     def cuda(self) -> Cuda | None:
@@ -54,7 +57,8 @@ class VMSize:
 
     def __str__(self) -> str:
         what = f"{self.gpus} x {self.gpu or 'GPU'}" if self.gpus else "CPU"
-        return f"{self.name} ({what})"
+        guess = f"hardware not known here, taken for {'one with a GPU' if self.gpus else 'one without a GPU'}"
+        return f"{self.name} ({what if self.known else guess})"
 
 
 def _gpu(
@@ -102,6 +106,8 @@ SIZES = (
     *_gpu("NVIDIA A100", (8, 0), {"ND96asr_v4": 8, "ND96amsr_A100_v4": 8}),
     *_gpu("NVIDIA H100", (9, 0), {"NC40ads_H100_v5": 1, "NC80adis_H100_v5": 2, "ND96isr_H100_v5": 8}),
 )  # fmt: skip
+# Azure's names of the sizes of its other series, such as Standard_DS3_v2, Standard_E4-2s_v5 and Standard_HB120rs_v3.
+_CPU = re.compile(r"Standard_[A-HLM][A-Z]{0,2}\d+[a-z0-9-]*(_v\d+)?", re.IGNORECASE)
 _BY_NAME = {size.name.lower(): size for size in SIZES}
 
 
@@ -116,8 +122,9 @@ def look_up(name: str, gpus: int | None = None) -> VMSize:
     known = _BY_NAME.get(name.lower())
     if known is not None:
         return known
-    count = gpus if gpus is not None else int(name.lower().startswith("standard_n"))
-    return VMSize(name, gpus=count)
+    if gpus is not None:
+        return VMSize(name, gpus=gpus)
+    return VMSize(name, gpus=int(name.lower().startswith("standard_n")), known=bool(_CPU.fullmatch(name)))
 
 
 @dataclass(frozen=True)

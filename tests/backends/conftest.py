@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from azure.core.pipeline.policies._retry import RetryPolicyBase
+from urllib3.util import Retry
 
 from azureml_emulator import Emulator, Endpoint, Settings
 from backends.azure.base import AzureBackend
+from backends.azure.session import sdk
 from backends.azureml import AzureMLBackend
 from backends.azureml_v2 import AzureMLV2Backend
 from trainer.home import Home
@@ -20,6 +23,8 @@ from trainer.serving.settings import SCORING_SERVER
 _SIGN_IN = ("MSI_ENDPOINT", "MSI_SECRET", "APPSETTING_WEBSITE_SITE_NAME")
 # Faults are tested here by the dozen, and the SDK would wait for seconds after each.
 _BACKOFFS = ("AZUREML_DEFAULT_BACKOFF", "AZUREML_DEFAULT_500_BACKOFF", "AZUREML_DEFAULT_503_BACKOFF")
+# What both SDKs send requests with pauses too, for up to twenty seconds before it tries again.
+_POLICIES = ("azureml._vendor.azure_storage.blob._shared.policies", "azure.storage.blob._shared.policies")
 # The SDK leaves timer threads behind that go on warning about themselves while other tests run.
 _SDK_NOISE = "ignore::DeprecationWarning:azureml"
 
@@ -53,6 +58,10 @@ def emulated(service: Endpoint) -> Iterator[Callable[[Path], Home]]:
                 patch.setenv(name, value)
         for name in _BACKOFFS:
             patch.setenv(name, "0")
+        patch.setattr(Retry, "get_backoff_time", lambda _: 0.0)
+        patch.setattr(RetryPolicyBase, "get_backoff_time", lambda *_: 0.0)
+        for module in map(sdk, _POLICIES):
+            patch.setattr(module.ExponentialRetry, "get_backoff_time", lambda *_: 0.0)
         yield lambda project: share(service, project)
     service.clear_faults()
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainer.config import SETTINGS, load_config, user_file
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, UsageError
 from trainer.home import Home
 
 
@@ -162,6 +162,28 @@ def test_any_table_is_taken_or_refused_by_name(place: Home, table: dict[str, obj
         # Another backend's options are left to it.
         of_others = {option.replace("-", "_") for option in _OPTIONS} - config.values.keys()
         assert {key.replace("-", "_") for key in table} <= taken | of_others
+
+
+def test_of_two_options_that_exclude_each_other_the_one_nearer_to_the_command_line_counts(place: Home) -> None:
+    azure = {"backend": "azureml-v2"}
+    path = project_file(place, "[tool.trainer]\nworkspace-config = 'w.json'\n")
+    assert load_config(place, {**azure, "emulator": True}, {}).options() == {"emulator": True}
+    assert load_config(place, azure, {"TRAINER_EMULATOR": "1"}).options() == {"emulator": True}
+    # Not to use the emulator says nothing of the workspace.
+    config = load_config(place, azure, {"TRAINER_EMULATOR": "0"})
+    assert (config["emulator"], config["workspace_config"]) == (False, path.parent / "w.json")
+    given = load_config(place, {**azure, "workspace_config": "x.json"}, {"TRAINER_EMULATOR": "1"})
+    assert given.options() == {"workspace_config": Path("x.json")}
+    with pytest.raises(UsageError, match="--emulator and --workspace-config exclude each other"):
+        load_config(place, {**azure, "workspace_config": "x.json", "emulator": True}, {})
+    with pytest.raises(ConfigError, match="TRAINER_EMULATOR, TRAINER_WORKSPACE_CONFIG: emulator and"):
+        load_config(place, azure, {"TRAINER_EMULATOR": "1", "TRAINER_WORKSPACE_CONFIG": "x.json"})
+    # A backend's table goes before the one of all.
+    project_file(place, "[tool.trainer]\nworkspace-config = 'w.json'\n[tool.trainer.azureml-v2]\nemulator = true\n")
+    assert load_config(place, azure, {}).options() == {"emulator": True}
+    project_file(place, "[tool.trainer.azureml-v2]\nworkspace-config = 'w.json'\nemulator = true\n")
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: emulator and workspace_config exclude"):
+        load_config(place, azure, {})
 
 
 def test_a_variable_for_one_backend_hides_the_plain_one(place: Home) -> None:

@@ -135,6 +135,13 @@ def test_commands_that_print_data_take_json(capsys: pytest.CaptureFixture[str]) 
         assert ("--json" in capsys.readouterr().out) == (name not in ("data", "emulator", "completion", "serve")), name
 
 
+def test_resume_help_says_how_a_script_of_ones_own_continues(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "everything after two dashes is passed to the script unchanged" in shown
+    assert "finds the earlier run's outputs in _trainer_job/resume/" in shown
+
+
 def test_run_help_covers_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "--help"])
     shown = capsys.readouterr().out

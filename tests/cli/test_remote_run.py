@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -98,7 +99,9 @@ def test_a_size_that_nobody_chose_is_no_warning(emulated: Project) -> None:
 
 def test_a_job_trains_on_the_data_that_travelled(emulated: Project) -> None:
     """The emulator gives jobs a compatibility layer; ours bring one of their own, which knows where their data is."""
-    ran = emulated.train("--backend", "azureml", "--emulator", "--json")
+    ran = emulated.train(
+        "--backend", "azureml", "--emulator", "--compute", "my-cluster", "--vm-priority", "lowpriority", "--json"
+    )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["dataset"] == "tiny"
     assert "tiny: 512 training and 128 test images" in emulated.trainer("logs", "latest").stdout
@@ -106,5 +109,11 @@ def test_a_job_trains_on_the_data_that_travelled(emulated: Project) -> None:
     for command in (("rerun", "latest"), ("resume", "latest", "--", "--epochs", "5")):
         planned = emulated.trainer(command[0], "--dry-run", *command[1:])
         assert "the emulator of this project" in planned.stdout, planned.stderr
+        assert re.search(r"^Compute +my-cluster$", planned.stdout, re.MULTILINE), planned.stdout
+        assert re.search(r"^VM priority +lowpriority", planned.stdout, re.MULTILINE), planned.stdout
+    other = emulated.trainer("rerun", "latest", "--compute", "other", "--vm-size", "Standard_ZZ9", "--dry-run").stdout
+    assert re.search(r"^Compute +other$\nVM priority +dedicated", other, re.MULTILINE)
+    assert "Standard_ZZ9 (hardware not known here, taken for one without a GPU)" in other
     elsewhere = emulated.trainer("rerun", "latest", "--workspace-config", "nowhere.json", "--dry-run")
     assert "the emulator of this project" not in elsewhere.stdout
+    assert "my-cluster" not in elsewhere.stdout

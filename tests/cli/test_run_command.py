@@ -57,6 +57,8 @@ def test_piped_output_is_a_line_an_epoch(project: Project) -> None:
     lines = [line for line in ran.stderr.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
     assert re.match(r"epoch 1/2  train loss \d+\.\d+  test loss \d+\.\d+ accuracy [01]\.\d+(  \d\.\d s)?", lines[0])
+    later = ran.stderr.partition(lines[1])[2]
+    assert "collecting outputs" not in ran.stderr.removesuffix(later), "the last epoch comes before what follows it"
     assert "\x1b" not in ran.stdout + ran.stderr
     assert "Completed" in ran.stdout
     assert "Model" not in ran.stdout

@@ -75,6 +75,12 @@ def test_a_terminal_gets_a_live_line_and_colours(project: Project) -> None:
     assert not re.search(r"\x1b\[[0-9;]*m", run_on_terminal(project, ["runs"], NO_COLOR="1"))
 
 
+def test_doctor_breaks_its_lines_between_words(project: Project) -> None:
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_on_terminal(project, ["doctor"], COLUMNS="60")).splitlines()
+    assert any(line.lstrip().startswith("fix: ") for line in lines)
+    assert [line for line in lines if len(line) > 60 and "/" not in line] == []
+
+
 def test_a_log_cannot_drive_the_terminal(project: Project) -> None:
     name = project.script("print('\\x1b]0;owned\\x07safe\\x1b[2J text \\x1b[31mred\\x1b[0m')\n")
     assert project.trainer("run", "--script", name, "--no-logs").returncode == 0

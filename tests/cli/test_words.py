@@ -58,6 +58,13 @@ def test_it_is_told_what_is_wrong_and_what_to_type(project: Project, words: list
     assert not project.runs.exists()
 
 
+def test_streams_that_are_closed_are_no_bug(trained: Project) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = trained.trainer("-c", f'"$@" runs --limit 1 {closed}', "-", *trained.command, command=["sh"])
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+
+
 def test_one_version_can_be_shown_and_a_deleted_one_is_not_recommended(trained: Project) -> None:
     shown = trained.trainer("models", "chainer-dnn-mnist:1")
     assert shown.returncode == 0, shown.stderr

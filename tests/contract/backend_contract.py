@@ -264,6 +264,10 @@ class BackendContract:
         assert seen["neighbour"] == "tutorial.neighbour"
         assert seen["package"] == "from the package"
 
+    def test_a_script_starts_an_executable_file_beside_it(self, scripted: Run) -> None:
+        seen = json.loads(scripted.file("seen.json").read_text())
+        assert seen["said"] == "started by its name, twice\n"
+
     def test_a_script_starts_worker_processes(self, scripted: Run) -> None:
         seen = json.loads(scripted.file("seen.json").read_text())
         assert sum(seen["batch"]) == sum(range(8))

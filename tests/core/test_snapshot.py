@@ -1,6 +1,7 @@
 """What travels, and its digest."""
 
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,9 @@ class TestStaging:
         assert loaded.digest == snapshot.digest
         assert loaded.size == snapshot.size
         assert [file.executable for file in loaded.files if file.path == "train.py"] == [True]
+        # Not every way to a node keeps that, so it is written down beside.
+        manifest = tmp_path / "staged" / "_trainer_job" / "executables.json"
+        assert json.loads(manifest.read_text()) == ["train.py"]
 
     @pytest.mark.parametrize("change", ["changed", "vanished"])
     def test_a_file_that_changes_meanwhile_leaves_nothing(self, project: Path, tmp_path: Path, change: str) -> None:

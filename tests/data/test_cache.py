@@ -17,7 +17,7 @@ from trainer.data.resolution import ensure
 from trainer.errors import ConfigError
 from trainer.runtime.datasets import FILES
 
-QUICK = Patience(probe=5.0, connect=2.0, read=0.5, window=30.0, attempts=2)
+QUICK = Patience(probe=5.0, connect=2.0, read=5.0, window=30.0, attempts=2)
 IMAGES = "train-images-idx3-ubyte"
 Write = Callable[..., Path]
 

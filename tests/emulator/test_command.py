@@ -158,7 +158,7 @@ def test_the_recipe_of_the_documentation(tmp_path: Path) -> None:
 
 
 def test_the_state_is_private(tmp_path: Path) -> None:
-    endpoint = start_in_background(tmp_path / "state", settings=Settings(idle_exit=1.0))
+    endpoint = start_in_background(tmp_path / "state", settings=Settings(idle_exit=5.0))
     assert (endpoint.state_dir.stat().st_mode & 0o077) == 0
     for name in ("secret.key", "endpoint.json", "tls/server.key"):
         assert (endpoint.state_dir.joinpath(name).stat().st_mode & 0o077) == 0

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import stat
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.cli.conftest import Project
-from tests.serving.conftest import register, request, write_model
+from tests.serving.conftest import Served, register, request, write_model
 from trainer.modeluse.network import probabilities
 from trainer.modeluse.prediction import predict
 from trainer.modeluse.source import load_file
@@ -229,14 +230,28 @@ def test_keys_change_while_it_runs(serve: Any) -> None:
     assert served.ask("POST", "/score", body, key="new-key", Content_Type="application/octet-stream").status == 401
 
 
-def test_a_key_file_that_others_may_read_is_refused(bare_project: Project) -> None:
-    path = bare_project.path / ".trainer" / "serving" / "key"
+def test_commands_that_are_shown_hold_where_a_folder_has_a_blank(tmp_path: Path) -> None:
+    project = Project(tmp_path / "my project", tmp_path, tmp_path)
+    register(project)
+    path = project.path / ".trainer" / "serving" / "key"
     path.parent.mkdir()
     path.write_text("key\n")
     path.chmod(0o644)
-    ran = bare_project.trainer("serve", "digits", "--port", "0")
+    elsewhere = Project(tmp_path / "elsewhere", tmp_path, tmp_path)
+    home = {"TRAINER_HOME": str(project.path / ".trainer")}
+    ran = elsewhere.trainer("serve", "digits", "--port", "0", env=home)
     assert ran.returncode == 3
     assert "Others may read the key file" in ran.stderr
+    subprocess.run(["sh", "-c", ran.stderr.partition("hint: ")[2]], check=True)
+    served = Served(elsewhere, "digits", env=home)
+    try:
+        shown = served.wait_for(r"  try    (curl .*)").group(1)
+        pasted = shown.replace("--data-binary @picture.png", "-d '{\"data\": [[1]]}' -s")
+        answer = subprocess.run(["sh", "-c", pasted], capture_output=True, text=True, check=True).stdout
+        assert "the model takes 784 per input" in answer, "the key was read"
+        assert served.stop() == 0
+    finally:
+        served.close()
 
 
 def test_without_keys_other_sites_pages_are_refused(serve: Any) -> None:

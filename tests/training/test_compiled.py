@@ -311,6 +311,82 @@ def test_wrong_step_is_found_out(make_model: Any, train: Any, monkeypatch: pytes
     assert_same(arrays(model), arrays(plain))
 
 
+class Regression(chainer.Chain):
+    """Reports its loss as scripts with a mean squared error do."""
+
+    def __init__(self, outputs: int, *, flat: bool = False) -> None:
+        super().__init__()
+        self.flat = flat
+        with self.init_scope():
+            self.l1 = L.Linear(784, 20)
+            self.l2 = L.Linear(20, outputs)
+
+    def forward(self, x: chainer.Variable, t: chainer.Variable) -> Any:
+        y = self.l2(F.tanh(self.l1(x)))
+        loss = F.mean_squared_error(F.flatten(y) if self.flat else y, t)
+        chainer.report({"loss": loss}, self)
+        return loss
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("make_optimizer", [optimizers.MomentumSGD, optimizers.Adam])
+def test_mean_squared_error(outputs: int, make_optimizer: Any) -> None:
+    results = []
+    for plain in (True, False):
+        np.random.seed(3)
+        model = Regression(outputs)
+        random = np.random.RandomState(0)
+        batches = [
+            (random.rand(count, 784).astype(np.float32), random.randn(count, outputs).astype(np.float32))
+            for count in (8, 8, 5, 8, 8)
+        ]
+        updater = updater_of(batches, make_optimizer().setup(model), plain=plain)
+        reporter = chainer.Reporter()
+        reporter.add_observer("main", model)
+        losses = []
+        for _ in batches:
+            with reporter.scope({}):
+                updater.update()
+                losses.append(float(chainer.as_array(reporter.observation["main/loss"])))
+        results.append((arrays(model), losses))
+    assert updater.reason == ""
+    assert results[1][1] == results[0][1]
+    assert_same(results[1][0], results[0][0])
+
+
+def test_mean_squared_error_of_other_targets() -> None:
+    """Targets that are not of the outputs' own shape: the model reshapes these, or Chainer refuses."""
+    model = Regression(1, flat=True)
+    x, t = np.zeros((8, 784), np.float32), np.zeros(8, np.float32)
+    updater = updater_of([(x, t)] * 2, optimizers.SGD().setup(model), plain=False)
+    updater.update()
+    assert updater.reason.startswith("Reshape")
+    updater = updater_of([(x, t.reshape(8, 1)), (x, t)], optimizers.SGD().setup(Regression(1)), plain=False)
+    updater.update()
+    assert updater.reason == ""
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        updater.update()
+
+
+@pytest.mark.parametrize("classes", [2, 32, 33, 200])
+def test_any_number_of_classes(classes: int) -> None:
+    results = []
+    for plain in (True, False):
+        np.random.seed(3)
+        model = L.Classifier(L.Linear(784, classes))
+        random = np.random.RandomState(0)
+        batches = [
+            (random.randn(8, 784).astype(np.float32) * 20, random.randint(0, classes, 8).astype(np.int32))
+            for _ in range(3)
+        ]
+        updater = updater_of(batches, optimizers.SGD().setup(model), plain=plain)
+        for _ in batches:
+            updater.update()
+        results.append(arrays(model))
+    assert updater.reason == ""
+    assert_same(results[1], results[0])
+
+
 def test_ignored_labels(make_model: Any) -> None:
     """Label -1, which softmax cross-entropy ignores, in a batch after the first."""
     results = []

@@ -61,6 +61,21 @@ def values(seed: int, *shape: int, dtype: Any = np.float32) -> np.ndarray[Any, A
     return np.random.RandomState(seed).standard_normal(shape).astype(dtype)
 
 
+def test_orders_in_memory() -> None:
+    """A variable whose gradients lie in memory in different orders: so does their sum, and it decides what follows."""
+    data = values(0, 2, 5, 6, 3).transpose(0, 3, 1, 2)
+    weight = values(1, 4, 3, 3, 3)
+
+    def compute() -> list[Any]:
+        x = chainer.Variable(data)
+        h = F.tanh(x)
+        y = F.sum(F.sin(h)) + F.sum(F.cos(h)) + F.sum(F.convolution_2d(h, weight, pad=1) ** 2) + F.sum(F.exp(h))
+        y.backward(retain_grad=True)
+        return [h.grad, np.array(h.grad.strides), x.grad]
+
+    both(compute)
+
+
 class Words(chainer.Chain):  # type: ignore[misc]
     """A small language model: an embedding, two LSTM layers, all used in every step."""
 

@@ -21,6 +21,11 @@ def test_curves_of_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(f"{run_id[9:]} " in titles[0] for run_id in ids)
     assert len(list(page.iter("polyline"))) == 6
     assert notebook.curves("latest").runs[0].run_id == ids[-1]
+    try:
+        assert project.trainer("runs", "rename", ids[0], "a < b").returncode == 0
+        assert "</span> a &lt; b Completed" in notebook.curves(ids[0])._repr_html_()
+    finally:
+        assert project.trainer("runs", "rename", ids[0], "").returncode == 0
 
 
 def test_no_such_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from tests.browser import Browser
 from tests.cli.conftest import Project
 
 ROWS = "[...document.querySelectorAll('#table tbody tr')].map(row => row.innerText)"
+LONG = "validation/main/" + "a_very_long_name_of_a_metric/" * 5 + "x" * 60
 HEADS = "[...document.querySelectorAll('#table th button')].map(button => button.textContent)"
 
 
@@ -115,6 +116,11 @@ def test_no_width_is_too_narrow(browser: Browser, width: int) -> None:
     assert browser.until(f"document.documentElement.scrollWidth <= {width}")
 
 
+def test_a_status_says_why(browser: Browser) -> None:
+    why = "[...document.querySelectorAll('td.Failed')].map(cell => cell.title)"
+    assert browser.value(why) == ["ValueError: too large <img src=x onerror=document.title='owned'>"]
+
+
 def test_dark(browser: Browser) -> None:
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     dark = browser.value("getComputedStyle(document.documentElement).backgroundColor")
@@ -124,25 +130,34 @@ def test_dark(browser: Browser) -> None:
 
 def test_a_run_is_followed_live(browser: Browser, project: Project, tmp_path: Path) -> None:
     script = tmp_path / "live.py"
-    go = tmp_path / "go"
+    begin, go = tmp_path / "begin", tmp_path / "go"
     script.write_text(f"""
 import os, time
 from trainer import runtime as rt
-rt.report({{"Loss": 3.5}}, epoch=1, epochs=3)
+rt.report({{"Loss": 3.5, {LONG!r}: 1}}, epoch=1, epochs=3)
+while not os.path.exists({str(begin)!r}): time.sleep(0.05)
 print("first", flush=True)
 while not os.path.exists({str(go)!r}): time.sleep(0.05)
-rt.report({{"Loss": 2.5}}, epoch=2, epochs=3)
+rt.report({{"Loss": 2.5, {LONG!r}: 2}}, epoch=2, epochs=3)
 print("second", flush=True)
 """)
     run_id = project.trainer("run", "--detach", "--script", str(script), "--no-register").stdout.strip()
     try:
         browser.until(f"!!document.querySelector('[data-key=\"pick-{run_id}\"]')")
         browser.value(f"document.querySelector('[data-key=\"open-{run_id}\"]').click()")
-        browser.until("document.getElementById('output').textContent.includes('first')")
+        browser.until("document.getElementById('output').textContent === 'The script has printed nothing yet.'")
+        begin.touch()
+        browser.until("document.getElementById('output').textContent === 'first\\n'")
         browser.until(f"{ROWS}[0].includes('Running')")
         go.touch()
-        browser.until("document.getElementById('output').textContent.includes('second')")
+        browser.until("document.getElementById('output').textContent === 'first\\nsecond\\n'")
         browser.until(f"{ROWS}[0].includes('Completed') && {ROWS}[0].includes('2.500')")
+        browser.value(f"document.querySelector('[data-key=\"pick-{run_id}\"]').click()")
+        browser.size(360, 800)
+        values = "[...document.querySelectorAll('#facts dd')].map(value => value.getBoundingClientRect().width)"
+        browser.until(f"document.getElementById('facts').textContent.includes({LONG!r}) && Math.min(...{values}) > 120")
+        browser.until(f"[...document.querySelectorAll('figcaption')].some(each => each.textContent.includes({LONG!r}))")
+        assert browser.until("document.documentElement.scrollWidth <= 360"), "however long a metric's name is"
     finally:
         project.trainer("cancel", run_id)
         project.trainer("delete", run_id)

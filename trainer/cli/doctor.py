@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby
 
 from trainer.cli.parsing import Parser, add_json
-from trainer.console.output import BOLD, GREEN, RED, YELLOW, inline, paint, print_json, say
+from trainer.console.output import BOLD, GREEN, RED, YELLOW, inline, paint, print_json, say, width, wrapped
 from trainer.doctor import Report, examine
 from trainer.home import find_home
 
@@ -32,14 +33,20 @@ def doctor_command(*, repair: bool, as_json: bool) -> int:
 
 def print_report(report: Report) -> None:
     """Print every finding, and under it its fix."""
-    width = max(len(finding.name) for finding in report.findings)
+    longest = max(len(finding.name) for finding in report.findings)
+    indent = 2 + 5 + 2 + longest + 2
+
+    def show(word: str, name: str, text: str) -> None:
+        say(wrapped(f"  {word}  {name:{longest}}  {inline(text)}", width(sys.stdout), indent))
+
     for area, findings in groupby(report.findings, key=lambda finding: finding.area):
         say(paint(area.capitalize(), BOLD))
         for finding in findings:
             word, colour = _MARKS[finding.state]
-            say(f"  {paint(word.ljust(5), colour)}  {finding.name:{width}}  {inline(finding.found)}")
+            show(paint(word.ljust(5), colour), finding.name, finding.found)
             if finding.fix:
-                say(f"  {'':5}  {'':{width}}  fix: {inline(finding.fix)}")
+                show(" " * 5, "", f"fix: {finding.fix}")
     faults = sum(finding.state == "fault" for finding in report.findings)
     say()
-    say("Training works here." if report.works else f"Training does not work here: {faults} fault(s) above.")
+    many = "fault" if faults == 1 else "faults"
+    say("Training works here." if report.works else f"Training does not work here: {faults} {many} above.")

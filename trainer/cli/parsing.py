@@ -1,7 +1,7 @@
 """The parser that every command uses, and the arguments that several share.
 
 Standard ``argparse``: importing Typer or Click takes longer than everything else that
-``trainer runs`` does (docs/cli.md has the figures).
+``trainer runs`` does.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Parser(argparse.ArgumentParser):
     def pass_on_rest(self) -> None:
         """Pass everything after ``--`` to the script."""
         self._passes_on = True
-        self.epilog = "-- SCRIPT ARGS: everything after two dashes is passed to the script unchanged."
+        how = "-- SCRIPT ARGS: everything after two dashes is passed to the script unchanged."
+        self.epilog = f"{how} {self.epilog or ''}".rstrip()
 
     def take_backend_options(self, *, registry: bool, services: bool = False) -> None:
         """Take the options that backends declare.

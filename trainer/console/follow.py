@@ -85,7 +85,7 @@ def remember_flags(run: Run, words: list[str]) -> None:
 
 
 def found_again(info: RunInfo, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with which a run's workspace was found, for a run that follows on it there.
+    """Return the options with which a run's place was found, its workspace and its cluster, for one that follows on it.
 
     Args:
         info: The run's record.
@@ -93,14 +93,23 @@ def found_again(info: RunInfo, given: Mapping[str, Any]) -> dict[str, Any]:
             workspace is, that is meant.
 
     Returns:
-        What :func:`remember_flags` has kept, by the options' names.
+        What :func:`remember_flags` and the backend have kept, by the options' names.
     """
-    options = [option for option in backend_options(info.backend) if option.for_registry]
-    words = info.detail.get(FLAGS)
-    if not isinstance(words, list) or any(given.get(option.name) is not None for option in options):
+    options = backend_options(info.backend)
+    if any(option.for_registry and given.get(option.name) is not None for option in options):
         return {}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {
+        option.name: str(info.detail[option.name])
+        for option in options
+        if option.kept_with and option.name in info.detail
+        if all(given.get(name) is None for name in (option.name, option.kept_with))
+    }
+    words = info.detail.get(FLAGS)
+    if not isinstance(words, list):
+        return found
     for option in options:
+        if not option.for_registry:
+            continue
         if option.flag not in words:
             continue
         if option.is_switch:
@@ -160,7 +169,9 @@ def _watch_by(changes: Changes, run: Run, view: View, *, logs: bool) -> RunInfo:
         info = run.info()
         for line in log.lines(final=info.status.terminal) if logs else ():
             view.log(kept_path(line, run))
-        complete = epochs.add(run.metrics(), ended=info.status.terminal)
+        # Here a run that is being finalized has ended its script; on Azure ML its last metrics may be on their way.
+        ended = info.status.terminal or (info.status is RunStatus.FINALIZING and not run.backend.remote)
+        complete = epochs.add(run.metrics(), ended=ended)
         progress = epochs.progress(run.progress())
         view.progress(info, progress, epochs.latest)
         for step, metrics in complete[-_MOST_STEPS:]:

@@ -26,6 +26,8 @@ from trainer.console.output import (
     say,
     shows_colours,
     table,
+    width,
+    wrapped,
 )
 from trainer.runfolder import RunFolder
 from trainer.tune.sampling import grid_size, point
@@ -207,7 +209,8 @@ class LiveStudyView(PlainStudyView):
     def _line(self, text: str) -> None:
         from rich.text import Text
 
-        self._console.print(Text.from_ansi(clean(text, colours=shows_colours(sys.stderr))), soft_wrap=True)
+        text = wrapped(clean(text, colours=shows_colours(sys.stderr)), width(sys.stderr))
+        self._console.print(Text.from_ansi(text), soft_wrap=True)
 
 
 def make_view(study: StudyFolder, *, trials: int | None = None, parallel: int | None = None) -> PlainStudyView:

@@ -107,7 +107,16 @@ def _import_layers(folder: Path) -> None:
     sys.path.remove(_ROOT)
     elsewhere = [entry for entry in sys.path if Path(entry).absolute() != folder]
     with standard_library_first(str(folder), elsewhere, _LOADED):
-        from trainer.runtime import compat, fast, kernels, reporting, service_values, threads, tracking  # noqa: F401
+        from trainer.runtime import (  # noqa: F401
+            compat,
+            executables,
+            fast,
+            kernels,
+            reporting,
+            service_values,
+            threads,
+            tracking,
+        )
         from trainer.runtime.compat import removed_names  # noqa: F401
 
         if tracking.is_wanted():
@@ -142,11 +151,12 @@ def give_way() -> None:
 
 
 def _install_layers(folder: Path, collect: str | None, choice: str | None) -> None:
-    from trainer.runtime import compat, fast, kernels, layout, recording, reporting
+    from trainer.runtime import compat, executables, fast, kernels, layout, recording, reporting
     from trainer.runtime.compat import removed_names
 
     os.environ[removed_names.SCRIPT_DIR_VARIABLE] = str(folder)
     layout.tell_resume_dir()
+    executables.restore()
     compat.apply()
     compat.apply_to_children()
     reporting.record(fast=sorted(fast.install()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import shlex
 import stat
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
             f"Can't read the key file {path}: {error.strerror}.", "Delete it for a new one, or see --no-key."
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"Others may read the key file {path}.", f"chmod 600 {path}")
+        raise ConfigError(f"Others may read the key file {path}.", f"chmod 600 {shlex.quote(str(path))}")
     keys = tuple(line.strip() for line in text.decode("ascii", "replace").splitlines() if line.strip())
     if not keys:
         raise ConfigError(f"The key file {path} holds no key.", "Delete it for a new one.")

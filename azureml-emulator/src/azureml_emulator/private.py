@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ def check_directory(path: Path) -> None:
     if mode & _OTHERS:
         raise EmulatorError(
             f"{path} is open to others (mode {mode:04o}), who could read the key that signs tokens.",
-            f"Make it private with: chmod 700 {path}. A state directory that is not there yet is made so.",
+            f"Make it private with: chmod 700 {shlex.quote(str(path))}. "
+            "A state directory that is not there yet is made so.",
         )
 
 

@@ -129,6 +129,8 @@ def _serve(
             token_lifetime=settings.token_lifetime,
             settings=settings,
         )
+        # Nobody could ask anything before.
+        service.requests.last_request = time.monotonic()
         write_atomically(state.endpoint, info.model_dump_json(indent=2))
         on_ready()
 

@@ -79,6 +79,13 @@ MEANS: Mapping[str, tuple[Patch, ...]] = {
             versions="any",
             after=_later("convolution", "patch"),
         ),
+        Patch(
+            name="patches-added-at-once",
+            module="chainer.functions.connection.deconvolution_2d",
+            reason="the patches of a gradient are added up row by row",
+            versions="any",
+            after=_later("convolution", "patch_transposed"),
+        ),
     ),
     "pooling": (
         Patch(

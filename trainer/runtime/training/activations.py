@@ -24,19 +24,20 @@ class Activation:
     """One function, element by element.
 
     Attributes:
-        forward: Is given NumPy or CuPy and the inputs, which become the outputs.
+        forward: Is given NumPy or CuPy, the inputs, which become the outputs, and zeros, one per column.
         backward: Is given NumPy or CuPy, the gradient of the outputs, which becomes that of the inputs, the outputs,
             and an array of their shape to write to.
         mask: Whether that array is one of booleans; else it has the outputs' type.
     """
 
-    forward: Callable[[ArrayModule, Array], None]
+    forward: Callable[[ArrayModule, Array, Array], None]
     backward: Callable[[ArrayModule, Array, Array, Array], None]
     mask: bool = False
 
 
-def _relu(xp: ArrayModule, y: Array) -> None:
-    xp.maximum(y, 0, out=y)
+def _relu(xp: ArrayModule, y: Array, zeros: Array) -> None:
+    # NumPy compares two arrays in a quarter of the time that it takes for an array and a number.
+    xp.maximum(y, zeros, out=y)
 
 
 def _relu_gradient(xp: ArrayModule, gradient: Array, y: Array, active: Array) -> None:
@@ -44,7 +45,7 @@ def _relu_gradient(xp: ArrayModule, gradient: Array, y: Array, active: Array) ->
     xp.multiply(gradient, active, out=gradient)
 
 
-def _sigmoid(xp: ArrayModule, y: Array) -> None:
+def _sigmoid(xp: ArrayModule, y: Array, zeros: Array) -> None:  # noqa: ARG001  # see Activation
     half = y.dtype.type(0.5)
     xp.multiply(y, half, out=y)
     xp.tanh(y, out=y)
@@ -58,7 +59,7 @@ def _sigmoid_gradient(xp: ArrayModule, gradient: Array, y: Array, rest: Array) -
     xp.multiply(gradient, rest, out=gradient)
 
 
-def _tanh(xp: ArrayModule, y: Array) -> None:
+def _tanh(xp: ArrayModule, y: Array, zeros: Array) -> None:  # noqa: ARG001  # see Activation
     xp.tanh(y, out=y)
 
 

@@ -1,7 +1,7 @@
 """Training steps without Chainer's graph: what ``rt.compiled(updater)`` does.
 
 The first batch goes through Chainer, and the graph that it leaves says what a step computes. If that is a
-multilayer perceptron under softmax cross-entropy, the following batches are done by ``MLPStep``: the
+multilayer perceptron under a loss that is known, the following batches are done by ``MLPStep``: the
 same array calls on preallocated memory, and one parameter update over all parameters. Everything else stays
 with Chainer.
 """
@@ -18,9 +18,10 @@ from chainer.dataset import convert
 from chainer.training.updaters import StandardUpdater
 
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training.graph import Applied, CannotCompileError, NamedStep, is_classification, read_graph
+from trainer.runtime.training.graph import Applied, CannotCompileError, NamedStep, is_pair, read_graph
+from trainer.runtime.training.losses import Array
 from trainer.runtime.training.ranks import Join, Ranks
-from trainer.runtime.training.step import Array, Batch, FusedUpdate
+from trainer.runtime.training.step import Batch, FusedUpdate
 
 _ALONE = "or leave out --nodes and --processes-per-node"
 
@@ -104,19 +105,20 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
         self._joined(_observation())
         optimizer.update()
 
-    def _joined(self, observed: dict[str, Any]) -> None:
+    def _joined(self, observed: dict[str, Any], gradients: Array | None = None) -> None:
         """Make the batch's gradients and observations of those of this rank's part, in place."""
         if self._ranks.size > 1:
             if self._join is None:
                 self._join = Join(self._optimizers["main"], self._ranks)
-            self._join(self._iterators["main"].share, observed)
+            self._join(self._iterators["main"].share, observed, gradients)
 
     def _compiled(self, step: NamedStep, batch: tuple[Array, Array]) -> None:
         observed = step.run(*batch)
-        self._joined(observed)
+        fused = self._fused if self._fused is not None and self._fused.intact() else None
+        self._joined(observed, None if fused is None else fused.gradients)
         _observation().update(observed)
-        if self._fused is not None and self._fused.intact():
-            self._fused.update()
+        if fused is not None:
+            fused.update()
             return
         optimizer = self._optimizers["main"]
         optimizer.update()
@@ -134,8 +136,8 @@ class CompiledUpdater(StandardUpdater):  # type: ignore[misc]
             self.reason = f"the optimizer {type(optimizer).__name__} has an update of its own"
         elif optimizer._loss_scale is not None:
             self.reason = "the optimizer scales the loss"
-        elif not is_classification(batch):
-            self.reason = "a batch is not a pair of inputs, shape (B, n), and labels, shape (B,)"
+        elif not is_pair(batch):
+            self.reason = "a batch is not a pair of inputs, shape (B, n), and labels or targets of them"
         self._begin_as_one()
         if self.reason:
             self._chainers(batch)

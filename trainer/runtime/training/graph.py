@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chainer
 import numpy as np
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.evaluation.accuracy import Accuracy
+from chainer.functions.loss import mean_squared_error
 from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.functions.noise.dropout import Dropout
 from chainer.variable import VariableNode
 
 from trainer.runtime.training.activations import ACTIVATIONS, Activation
-from trainer.runtime.training.step import Array, Batch, Layer, MLPStep
+from trainer.runtime.training.losses import Array, CrossEntropy, Loss, MeanSquaredError
+from trainer.runtime.training.step import Batch, Layer, MLPStep
 
 
 class CannotCompileError(Exception):
@@ -67,8 +70,8 @@ class NamedStep:
         """Whether this step does what Chainer would with ``batch``, now."""
         # Debug mode and hooks would have to see every function and link that is called.
         return (
-            is_classification(batch)
-            and self.step.fits(batch[0])
+            is_pair(batch)
+            and self.step.fits(*batch)
             and chainer.config.train == self._train
             and not chainer.config.debug
             and not chainer.get_function_hooks()
@@ -98,21 +101,20 @@ def read_graph(
     Args:
         target: The link whose parameters are trained.
         loss: What the loss function returned for ``batch``.
-        batch: Inputs of shape (B, inputs) and labels of shape (B,).
+        batch: Inputs of shape (B, inputs) and labels or targets.
         observation: What was reported meanwhile, variables with their graph.
         applied: Was active while the loss was computed.
 
     Raises:
         CannotCompileError: The graph is not a chain of linear layers, each with or without one of ``ACTIVATIONS``
-            and dropout, under mean softmax cross-entropy of the batch; or something else was reported than its loss
+            and dropout, under mean softmax cross-entropy or squared error; or something else was reported than its loss
             and accuracy.
     """
     x, t = batch
-    cross_entropy = loss.creator_node
-    _require_plain_cross_entropy(cross_entropy)
-    scores, _ = cross_entropy.inputs
-    if applied.inputs(cross_entropy)[1] is not t:
-        raise CannotCompileError("the labels are not the batch's own")
+    make_loss = _loss(loss.creator_node)
+    scores, _ = loss.creator_node.inputs
+    if applied.inputs(loss.creator_node)[1] is not t:
+        raise CannotCompileError("the labels or targets are not the batch's own")
 
     layers: list[Layer] = []
     node, first = scores, None
@@ -152,7 +154,9 @@ def read_graph(
             accuracy_key = key
         else:
             raise CannotCompileError(f"{key} is reported, and is neither the loss nor the accuracy")
-    step = MLPStep(tuple(layers), len(x), cross_entropy.ignore_label, accuracy_key is not None)
+    step = MLPStep(tuple(layers), len(x), make_loss, accuracy_key is not None)
+    if not step.fits(x, t):
+        raise CannotCompileError("inputs and labels or targets have other types than the parameters and the loss")
     return NamedStep(step, loss_key, accuracy_key, masks)
 
 
@@ -162,7 +166,9 @@ def _plain_dropout(function: Dropout) -> Dropout:
     return function
 
 
-def _require_plain_cross_entropy(function: chainer.FunctionNode | None) -> None:
+def _loss(function: chainer.FunctionNode | None) -> Callable[..., Loss]:
+    if type(function) is mean_squared_error.MeanSquaredError:
+        return MeanSquaredError
     if type(function) is not SoftmaxCrossEntropy or not (
         function.normalize
         and function.cache_score
@@ -170,7 +176,8 @@ def _require_plain_cross_entropy(function: chainer.FunctionNode | None) -> None:
         and function.reduce == "mean"
         and not function.soft_target
     ):
-        raise CannotCompileError("the loss is not the mean softmax cross-entropy")
+        raise CannotCompileError("the loss is neither the mean softmax cross-entropy nor the mean squared error")
+    return functools.partial(CrossEntropy, ignore_label=function.ignore_label)
 
 
 def _parameter(node: VariableNode) -> chainer.Parameter:
@@ -201,12 +208,12 @@ def _is_accuracy(value: object, scores: VariableNode, t: Array, applied: Applied
     )
 
 
-def is_classification(batch: Batch) -> bool:
-    """Whether ``batch`` is a pair of inputs, shape (B, n), and labels, shape (B,)."""
+def is_pair(batch: Batch) -> bool:
+    """Whether ``batch`` is a pair of inputs, shape (B, n), and labels or targets, shape (B, ...)."""
     return (
         isinstance(batch, tuple)
         and len(batch) == 2
         and getattr(batch[0], "ndim", 0) == 2
-        and getattr(batch[1], "ndim", 0) == 1
-        and batch[1].dtype.kind == "i"
+        and hasattr(batch[1], "dtype")
+        and batch[1].shape[:1] == batch[0].shape[:1]
     )

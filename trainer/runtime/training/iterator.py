@@ -14,8 +14,9 @@ from chainer.iterators._statemachine import IteratorState, iterator_statemachine
 from numpy.typing import NDArray
 
 from trainer.runtime.faults import RuntimeFault
+from trainer.runtime.training.losses import Array
 from trainer.runtime.training.ranks import Ranks
-from trainer.runtime.training.step import Array, Batch
+from trainer.runtime.training.step import Batch
 
 
 class ArrayIterator(SerialIterator):  # type: ignore[misc]

@@ -15,7 +15,10 @@ import numpy as np
 
 from trainer.runtime import ranks, reporting
 from trainer.runtime.faults import RuntimeFault
-from trainer.runtime.training.step import Array
+from trainer.runtime.training.losses import Array
+
+# The types that ChainerMN's communicators know too.
+_IN_PLACE = (np.float32, np.float64)
 
 
 class Ranks:
@@ -56,6 +59,21 @@ class Ranks:
             return self._sum_on_card(array, device.xp)
         sent = chainer.get_device("@numpy").send(array)
         return device.send(self._communicator.allreduce(sent))
+
+    def sum_in_place(self, array: Array) -> None:
+        """Make an array its sum over all ranks; without another array of that size where MPI can do so.
+
+        Args:
+            array: As for :meth:`sum`; contiguous.
+        """
+        if self._communicator is None:
+            return
+        if type(array) is np.ndarray and array.dtype in _IN_PLACE:
+            from mpi4py import MPI
+
+            self._communicator.mpi_comm.Allreduce(MPI.IN_PLACE, array)
+        else:
+            array[...] = self.sum(array)
 
     def _sum_on_card(self, array: Array, xp: Any) -> Array:  # noqa: ANN401  # CuPy
         """Do as ChainerMN's ``PureNcclCommunicator`` does with a buffer of gradients, but for the division."""
@@ -106,35 +124,47 @@ class Join:
     def __init__(self, optimizer: chainer.GradientMethod, ranks: Ranks) -> None:
         self._optimizer = optimizer
         self._ranks = ranks
-        self._params = [param for _, param in sorted(optimizer.target.namedparams())]
+        # In the order of FusedUpdate: where an element is may decide in which order several ranks add it up.
+        self._params = list(optimizer.target.params())
         self._size = sum(param.size for param in self._params)
         self._dtype = np.result_type(*(param.dtype for param in self._params))
+        self._own: Array | None = None
 
-    def __call__(self, share: float, observed: dict[str, Any]) -> None:
+    def __call__(self, share: float, observed: dict[str, Any], gradients: Array | None = None) -> None:
         """Replace what this rank's part gave by what the batch gives.
 
         Args:
             share: This rank's part of the batch, from 0 to 1.
             observed: Means over the part; numbers, and arrays and variables of one element.
+            gradients: Has the parameters' gradients already, and room for observations behind
+                (:attr:`FusedUpdate.gradients`).
         """
-        self._optimizer.reallocate_cleared_grads()
         names = [name for name in sorted(observed) if _is_scalar(observed[name])]
-        xp = self._params[0].device.xp
-        flat = xp.empty(self._size + len(names), self._dtype)
+        length = self._size + len(names)
+        if gradients is not None and length <= len(gradients):
+            flat = gradients[:length]
+            self._sum(flat, share, observed, names)
+            return
+        self._optimizer.reallocate_cleared_grads()
+        if self._own is None or len(self._own) != length:
+            self._own = self._params[0].device.xp.empty(length, self._dtype)
         start = 0
         for param in self._params:
-            flat[start : start + param.size] = param.grad.ravel()
+            self._own[start : start + param.size] = param.grad.ravel()
             start += param.size
-        for at, name in enumerate(names, start):
+        self._sum(self._own, share, observed, names)
+        start = 0
+        for param in self._params:
+            param.grad[...] = self._own[start : start + param.size].reshape(param.shape)
+            start += param.size
+
+    def _sum(self, flat: Array, share: float, observed: dict[str, Any], names: list[str]) -> None:
+        for at, name in enumerate(names, self._size):
             flat[at] = _bare(observed[name])
         flat *= share  # a Python number: the type stays
-        flat = self._ranks.sum(flat)
-        start = 0
-        for param in self._params:
-            param.grad[...] = flat[start : start + param.size].reshape(param.shape)
-            start += param.size
-        for at, name in enumerate(names, start):
-            observed[name] = flat[at]
+        self._ranks.sum_in_place(flat)
+        for at, name in enumerate(names, self._size):
+            observed[name] = flat[at].copy()
 
 
 def _bare(value: Any) -> Any:  # noqa: ANN401

@@ -1,10 +1,10 @@
 """One training step of a multilayer perceptron as array calls, and one update of all parameters.
 
 The arithmetic is Chainer's, call for call: on NumPy the results are equal bit for bit to those of
-``LinearFunction``, the activations of :mod:`trainer.runtime.training.activations` and ``SoftmaxCrossEntropy``, and of
-their gradients (Chainer 7.8.1, ``functions/connection/linear.py``, ``functions/loss/softmax_cross_entropy.py``). What
-is left out is the graph around it, which takes more time than the arithmetic at a hundred units in each layer. On CuPy
-nothing here waits for the card.
+``LinearFunction`` (Chainer 7.8.1, ``functions/connection/linear.py``), the activations of
+:mod:`trainer.runtime.training.activations` and the losses of :mod:`trainer.runtime.training.losses`, and of their
+gradients. What is left out is the graph around it, which takes more time than the arithmetic at a hundred units in each
+layer. On CuPy nothing here waits for the card.
 
 Chainer updates parameter by parameter, which for small layers is mostly Python. Rules that
 work element by element (:attr:`chainer.UpdateRule.is_elementwise`: SGD, MomentumSGD, Adam, ...) give the
@@ -13,6 +13,7 @@ same bits on one long array as on its parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +22,19 @@ import numpy as np
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, Lasso, WeightDecay
 
 from trainer.runtime.training.activations import Activation
+from trainer.runtime.training.losses import Array, ArrayModule, Loss
 
-# NumPy's and CuPy's arrays and modules share an interface that neither can name.
-Array = Any
-ArrayModule = Any
 # What an iterator's converter gives: for a classifier, a pair of arrays.
 Batch = Any
 
 # Hooks that change each element of a gradient by itself, and with them those that change the gradients where they are.
 _ELEMENTWISE_HOOKS = (GradientHardClipping, Lasso, WeightDecay)
 _HOOKS = (*_ELEMENTWISE_HOOKS, GradientClipping)
+
+# A step's loss and accuracy.
+_OBSERVATIONS = 2
+# Types in which any number of right answers is exact, and half of whose digits are more than enough for a quotient.
+_EXACT = (np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,23 @@ class Layer:
 
 
 class MLPStep:
-    """Loss and gradients of ``layers`` under mean softmax cross-entropy, for one batch shape.
+    """Loss and gradients of ``layers``, for one batch shape.
 
     Args:
         layers: From input to output; at least one. All parameters share one floating-point type.
         batch: Examples in a batch, B.
-        ignore_label: The label whose examples count neither in the loss nor in its gradient.
+        make_loss: Makes the loss for outputs of a type and shape on NumPy or CuPy.
         accuracy: Whether :meth:`run` computes the batch's accuracy too.
     """
 
-    def __init__(self, layers: tuple[Layer, ...], batch: int, ignore_label: int, accuracy: bool) -> None:
+    def __init__(
+        self,
+        layers: tuple[Layer, ...],
+        batch: int,
+        make_loss: Callable[[ArrayModule, np.dtype[Any], tuple[int, int]], Loss],
+        accuracy: bool,
+    ) -> None:
         self.layers = layers
-        self.ignore_label = ignore_label
         self.accuracy = accuracy
         weight = layers[0].weight
         self.xp: ArrayModule = weight.device.xp
@@ -80,20 +89,20 @@ class MLPStep:
                 None if layer.dropout is None else xp.empty(shape, self.dtype)
                 for layer, shape in zip(layers, shapes, strict=True)
             ]
-            self._rows = xp.arange(batch)
-            self._unit = xp.ones((), self.dtype)
+            self._loss = make_loss(xp, self.dtype, shapes[-1])
+            self._zeros = [xp.zeros(shape[1], self.dtype) for shape in shapes]
 
-    def fits(self, x: Array) -> bool:
-        """Whether :meth:`run` takes inputs of this shape and type."""
-        shape = len(self._rows), self.layers[0].weight.shape[1]
-        return bool(x.shape == shape and x.dtype == self.dtype)
+    def fits(self, x: Array, t: Array) -> bool:
+        """Whether :meth:`run` takes inputs and labels or targets of these shapes and types."""
+        shape = len(self._outputs[0]), self.layers[0].weight.shape[1]
+        return bool(x.shape == shape and x.dtype == self.dtype and self._loss.fits(t))
 
     def run(self, x: Array, t: Array, masks: list[Array] | None = None) -> tuple[Array, Array | None]:
         """Compute the loss, and write every parameter's gradient into its ``grad``.
 
         Args:
             x: Inputs, shape (B, inputs), of the parameters' type.
-            t: Labels, shape (B,), integers below the number of outputs, or ``ignore_label``.
+            t: What the loss compares the outputs with: labels, shape (B,), or targets, shape (B, outputs).
             masks: What dropout multiplies each layer's outputs by; None to draw it, from NumPy's global generator as
                 Chainer does.
 
@@ -110,15 +119,15 @@ class MLPStep:
             if layer.bias is not None:
                 xp.add(output, layer.bias.array, out=output)
             if layer.activation is not None:
-                layer.activation.forward(xp, output)
+                layer.activation.forward(xp, output, self._zeros[index])
             hidden = output
             if layer.dropout is not None:
                 if masks[index] is None:
                     masks[index] = self._mask(output.shape, layer.dropout)
                 hidden = xp.multiply(output, masks[index], out=self._dropped[index])
 
-        loss, gradient = self._softmax_cross_entropy(hidden, t)
-        accuracy = (hidden.argmax(axis=1) == t).mean(dtype=self.dtype) if self.accuracy else None
+        loss, gradient = self._loss(hidden, t)
+        accuracy = self._right(hidden, t) if self.accuracy else None
 
         for index in range(len(layers) - 1, -1, -1):
             layer = layers[index]
@@ -141,38 +150,12 @@ class MLPStep:
         # The same generator, and as many of its numbers, as in Chainer's functions/noise/dropout.py.
         return scale * (np.random.rand(*shape) >= ratio)
 
-    def _softmax_cross_entropy(self, scores: Array, t: Array) -> tuple[Array, Array]:
-        # loss = -mean over valid rows of log softmax(scores)[t];
-        # its gradient by the scores = (softmax(scores) - onehot(t)) / valid rows.
-        xp = self.xp
-        largest = scores.max(axis=1, keepdims=True)
-        shifted = scores - largest
-        xp.exp(shifted, out=shifted)
-        total = shifted.sum(axis=1, keepdims=True)
-        xp.log(total, out=total)
-        total += largest
-        log_probability = xp.subtract(scores, total, out=shifted)
-
-        valid = t != self.ignore_label
-        # An ignored row points at class 0 and is multiplied by zero.
-        t = t * valid
-        log_likelihood = log_probability[self._rows, t]
-        log_likelihood *= valid
-        scale = 1.0 / self._at_least_one(valid.sum())
-        loss = (log_likelihood.sum(keepdims=True) * -scale).astype(self.dtype).reshape(())
-
-        gradient = xp.exp(log_probability, out=log_probability)
-        gradient[self._rows, t] -= 1
-        gradient *= valid.reshape(-1, 1)
-        # Not the scale alone: Chainer multiplies by the loss's own gradient first, and the type of
-        # that product decides how the next line rounds.
-        gradient *= self._unit * scale
-        return loss, gradient
-
-    def _at_least_one(self, count: Array) -> Array:
-        # Python's max() would wait for a GPU; NumPy's maximum would make an array where Chainer has a
-        # number, and with it another rounding.
-        return max(count, 1) if self.xp is np else self.xp.maximum(count, 1).astype(self.dtype)
+    def _right(self, scores: Array, t: Array) -> Array:
+        right = scores.argmax(axis=1) == t
+        if self.xp is np and self.dtype in _EXACT:
+            # What the mean is; that of booleans makes an array of numbers first.
+            return self.dtype.type(np.count_nonzero(right) / len(right))
+        return right.mean(dtype=self.dtype)
 
 
 def _gradient_array(parameter: chainer.Parameter) -> Array:
@@ -192,6 +175,9 @@ class FusedUpdate:
     Args:
         optimizer: Set up, with every state initialised (that is, after one update or after
             loading); see :meth:`applies_to`.
+
+    Attributes:
+        gradients: All gradients in the order of the target's ``params()``, and room for some numbers behind them.
     """
 
     def __init__(self, optimizer: chainer.GradientMethod) -> None:
@@ -204,7 +190,8 @@ class FusedUpdate:
             size = sum(param.size for param in self._params)
             dtype = self._params[0].dtype
             self._all = chainer.Parameter(xp.empty(size, dtype))
-            self._all.grad = xp.empty(size, dtype)
+            self.gradients = xp.empty(size + _OBSERVATIONS, dtype)
+            self._all.grad = self.gradients[:size]
             self._rule = optimizer.create_update_rule()
             names = [] if self._rules[0].state is None else list(self._rules[0].state)
             states = {name: xp.empty(size, dtype) for name in names}

@@ -25,6 +25,7 @@
   let shownRows = FIRST_ROWS;
   let opened = null;
   let logNext = -1;
+  let logEmpty = false;
   let started = false;
   let lost = 0;
   let view = "runs";
@@ -190,6 +191,7 @@
         place.textContent = cell(row, column);
         if (column.name === "status") place.className = row.status;
         if (place.textContent.length > 24) place.title = place.textContent;
+        if (column.name === "status" && row.failure) place.title = row.failure.message;
       }
       line.append(place);
     }
@@ -221,6 +223,7 @@
   async function openRun(run) {
     if (opened !== run) {
       logNext = -1;
+      logEmpty = false;
       byId("output").textContent = "";
     }
     opened = run;
@@ -281,10 +284,15 @@
     const box = byId("output");
     if (answer.text) {
       const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 30;
+      if (logEmpty) box.textContent = "";
+      logEmpty = false;
       box.append(answer.cut ? `... ${answer.text}` : answer.text);
       if (box.textContent.length > 400000) box.textContent = `... ${box.textContent.slice(-200000)}`;
       if (atEnd) box.scrollTop = box.scrollHeight;
-    } else if (logNext < 0) box.textContent = "The script has printed nothing yet.";
+    } else if (logNext < 0 || logEmpty) {
+      logEmpty = true;
+      box.textContent = LIVE.has(page.rows.get(run)?.status) ? "The script has printed nothing yet." : "The script printed nothing.";
+    }
     logNext = answer.next;
   }
 

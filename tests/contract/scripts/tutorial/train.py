@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main() -> None:
     batch = next(iterator)
     iterator.finalize()
 
+    said = subprocess.run([str(Path(__file__).with_name("tools") / "say.sh"), "twice"], capture_output=True, text=True)
+
     outputs = Path("outputs")
     (outputs / "deep" / "er").mkdir(parents=True, exist_ok=True)
     (outputs / "deep" / "er" / "file.txt").write_text("kept")
@@ -37,6 +40,7 @@ def main() -> None:
         "neighbour": neighbour.NAME,
         "package": text.TEXT,
         "batch": batch,
+        "said": said.stdout,
         "images": [len(train), len(test)],
     }
     Path("result").mkdir()

@@ -118,7 +118,8 @@ def test_a_killed_driver_loses_nothing_and_runs_nothing_twice(studies: Studies) 
         process.kill()
         process.communicate()
         kills += 1
-        if (studies.path / ".trainer" / "studies").is_dir() and (studies.study.path / "study.json").is_file():
+        # On a slow machine the first kills come before there is a study.
+        if list((studies.path / ".trainer" / "studies").glob("*/study.json")):
             process = studies.start("tune", "--resume", "latest")
         else:
             process = studies.start(*words, "--", "--seconds", "0.05")

@@ -18,12 +18,12 @@ def evicted_trials(scratch: Path, scale: float) -> dict[str, int]:
     for _ in range(max(1, round(_TIMES * scale))):
         with failing_nodes(Path(tempfile.mkdtemp(dir=scratch)), scratch) as (project, endpoint):
             for kind, driver in ways:
-                study = EvictedStudy(project, kind, driver)
+                study = EvictedStudy(project, endpoint, kind, driver)
                 endpoint.evict(study.until(study.checkpointed))
                 study.end_completed()
                 completed += 1
             for kind in ("azureml", "azureml-v2"):
-                study = EvictedStudy(project, kind, "service", "--wait")
+                study = EvictedStudy(project, endpoint, kind, "service", "--wait")
                 endpoint.evict(study.until(study.checkpointed))
                 study.end_canceled()
                 canceled += 1

@@ -12,7 +12,10 @@ from tests.tune.lost_nodes import EvictedStudy, failing_nodes
 @pytest.mark.slow
 def test_trials_that_lose_their_node_are_sent_again(tmp_path: Path, tiny_data: Path) -> None:
     with failing_nodes(tmp_path, tiny_data) as (project, endpoint):
-        studies = [EvictedStudy(project, "azureml", "client"), EvictedStudy(project, "azureml-v2", "service")]
+        studies = [
+            EvictedStudy(project, endpoint, "azureml", "client"),
+            EvictedStudy(project, endpoint, "azureml-v2", "service"),
+        ]
         for study in studies:
             endpoint.evict(study.until(study.checkpointed))
         for study in studies:

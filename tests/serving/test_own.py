@@ -125,7 +125,7 @@ def test_pictures_are_read_as_for_predict_and_classes_have_names(project: Projec
 
 
 def test_score_prints_what_predict_prints(project: Project) -> None:
-    expected = project.trainer("predict", "fruit", "picture.png").stdout.replace("IMAGE", "INPUT")
+    expected = project.trainer("predict", "fruit", "picture.png").stdout.replace("EXAMPLE", "INPUT  ")
     deployed = project.trainer("deploy", "fruit")
     assert deployed.returncode == 0, deployed.stderr
     try:

@@ -209,7 +209,9 @@ def _check_network(network: str, script: Path) -> None:
         raise UsageError(f"{path.name} can't travel with {DEFAULT_SCRIPT} under that name.", "Rename it: net.py")
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError) as error:
+    except SyntaxError as error:
+        raise UsageError(f"{path}, line {error.lineno}, is not Python: {error.msg}.", "Correct it.") from error
+    except (ValueError, OSError) as error:
         raise UsageError(f"{path} is not Python: {error}.", "Correct it.") from error
     if name not in (names := _top_names(tree)) and "*" not in names:
         near = difflib.get_close_matches(name, names, 1)

@@ -100,6 +100,9 @@ def test_a_missing_function_is_seen_before_there_is_a_run(colours: Project) -> N
     assert refused.returncode == 2
     assert "net.py has no function 'mak'." in refused.stderr
     assert "Did you mean net.py:make?" in refused.stderr
+    (colours.path / "faulty.py").write_text("import chainer\ndef make(shape, n_out) return None\n")
+    refused = colours.trainer("run", "--dataset", "colours", "--network", "faulty.py:make")
+    assert "faulty.py, line 2, is not Python: " in refused.stderr
     assert sorted(colours.runs.iterdir()) == runs
 
 

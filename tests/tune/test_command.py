@@ -412,10 +412,15 @@ def test_the_table_in_pyproject_says_the_same(studies: Studies) -> None:
     assert studies.trainer("runs").returncode == 0
     plan = studies.trainer("tune", "--script", "script.py", "--space", "x=1,2", "--dry-run")
     assert "x=choice:1,2" in plan.stdout
-    (studies.path / "pyproject.toml").write_text("[tool.trainer.tune]\nmetrics = 'score'\n")
-    ran = studies.trainer("tune", "--script", "script.py", *X)
-    assert ran.returncode == 3
-    assert "unknown key 'metrics'" in ran.stderr
+    for line, said in (
+        ("metrics = 'score'", "unknown key 'metrics'"),
+        ("try = 'x=0.3'", "try must be a list of texts."),
+        ("try = [0.3]", "try must be a list of texts."),
+    ):
+        (studies.path / "pyproject.toml").write_text(f"[tool.trainer.tune]\n{line}\n")
+        ran = studies.trainer("tune", "--script", "script.py", *X)
+        assert ran.returncode == 3
+        assert said in ran.stderr
 
 
 def test_a_grid_ends_by_itself(studies: Studies) -> None:

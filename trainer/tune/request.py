@@ -85,6 +85,9 @@ def settings(
     for key in table:
         if key not in known and key not in _TABLES:
             raise ConfigError(f"{where}: unknown key {key!r}.", f"Known keys: {', '.join((*known, *_TABLES))}.")
+    tries = table.get("try", [])
+    if not isinstance(tries, list) or not all(isinstance(each, str) for each in tries):
+        raise ConfigError(f"{where}: try must be a list of texts.", 'Write: try = ["lr=0.1,batchsize=128"]')
     found: dict[str, Any] = {}
     for name, option in known.items():
         variable = f"TRAINER_TUNE_{name.upper()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -50,18 +51,17 @@ class TestLocalServices(DeployContract):
 def end(home: Home) -> None:
     """End whatever a test has left."""
     for process in processes(home):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # workers end with their supervisor
+            process.kill()
 
 
 def processes(home: Home) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error, OSError):
             folder = process.environ().get("TRAINER_SERVICE_DIR", "")
-        except (psutil.Error, OSError):
-            continue
-        if folder.startswith(str(home.services)) and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
+            if folder.startswith(str(home.services)) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 

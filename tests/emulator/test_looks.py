@@ -64,6 +64,7 @@ def test_a_job_that_ends_while_the_jobs_are_read_ends_once(service: Service, mon
     job = service.jobs.find("run")
     assert job is not None
     assert (job.state, service.runs.get("run").status) == (JobState.ENDED, RunStatus.COMPLETED)
+    assert Attempt(service.state.jobs / "run" / "1").process() is None, "nothing of a run that has ended is left"
     assert scheduler.node_counts("cpu") == NodeStateCounts(idle_node_count=1)
     service.database.close()
 

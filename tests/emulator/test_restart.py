@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -251,8 +252,9 @@ def test_a_job_that_ended_while_there_was_no_emulator(lab: Lab) -> None:
     processes = processes_of(run_id)
     lab.kill()
     for process in processes:
-        if "supervisor.py" not in " ".join(process.cmdline()):
-            process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # the shell starts one after another
+            if "supervisor.py" not in " ".join(process.cmdline()):
+                process.kill()
     psutil.wait_procs(processes, timeout=600)
     lab.start()
     assert lab.sdk.wait(run_id=run_id) == "Failed"
@@ -264,7 +266,8 @@ def test_a_job_whose_processes_are_gone_has_failed(lab: Lab) -> None:
     processes = processes_of(run_id)
     lab.kill()
     for process in processes:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(processes, timeout=600)
     lab.start()
     assert lab.sdk.wait(run_id=run_id) == "Failed"

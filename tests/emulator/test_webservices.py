@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -343,7 +344,8 @@ def test_a_service_outlives_its_emulator_but_not_the_end_of_it(tmp_path: Path) -
 
         # One that dies is started again, where it was.
         for process in of_service(endpoint):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # each ends with its parent
+                process.kill()
         eventually(lambda: not {process.pid for process in of_service(endpoint)} & processes)
         eventually(wakes)
         assert http("GET", base).json()["state"] == "Healthy"

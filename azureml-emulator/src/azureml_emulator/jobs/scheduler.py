@@ -34,6 +34,8 @@ CLAIM_TIMEOUT = 60.0
 """Seconds after which a supervisor that has not shown up is taken for lost."""
 LOCAL_TIMEOUT = 600.0
 """The same for a local run, whose client copies its files first."""
+END_TIMEOUT = 30.0
+"""Seconds that a supervisor has to end after it has written the outcome."""
 
 COMPLETED = Outcome("exited", 0)
 
@@ -230,6 +232,7 @@ class Scheduler:
         run = service.runs.get(job.run_id)
         plan = plan_of(service, run)
         attempt = self._attempt(job)
+        _wait_for_end(attempt)
         try:
             if isinstance(plan, CommandPlan):
                 keep_outputs(service, plan, attempt.directory)
@@ -308,3 +311,10 @@ class Scheduler:
             return
         with self._pools_lock:
             self._pool(job.compute).give_back(job.nodes, time.time())
+
+
+def _wait_for_end(attempt: Attempt) -> None:
+    """Wait until nothing of an attempt is left: its supervisor writes the outcome just before it ends."""
+    end = time.monotonic() + END_TIMEOUT
+    while attempt.process() is not None and time.monotonic() < end:
+        time.sleep(0.01)

@@ -187,9 +187,11 @@ def sync_run(
 def _outcome(folder: RunFolder, status: RunStatus, details: Mapping[str, Any]) -> Outcome:
     """Judge how the job ended. The service also gives the status Canceled to a run that reaches its time cap."""
     info, ended = folder.info(), seconds(details.get("endTimeUtc"))
-    canceled = status is RunStatus.CANCELED and CANCEL_ASKED in info.detail
+    # One that loses its node while it is being canceled is not sent again, so it has ended as it was to.
+    lost = status is RunStatus.FAILED and restarts.lost_its_node(details)
+    canceled = CANCEL_ASKED in info.detail and (status is RunStatus.CANCELED or lost)
     if status is RunStatus.COMPLETED or canceled:
-        return Outcome(status, ended=ended)
+        return Outcome(RunStatus.CANCELED if canceled else status, ended=ended)
     if _is_over_cap(info, folder.job().max_minutes, ended):
         return Outcome.over_cap(folder, ended)
     if status is RunStatus.CANCELED:

@@ -494,6 +494,24 @@ def test_a_script_that_a_signal_has_ended_is_told_by_what_the_service_says(home:
     assert message in info.failure.message
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_run_that_loses_its_node_while_it_is_canceled_is_not_sent_again(home: Home, asked: bool) -> None:
+    folder = RunFolder.create(home.runs, TrainingJob(script="x.py"), backend="azureml", snapshot="0" * 64)
+    detail = {"max_restarts": 3, **({"cancel_asked": "sent"} if asked else {})}
+    folder.update(status=RunStatus.RUNNING, detail=detail)
+    again: list[object] = []
+
+    class Run(RunWithOutput):
+        def get_details(self) -> dict[str, Any]:
+            error = {"error": {"code": "NodeLost", "message": "The node that ran the job was lost."}}
+            return {**super().get_details(), "status": "Failed", "error": error}
+
+    info = sync.sync_run(
+        cast("Any", Run("outputs/x")), folder, lambda: pytest.fail("nothing to register"), again.append
+    )
+    assert (info.status, len(again)) == ((RunStatus.CANCELED, 0) if asked else (RunStatus.RUNNING, 1))
+
+
 @with_sdk
 class TestGitRemote:
     def test_a_password_in_its_url_does_not_travel(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,36 +19,23 @@ from backends.azure.service_info import Detail
 from backends.azure.session import find_workspace
 from backends.azureml import AzureMLBackend
 from backends.local import LocalBackend
-from tests.backends import sdk_warnings
-from tests.contract.deploy_contract import NAME, DeployContract, Place
+from tests.backends import azure_services, sdk_warnings
+from tests.backends.azure_services import AzureDeployContract
+from tests.contract.deploy_contract import NAME, Place
 from trainer.deploy import records
 from trainer.home import Home
 from trainer.trees import remove_tree
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow]
 
-EMULATED = ("--backend", "azureml", "--emulator")
+EMULATED = azure_services.words(AzureMLBackend)
+place = azure_services.place_with_a_model(AzureMLBackend)
 
 
-def azure(home: Home) -> Place:
-    return Place(AzureMLBackend(home, {"emulator": True}), EMULATED)
-
-
-class TestAzureServices(DeployContract):
+class TestAzureServices(AzureDeployContract):
+    kind = AzureMLBackend
     # Two processes listen on the emulator's port for a moment; what the kernel has queued for the old one is reset.
     keeps_connections = False
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def place(cls, tmp_path_factory: pytest.TempPathFactory, emulated: Callable[[Path], Home]) -> Place:
-        return azure(emulated(tmp_path_factory.mktemp("deploy") / "project"))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, emulated: Callable[[Path], Home]) -> Place:
-    place = azure(emulated(tmp_path_factory.mktemp("more") / "project"))
-    place.register(1)
-    return place
 
 
 def test_a_service_is_found_by_a_client_that_has_no_record(
@@ -56,7 +43,7 @@ def test_a_service_is_found_by_a_client_that_has_no_record(
 ) -> None:
     newest = place.backend.store().get(NAME)
     assert place.deploy(NAME, "--name", "found").code == 0
-    other = azure(emulated(tmp_path / "other"))
+    other = azure_services.place_in(emulated(tmp_path / "other"), AzureMLBackend)
     assert other.trainer("services", "--json").json == []
     listed = other.trainer("services", *EMULATED, "--json").json
     assert [(one["name"], one["model"]) for one in listed] == [("found", newest.reference)]

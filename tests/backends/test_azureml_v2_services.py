@@ -18,33 +18,21 @@ from backends.azure.v2 import endpoints, services
 from backends.azure.v2.connection import open_connection
 from backends.azure.v2.endpoint_info import Endpoint
 from backends.azureml_v2 import AzureMLV2Backend
-from tests.backends import sdk_warnings
-from tests.contract.deploy_contract import NAME, DeployContract, Place, Ran
+from tests.backends import azure_services, sdk_warnings
+from tests.backends.azure_services import AzureDeployContract
+from tests.contract.deploy_contract import NAME, Place, Ran
 from trainer.deploy import records
 from trainer.home import Home
 
 pytestmark = [sdk_warnings.IGNORED, pytest.mark.slow]
 
 KINDS = ("onlineEndpoints", "deployments")
-EMULATED = ("--backend", "azureml-v2", "--emulator")
+EMULATED = azure_services.words(AzureMLV2Backend)
+place = azure_services.place_with_a_model(AzureMLV2Backend)
 
 
-def azure(home: Home) -> Place:
-    return Place(AzureMLV2Backend(home, {"emulator": True}), EMULATED)
-
-
-class TestManagedServices(DeployContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def place(cls, tmp_path_factory: pytest.TempPathFactory, emulated: Callable[[Path], Home]) -> Place:
-        return azure(emulated(tmp_path_factory.mktemp("deploy") / "project"))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, emulated: Callable[[Path], Home]) -> Place:
-    place = azure(emulated(tmp_path_factory.mktemp("more") / "project"))
-    place.register(1)
-    return place
+class TestManagedServices(AzureDeployContract):
+    kind = AzureMLV2Backend
 
 
 def there(place: Place, name: str) -> Endpoint:
@@ -162,7 +150,7 @@ def test_of_two_clients_the_later_one_wins(place: Place) -> None:
 def test_a_service_is_found_by_a_client_that_has_no_record(
     place: Place, emulated: Callable[[Path], Home], tmp_path: Path, service: Emulator
 ) -> None:
-    other = azure(emulated(tmp_path / "other"))
+    other = azure_services.place_in(emulated(tmp_path / "other"), AzureMLV2Backend)
     assert other.trainer("services", "--json").json == []
     listed = other.trainer("services", *EMULATED, "--json").json
     assert [one["name"] for one in listed] == ["orphan"]

@@ -236,3 +236,39 @@ def test_durations(seconds: float, text: str) -> None:
 def test_tables_line_up(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("A", "LONG"), [("wide cell", "1"), ("x", "22")], right=("LONG",))
     assert capsys.readouterr().out == "A          LONG\nwide cell     1\nx            22\n"
+
+
+def test_an_id_is_whole_in_a_narrow_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "width", lambda _: 40)
+    row = ("study-20261126-173248-zp2ecd", "a reason that is longer than the line")
+    output.table(("STUDY", "WHY"), [row], whole=("STUDY",))
+    shown = capsys.readouterr().out.splitlines()[1]
+    assert shown.startswith("study-20261126-173248-zp2ecd  a reaso")
+    assert len(shown) == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "lines"),
+    [
+        ("No studies. Start one: trainer tune --trials 12", 34, ["No studies. Start one:", "trainer tune --trials 12"]),
+        ("for trainer serve and services on this machine", 30, ["for trainer serve and services", "on this machine"]),
+        ("bin/trainer stays behind: it is a link", 30, ["bin/trainer stays behind: it", "is a link"]),
+        ("See: trainer show RUN -- --name 'a b' x", 30, ["See:", "trainer show RUN -- --name \\", "  'a b' x"]),
+        ("  try    curl -H \"A: b c\" -d '{}' url", 24, ["  try    curl \\", "  -H \"A: b c\" -d '{}' \\", "  url"]),
+        ("Replace it: --overwrite    Or name it: --name N", 30, ["Replace it: --overwrite", "Or name it: --name N"]),
+        ("手書き数字 手書き数字", 20, ["手書き数字", "手書き数字"]),
+    ],
+)
+def test_lines_are_broken_so_that_commands_can_be_copied(text: str, columns: int, lines: list[str]) -> None:
+    assert output.wrapped(text, columns).split("\n") == lines
+
+
+@given(
+    st.lists(
+        st.sampled_from(["See: ", "trainer ", "show ", "'a b' ", "curl ", "-H ", "x, ", "手書き ", "or ", "word "])
+    ),
+    st.integers(1, 60),
+)
+def test_nothing_is_lost_where_lines_are_broken(words: list[str], columns: int) -> None:
+    text = "".join(words)
+    assert "".join(output.wrapped(text, columns).replace("\\\n", "").split()) == "".join(text.split())

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from azureml_emulator import Settings, find, start_in_background
+from tests.emulator.clients import Http
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "azureml_emulator"]
@@ -175,7 +176,12 @@ def test_a_new_state_has_a_new_workspace_id(tmp_path: Path) -> None:
     for name in ("one", "two", "one"):
         endpoint = start_in_background(tmp_path / name)
         identities.append(endpoint.workspace_id)
+        client = Http(endpoint)
+        assert client("GET", "/_emulator/health").ok
         endpoint.stop()
+        # A connection that is kept for later holds nobody up.
+        assert "graceful shutdown exceeded" not in (endpoint.state_dir / "emulator.log").read_text()
+        client.session.close()
     assert identities[0] == identities[2] != identities[1]
 
 

@@ -343,6 +343,37 @@ def test_ctrl_c_interrupts_and_resume_goes_on_with_the_same_values(studies: Stud
     assert all(found["trials"][number]["values"] == values for number, values in before.items())
 
 
+def test_a_second_ctrl_c_leaves_trials_that_run_again(studies: Studies) -> None:
+    text = """
+import os, signal, time
+from azureml.core.run import Run
+run = Run.get_context()
+run.log("score", 1.0)
+if not os.path.exists(os.environ["MARK"]):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is still under way at the second
+    run.log("score", 2.0)
+    time.sleep(600)
+"""
+    studies.script(text, "stubborn.py")
+    mark = studies.path / "go-on"
+    words = ("tune", "--script", "stubborn.py", "--metric", "score", *X, "--trials", "2", "--parallel", "2")
+    process = studies.start(*words, env={"MARK": str(mark)})
+    deadline = time.monotonic() + 120
+    while sum(log.read_bytes().count(b"\n") == 2 for log in studies.runs.glob("*/metrics.jsonl")) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    while any(line.state == "Running" for line in studies.study.trials().values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=600)
+    assert {trial.state for trial in studies.study.trials().values()} == {"Interrupted"}
+    mark.touch()
+    found = result(studies.trainer("tune", "--resume", "latest", "--json", env={"MARK": str(mark)}))
+    assert [trial["state"] for trial in found["trials"]] == ["Completed"] * 2
+
+
 def test_a_study_whose_time_is_over_ends_and_can_go_on(studies: Studies) -> None:
     found = result(studies.tune(*X, "--trials", "40", "--max-minutes", "0.05", script=("--seconds", "0.2")))
     assert found["status"] == "Completed"

@@ -11,7 +11,7 @@ from trainer.artifacts import ModelVersion, fetch, parse_model_reference
 from trainer.cli.completers import deletable, model_references
 from trainer.cli.context import backend_of, configured, is_study, open_run, store_of
 from trainer.cli.parsing import Parser, add_backend, add_json, add_reference, complete_with
-from trainer.console.output import facts, inline, moment, note, number, print_json, say, size, table
+from trainer.console.output import facts, inline, measured, moment, note, number, print_json, say, size, table
 from trainer.errors import NotFoundError, UsageError
 from trainer.home import find_home
 
@@ -52,9 +52,8 @@ def models_command(*, name: str | None, as_json: bool, **flags: Any) -> None:
     elif wanted is not None:
         print_version(versions[0])
     elif not versions:
-        note(f"No models in the {store.name} registry. Train one: trainer run{where}")
-        if not where:
-            note("Models of another registry: trainer models --backend NAME")
+        other = "" if where else "    Of another registry: trainer models --backend NAME"
+        note(f"No models in the {store.name} registry. Train one: trainer run{where}{other}")
     elif name is None:
         print_models(versions)
     else:
@@ -215,7 +214,7 @@ def print_versions(versions: list[ModelVersion]) -> None:
 def print_version(version: ModelVersion) -> None:
     """Print all that is recorded of one version."""
     listed = {
-        "Metrics": "  ".join(f"{name} {number(value)}" for name, value in version.metrics.items()),
+        "Metrics": "  ".join(f"{name} {measured(value)}" for name, value in version.metrics.items()),
         "Versions": "  ".join(f"{name} {value}" for name, value in version.versions.items()),
         "Tags": "  ".join(f"{name}={value}" for name, value in version.tags.items()),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.cli.context import local_only, open_run
 from trainer.cli.parsing import Parser, add_json, add_reference, tag
-from trainer.console.output import cut_to, duration, inline, moment, note, number, print_json, say, table, width
+from trainer.console.output import cut_to, duration, inline, measured, moment, note, print_json, say, table, width
 from trainer.errors import UsageError
 from trainer.history import read_history
 from trainer.home import find_home
@@ -218,12 +218,8 @@ def _heading(name: str) -> str:
 def _writer(column: Column) -> Callable[[Value], str]:
     """Return what writes the values of a column."""
     times: dict[str, Callable[[float], str]] = dict.fromkeys(("created", "started", "ended"), moment)
-    write = {**times, "took": duration}.get(column.name, _measured)
+    write = {**times, "took": duration}.get(column.name, measured)
     return lambda value: "" if value is None else value if isinstance(value, str) else write(value)
-
-
-def _measured(value: float) -> str:
-    return f"{value:g}" if value > 1 and float(value).is_integer() else number(value)
 
 
 def _add_action(actions: Any, name: str, summary: str, add: Callable[[Parser], None]) -> None:  # noqa: ANN401
@@ -302,7 +298,7 @@ def _print_differences(title: str, differences: Sequence[Difference], a: str, b:
 
 
 def _text(value: str | float | None) -> str:
-    return "-" if value is None else value if isinstance(value, str) else _measured(value)
+    return "-" if value is None else value if isinstance(value, str) else measured(value)
 
 
 def _tag(*, reference: str, tags: list[tuple[str, str]], remove: list[str], as_json: bool) -> None:

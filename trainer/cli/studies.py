@@ -79,7 +79,7 @@ def studies_command(*, as_json: bool) -> None:
             )
         )
     head = ("STUDY", "BACKEND", "STATUS", "CREATED", "TRIALS", "METRIC", "BEST", "MODEL")
-    table(head, rows, right=("TRIALS", "BEST"))
+    table(head, rows, right=("TRIALS", "BEST"), drop=("CREATED", "BACKEND", "METRIC", "MODEL"), whole=("STUDY",))
 
 
 def show_study(reference: str, *, plot: Path | None, as_json: bool) -> None:

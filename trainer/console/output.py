@@ -24,7 +24,9 @@ _RESET = "\x1b[0m"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAK = re.compile("[\t\n]")
 # A command within a text, up to where the text goes on; its words; and what stands for a blank in it meanwhile.
-_COMMAND = re.compile("\\b(?:trainer|curl) [a-z-].*?(?=[.,;)](?: |$)|  | or |$)")
+_COMMAND = re.compile(
+    "(?<![\\w./-])(?:trainer|curl|pip|uv|chmod|apt-get) [a-z0-9-].*?(?=[.,;)](?: |$)|  | or | and |$)"
+)
 _WORD = re.compile(r"""(?:-[a-zA-Z] )?(?:"(?:[^"\\]|\\.)*"|'[^']*'|\S)+""")
 _APART = re.compile(r"(?<=\S) {4}(?=[A-Z])")
 _GLUE = "\x00"
@@ -219,7 +221,12 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), drop: Sequence[str] = ()
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> list[str]:
     """Print columns. On a terminal no line is wider than that is.
 
@@ -230,6 +237,7 @@ def table(
         rows: The cells.
         right: Names of the columns that are set flush right.
         drop: Columns that are left out, in this order, where the terminal is too narrow for all.
+        whole: Columns whose cells are never cut: half an id names nothing.
 
     Returns:
         The names of the columns that were left out.
@@ -249,8 +257,9 @@ def table(
         if room is not None and sum(widths[column] + 2 for column in (*shown, head.index(name))) - 2 <= room:
             shown = sorted((*shown, head.index(name)))
             left_out.remove(name)
+    cut = [column for column in shown if head[column] not in (*right, *whole)]
     while room is not None and sum(widths[column] + 2 for column in shown) - 2 > room:
-        widest = max((column for column in shown if head[column] not in right), key=lambda c: widths[c], default=None)
+        widest = max(cut, key=lambda column: widths[column], default=None)
         if widest is None or widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1
@@ -332,6 +341,11 @@ def moment(stamp: float) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """Return a measured value as text; None, which stands for a value that was not finite, is a dash."""
     return "-" if value is None else f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def measured(value: float | None) -> str:
+    """Return a metric's value as text: a count without decimals."""
+    return f"{value:g}" if value is not None and value > 1 and float(value).is_integer() else number(value)
 
 
 def _visible(found: re.Match[str]) -> str:

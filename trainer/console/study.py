@@ -348,7 +348,7 @@ def print_study(study: StudyFolder, home: Home, *, detailed: bool = False) -> No
         values = [short(trial.values[name]) for name in names]
         rows.append((str(trial.number), *values, value, spark(curve), trial.state, took, trial.run_id, said))
     head = ("TRIAL", *names, definition.metric.upper(), "CURVE", "STATE", "TOOK", "RUN", "WHY")
-    table(head, rows, right=("TRIAL", *names, "TOOK"))
+    table(head, rows, right=("TRIAL", *names, "TOOK"), drop=("TOOK", "CURVE"), whole=("RUN",))
     from trainer.tune.plots import history_text, parallel_text
 
     for text in (history_text(definition, known), parallel_text(definition, known)):

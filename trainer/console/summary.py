@@ -23,10 +23,12 @@ from trainer.console.output import (
     facts,
     inline,
     log_line,
+    measured,
     moment,
     note,
     number,
     paint,
+    width,
 )
 from trainer.errors import TrainerError
 from trainer.host import elsewhere
@@ -56,6 +58,8 @@ _LABELS = {"run": "Run there"}
 # Of no use once the process has ended.
 _OF_THE_PROCESS = ("pid", "supervisor_pid")
 _MOST_FOLDERS = 3
+# Columns of the longest label of a run, with the blanks behind it.
+_MARGIN = 20
 # Logged, as the tutorial does, but already on the command line.
 _GIVEN = ("Batch size", "Epochs")
 
@@ -163,7 +167,7 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
             yield "Resumed from", info.resumed_from
         if job.tags:
             yield "Tags", "  ".join(inline(f"{name}={value}") for name, value in job.tags.items())
-        yield "Snapshot", f"sha256 {info.snapshot[:16]}..."
+        yield "Snapshot", f"sha256 {_digest(info.snapshot)}"
     yield from _metrics(run.latest_metrics(), detailed=detailed)
     if info.dataset:
         # Whoever follows a run has read the note as a warning.
@@ -189,9 +193,15 @@ def _rows(run: Run, info: RunInfo, *, detailed: bool) -> Iterator[tuple[str, str
         yield "Next", following
 
 
+def _digest(snapshot: str) -> str:
+    """The whole of a digest, or its beginning on a terminal that has no room for it beside the longest label."""
+    room = width(sys.stdout)
+    return snapshot if room is None or room >= len(snapshot) + _MARGIN else f"{snapshot[:16]}..."
+
+
 def _metrics(latest: dict[str, float | None], *, detailed: bool) -> Iterator[tuple[str, str]]:
     if _ACCURACY in latest:
-        yield _ACCURACY, f"{paint(_short(latest[_ACCURACY]), BOLD)} (test)"
+        yield _ACCURACY, f"{paint(measured(latest[_ACCURACY]), BOLD)} (test)"
     rest = {name: value for name, value in ordered(latest) if name != _ACCURACY and (detailed or name not in _GIVEN)}
     if rest:
         given = [f"{inline(name)} {_counted(rest.pop(name))}" for name in _GIVEN if name in rest]
@@ -261,10 +271,6 @@ def _detail(name: str, value: object) -> str:
     if isinstance(value, dict):
         return "\n".join(inline(f"{key}: {item}") for key, item in value.items())
     return inline(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-
-
-def _short(value: float | None) -> str:
-    return f"{value:g}" if value is not None and value > 1 and float(value).is_integer() else number(value)
 
 
 def _counted(value: float | None) -> str:

@@ -139,9 +139,12 @@ class ClientDriver(Driver):
     def _adopt(self) -> None:
         """Take up the runs that an earlier driver left under way, and submit those that it didn't come to."""
         for trial in list(self.trials.values()):
+            folder = RunFolder(self.home.runs / trial.run_id)
+            interrupted = trial.state is TrialState.INTERRUPTED and folder.path.is_dir()
+            if interrupted and folder.info().status is RunStatus.COMPLETED:  # before it could be canceled
+                trial = self.trials[trial.number] = msgspec.structs.replace(trial, state=TrialState.RUNNING)
             if trial.state is not TrialState.RUNNING:
                 continue
-            folder = RunFolder(self.home.runs / trial.run_id)
             if not folder.path.is_dir() or (
                 folder.info().status is RunStatus.NOT_STARTED and not folder.being_submitted()
             ):
@@ -263,6 +266,9 @@ class ClientDriver(Driver):
         for running in self.running.values():
             with suppress(TrainerError):
                 self.backend.cancel(running.folder)
+                if running.stopped is None:
+                    # At once: a second Ctrl-C would else leave it as one that the user has canceled.
+                    self._record(running.trial, TrialState.INTERRUPTED, reason=why)
         deadline = time.monotonic() + _CANCEL_SECONDS
         while self.running and time.monotonic() < deadline:
             for number, running in list(self.running.items()):

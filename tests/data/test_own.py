@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from trainer.data import own, resolve
+from trainer.data.own_pictures import read_picture
+from trainer.data.own_table import read_rows
 from trainer.errors import UsageError
 from trainer.runtime.datasets import read_directory
 
@@ -57,7 +59,7 @@ def test_a_table_is_scaled_by_its_training_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(arrays.train_x.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(arrays.train_x.std(axis=0), 1, atol=1e-5)
     (tmp_path / "rows.csv").write_text("y2,x\n100,0\n")
-    row = own.read_rows(tmp_path / "rows.csv", arrays.record)
+    row = read_rows(tmp_path / "rows.csv", arrays.record)
     np.testing.assert_allclose(row[0] * arrays.record.scale + arrays.record.mean, [0, 100], atol=1e-4)
     found = resolve(str(tmp_path / "t.csv"))
     data = read_directory(found.directory)
@@ -119,7 +121,7 @@ def test_pictures_of_16_bits_keep_their_grey_levels(tmp_path: Path) -> None:
     assert (arrays.record.shape, arrays.record.bits) == ((5, 5), 12)
     for label, level in enumerate(levels.values()):
         assert abs(int(arrays.test_x[arrays.test_y == label][0, 0, 0]) - level * 255 // 4095) <= 1
-    again = own.read_picture(tmp_path / "deep" / "light" / "0.png", arrays.record)
+    again = read_picture(tmp_path / "deep" / "light" / "0.png", arrays.record)
     assert again[0, 0] == 3000 * 255 // 4095
 
 

@@ -119,11 +119,12 @@ def takes_images(record: DataRecord | None) -> bool:
 def _reader(model: LoadedModel, record: DataRecord | None) -> Callable[[Path, list[str]], NDArray[Any]]:
     """What makes examples, of shape (N, ...), of a file, and takes notes of what it assumed."""
     if record is not None and record.kind in ("pictures", "table"):
-        from trainer.data import own
+        from trainer.data.own_pictures import read_picture
+        from trainer.data.own_table import read_rows
 
         if record.kind == "table":
-            return lambda path, _: own.read_rows(path, record)
-        return lambda path, _: own.read_picture(path, record)[np.newaxis]
+            return lambda path, _: read_rows(path, record)
+        return lambda path, _: read_picture(path, record)[np.newaxis]
     if record is not None and not takes_images(record):
         return lambda path, _: _arrays(path, record)
     size = model.network.image_size

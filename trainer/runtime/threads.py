@@ -49,7 +49,8 @@ def begin(source: bytes) -> None:
     Args:
         source: The script's.
     """
-    if b"use_device(" in source and not any(os.environ.get(name) for name in (THREADS_VARIABLE, *BLAS_VARIABLES)):
+    calls = b"use_device(" in source and (b"trainer.runtime" in source or b"from trainer import" in source)
+    if calls and not any(os.environ.get(name) for name in (THREADS_VARIABLE, *BLAS_VARIABLES)):
         ranks.chosen_threads = str(DEFAULT)
         os.environ.update(dict.fromkeys(BLAS_VARIABLES, ranks.chosen_threads))
 

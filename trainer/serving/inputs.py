@@ -235,7 +235,7 @@ class Reader:
 
 def own_picture(record: DataRecord) -> Callable[[bytes, str], Array]:
     """Return what makes an input of a picture as ``trainer predict`` does for a model of the user's own pictures."""
-    from trainer.data.own import read_picture  # at once, so that the first request doesn't pay for it
+    from trainer.data.own_pictures import read_picture  # at once, so that the first request doesn't pay for it
 
     def read(file: bytes, name: str) -> Array:
         try:

@@ -24,13 +24,22 @@ _MARK = b"This file travels with every job, beside ``trainer.runtime``"
 
 def main() -> int:
     """Run the command line. Returns the exit code."""
-    _take_ours()
-    from trainer.cli import main as run
+    try:
+        _take_ours()
+        from trainer.cli import main as run
+    except KeyboardInterrupt:  # from here on, run() answers it
+        sys.exit(_interrupted())
 
     try:
         return run()
     finally:
         _leave_garbage()
+
+
+def _interrupted() -> int:
+    """Say what ``trainer.cli`` says of Ctrl-C; returns its exit code."""
+    print("error: Interrupted.", file=sys.stderr)  # noqa: T201
+    return 130
 
 
 def _take_ours() -> None:

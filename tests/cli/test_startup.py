@@ -57,3 +57,30 @@ def test_the_probe_can_fail(trained_once: Project) -> None:
 def test_dry_run_imports_no_azureml(trained_once: Project) -> None:
     found = modules_after(trained_once, "run", "--dry-run", "--dataset", str(trained_once.data))
     assert found & {"azureml", "chainer", "rich"} == set()
+
+
+INTERRUPTED = """
+import sys
+from chainer_trainer import main
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "trainer.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder)
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_during_the_imports_is_told_as_any_other(project: Project) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=project.path,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (130, "error: Interrupted.\n")

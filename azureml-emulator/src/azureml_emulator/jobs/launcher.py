@@ -117,7 +117,8 @@ def run_script(directories: str, script: str, arguments: list[str]) -> None:
         finally:
             # The SDK's own limits on flushing count from here.
             wait_for_service()
-            limit_upload(float(os.environ[UPLOAD_GRACE]))
+            # An emulator that was started before an update of this file may not say it.
+            limit_upload(float(os.environ.get(UPLOAD_GRACE, "30")))
 
 
 @contextlib.contextmanager

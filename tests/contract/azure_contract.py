@@ -108,7 +108,7 @@ class AzureFaultsContract:
         info = run.wait(timeout=SECONDS)
         assert info.status is RunStatus.FAILED
         assert info.failure
-        assert "exited with code" in info.failure.message
+        assert "SIGKILL" in info.failure.message
 
     def test_a_run_over_its_cap_fails_and_says_so(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cap(monkeypatch, 2)

@@ -1,4 +1,4 @@
-"""Removing runs: which ones, what they take, and their folders."""
+"""Removing runs and studies: which ones, what they take, and their folders."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from trainer.history import RunRow, main_metrics
 from trainer.home import Home
 from trainer.query import Column, ordered_by
 from trainer.runfolder import RunFolder
+from trainer.tune.study import StudyFolder
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(m|h|d|w)")
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -127,12 +128,7 @@ def delete_run(folder: RunFolder) -> None:
     info = folder.info()
     if not info.status.terminal:
         raise UsageError(f"Run {folder.run_id} is {info.status}.", f"Stop it first: trainer cancel {folder.run_id}")
-    try:
-        grave = Path(tempfile.mkdtemp(prefix=_DELETED, dir=folder.path.parent))
-        folder.path.rename(grave / folder.run_id)
-        _remove(grave)
-    except OSError as error:
-        raise ConfigError(f"Can't remove {folder.path}: {error.strerror}.", "Make it writable.") from error
+    _bury(folder.path)
 
 
 def delete_runs(home: Home, run_ids: Iterable[str], done: Callable[[str], None] = lambda _: None) -> int:
@@ -149,10 +145,42 @@ def delete_runs(home: Home, run_ids: Iterable[str], done: Callable[[str], None] 
     for run_id in run_ids:
         delete_run(RunFolder(home.runs / run_id))
         done(run_id)
-    for left in home.runs.glob(f"{_DELETED}*"):
-        with contextlib.suppress(OSError):
-            _remove(left)
+    _remove_left(home.runs)
     return contentstore.collect(home.store)
+
+
+def runs_of(home: Home, study: StudyFolder) -> list[RunFolder]:
+    """Return the runs of a study's trials that were not removed."""
+    found = (RunFolder(home.runs / trial.run_id) for trial in study.trials().values())
+    return [run for run in found if run.path.is_dir()]
+
+
+def delete_study(home: Home, study: StudyFolder) -> int:
+    """Remove a study with the runs of its trials; the study last, so that a removal that was cut off can be repeated.
+
+    Args:
+        home: Where both are kept.
+        study: The study.
+
+    Returns:
+        The bytes of stored files that were removed with them.
+
+    Raises:
+        UsageError: It is being driven, or one of its runs has not ended; nothing was removed.
+        ConfigError: Something can't be removed.
+    """
+    with study.driven():
+        runs = runs_of(home, study)
+        for run in runs:
+            if not (status := run.info().status).terminal:
+                raise UsageError(
+                    f"Run {run.run_id} of study {study.study_id} is {status}.",
+                    f"Stop it first: trainer cancel {run.run_id}",
+                )
+        freed = delete_runs(home, [run.run_id for run in runs])
+        _bury(study.path)
+    _remove_left(home.studies)
+    return freed + contentstore.collect(home.store)
 
 
 def _best(rows: Sequence[RunRow], by: str | None) -> list[RunRow]:
@@ -163,6 +191,22 @@ def _best(rows: Sequence[RunRow], by: str | None) -> list[RunRow]:
         by = metrics[0]
     column = Column(f"best:{by}", rows)
     return [row for row in ordered_by(rows, f"best:{by}") if column.value(row) is not None]
+
+
+def _bury(folder: Path) -> None:
+    """Remove a folder; half of one is never seen."""
+    try:
+        grave = Path(tempfile.mkdtemp(prefix=_DELETED, dir=folder.parent))
+        folder.rename(grave / folder.name)
+        _remove(grave)
+    except OSError as error:
+        raise ConfigError(f"Can't remove {folder}: {error.strerror}.", "Make it writable.") from error
+
+
+def _remove_left(parent: Path) -> None:
+    for left in parent.glob(f"{_DELETED}*"):
+        with contextlib.suppress(OSError):
+            _remove(left)
 
 
 def _remove(folder: Path) -> None:

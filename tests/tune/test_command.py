@@ -131,6 +131,38 @@ def test_a_killed_driver_loses_nothing_and_runs_nothing_twice(studies: Studies) 
     assert all(log.count("step 1") == 1 for log in logs)
 
 
+def test_a_study_is_deleted_with_its_runs(studies: Studies) -> None:
+    words = ("tune", "--script", "script.py", "--metric", "score", *X, "--trials", "2", "--parallel", "1")
+    process = studies.start(*words, "--", "--seconds", "600")
+    deadline = time.monotonic() + 120
+    while '"Running"' not in studies.trainer("runs", "--trials", "--json").stdout:
+        assert time.monotonic() < deadline
+    name = studies.study.study_id
+    refused = studies.trainer("delete", name)
+    assert (refused.returncode, f"Study {name} is Running" in refused.stderr) == (2, True)
+    process.kill()
+    process.communicate()
+    (running,) = [each["run_id"] for each in json.loads(studies.trainer("runs", "--trials", "--json").stdout)]
+    refused = studies.trainer("delete", name)
+    assert (refused.returncode, f"trainer cancel {running}" in refused.stderr) == (2, True)
+    assert studies.trainer("cancel", running).returncode == 0
+    studies.trainer("attach", running)
+    kept = result(studies.tune(*X, "--trials", "2"))
+    assert json.loads(studies.trainer("delete", name, "--json").stdout) == {
+        "study": name,
+        "runs": [running],
+        "deleted": True,
+    }
+    refused = studies.trainer("delete", kept["study"])
+    assert (refused.returncode, f"trainer delete {kept['study']} --force" in refused.stderr) == (4, True)
+    deleted = studies.trainer("delete", kept["study"], "--force")
+    assert (deleted.returncode, f"Deleted study {kept['study']} and its 2 runs" in deleted.stderr) == (0, True)
+    assert json.loads(studies.trainer("studies", "--json").stdout) == []
+    assert json.loads(studies.trainer("runs", "--trials", "--json").stdout) == []
+    assert list((studies.path / ".trainer" / "studies").iterdir()) == []
+    assert len(json.loads(studies.trainer("models", "script", "--json").stdout)) == 1
+
+
 def test_a_killed_pool_and_a_killed_worker_harm_only_what_they_ran(studies: Studies) -> None:
     import psutil
 

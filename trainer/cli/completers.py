@@ -42,8 +42,9 @@ def model_versions(prefix: str = "", **_: Any) -> list[str]:
 
 
 def deletable(prefix: str = "", **_: Any) -> list[str]:
-    """Return what can be deleted: model versions and runs."""
-    return [*model_versions(prefix), *run_ids()[1:]]
+    """Return what can be deleted: model versions, runs and studies."""
+    studies = sorted((path.name for path in _directories(find_home().studies)), reverse=True)
+    return [*model_versions(prefix), *run_ids()[1:], *studies]
 
 
 def model_files(prefix: str = "", **_: Any) -> list[str]:

@@ -126,20 +126,28 @@ def _say_registered(model: ModelRef, run_id: str, *, as_json: bool) -> None:
 
 def add_delete(parser: Parser) -> None:
     """Declare ``trainer delete``."""
-    what = "The model version to delete, with its number; or a run: its id, or an unambiguous beginning or end of it."
-    complete_with(parser.add_argument("model", metavar="NAME:VERSION|RUN", help=what), deletable)
-    parser.add_argument("--force", action="store_true", help="Delete a run though its model is registered.")
+    what = (
+        "The model version to delete, with its number; or a run: its id, or an unambiguous beginning or end of it; or"
+        " a study, by its id, with the runs of its trials."
+    )
+    complete_with(parser.add_argument("model", metavar="NAME:VERSION|RUN|STUDY", help=what), deletable)
+    parser.add_argument("--force", action="store_true", help="Delete a run or study though its model is registered.")
     _add_registry(parser)
     add_json(parser)
 
 
 def delete_command(*, model: str, force: bool, as_json: bool, **flags: Any) -> None:
-    """Delete a model version, or a run. A version always has its number behind a colon; a run never has one."""
+    """Delete a model version, a run or a study. A version always has its number behind a colon; the others never."""
     name, version = parse_model_reference(model) if ":" in model else (model, None)
     if version is None and _names_a_run(model):
         from trainer.cli.tidy import delete_a_run
 
         delete_a_run(model, force=force, as_json=as_json)
+        return
+    if version is None and model.startswith("study-") and is_study(model):
+        from trainer.cli.studies import delete_a_study
+
+        delete_a_study(model, force=force, as_json=as_json)
         return
     if version is None:
         name, version = parse_model_reference(model)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from trainer.cleanup import delete_study, own_size, runs_of
 from trainer.cli.context import backend_of, configured
 from trainer.cli.parsing import Parser, add_json
-from trainer.console.output import moment, note, number, print_error, print_json, table
+from trainer.console.output import moment, note, number, print_error, print_json, size, table
 from trainer.console.study import make_view, print_study, study_object, study_size
 from trainer.console.summary import FLAGS, relative
-from trainer.errors import ConfigError, MissingExtraError, NotFoundError, TrainerError, UsageError
+from trainer.errors import ConfigError, MissingExtraError, NotFoundError, RefusedError, TrainerError, UsageError
 from trainer.failures import reason
 from trainer.home import find_home
 from trainer.request import JobRequest
@@ -226,6 +227,39 @@ def register_study(reference: str, *, model_name: str | None) -> tuple[ModelRef,
     if outcome is not None and outcome.model is None:
         study.write_outcome(msgspec.structs.replace(outcome, model=model))
     return model, best.run_id
+
+
+def delete_a_study(reference: str, *, force: bool, as_json: bool) -> None:
+    """Remove a study and the runs of its trials. What a service has of it stays there.
+
+    Raises:
+        NotFoundError: There is no such study.
+        UsageError: It goes on, or more than one fits.
+        RefusedError: A run's model is registered, and ``force`` is not given.
+    """
+    home = find_home()
+    study = find_study(home.studies, reference)
+    _refresh(study, home)
+    if study.status == "Running":
+        stop = f"Stop it first: trainer cancel {study.study_id}"
+        raise UsageError(
+            f"Study {study.study_id} is Running.", "End its command with Ctrl-C." if study.is_driven else stop
+        )
+    runs = runs_of(home, study)
+    models = [model for run in runs if (model := run.info().model)]
+    if models and not force:
+        more = f" and {len(models) - 1} more" if len(models) > 1 else ""
+        raise RefusedError(
+            f"Study {study.study_id} made the registered model {models[0].name}:{models[0].version}{more}.",
+            "The model stays in its registry, but not the trials' logs and curves:"
+            f" trainer delete {study.study_id} --force",
+        )
+    held = sum(own_size(path) for path in (study.path, *(run.path for run in runs)))
+    held += delete_study(home, study)
+    if as_json:
+        print_json({"study": study.study_id, "runs": [run.run_id for run in runs], "deleted": True})
+    else:
+        note(f"Deleted study {study.study_id} and its {len(runs):,} run{'s' * (len(runs) != 1)}, {size(held)}.")
 
 
 def _refresh(study: StudyFolder, home: Home) -> None:

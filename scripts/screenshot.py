@@ -76,7 +76,7 @@ def capture(arguments: list[str], folder: Path) -> tuple[list[str], list[str]]:
         cut = max(pending.rfind(end) + len(end) if end in pending else 0 for end in (b"\n", b"\r", b"left"))
         screen.feed(pending[:cut].decode())
         pending = pending[cut:]
-        if any("epoch 6/10" in line for line in screen.lines) and half_way == [""]:
+        if any(re.search(r"epoch +6/10", line) for line in screen.lines) and half_way == [""]:
             half_way = list(screen.lines)
     screen.feed(pending.decode())
     if process.wait():

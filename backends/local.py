@@ -109,28 +109,20 @@ class LocalBackend(Backend):
         self._start_supervisor(folder)
 
     def _start_supervisor(self, folder: RunFolder) -> None:
-        import subprocess
-
-        from backends.local_processes import start_detached
+        from backends.local_processes import start_or_explain
         from backends.local_supervisor import SUPERVISOR_LOG
 
-        log = folder.logs / SUPERVISOR_LOG
-        try:
-            log.unlink(missing_ok=True)
-            last = start_detached(
-                "backends.local_supervisor",
-                str(folder.path),
-                str(self.home.models),
-                directory=folder.path,
-                environment=_environment(),
-                log=log,
-                seconds=_START_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConfigError(f"The run's supervisor could not be started: {error}.", f"Look into {log}.") from error
-        if last is not None:
-            last = last or "it ended at once"
-            raise ConfigError(f"The run's supervisor could not be started: {last}.", f"Look into {log}.")
+        start_or_explain(
+            "The run's supervisor",
+            "backends.local_supervisor",
+            str(folder.path),
+            str(self.home.models),
+            directory=folder.path,
+            environment=_environment(),
+            log=folder.logs / SUPERVISOR_LOG,
+            seconds=_START_SECONDS,
+            anew=True,
+        )
 
     def warm_up(self, study: Path) -> str:
         """See :meth:`trainer.backend.Backend.warm_up`. One process that has imported Chainer forks every trial."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.errors import ConfigError
 from trainer.interpreter import own_module
 from trainer.runtime.layout import RUN_DIR_VARIABLE
 
@@ -69,6 +70,43 @@ def start_detached(
     if not status:
         return None
     return (log.read_text("utf-8", "replace").strip().splitlines() or [""])[-1]
+
+
+def start_or_explain(
+    what: str,
+    module: str,
+    *arguments: str,
+    directory: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    seconds: float,
+    anew: bool = False,
+) -> None:
+    """Do :func:`start_detached`, and say of a process that doesn't run why.
+
+    Args:
+        what: What it is called, at the beginning of a sentence.
+        module: See :func:`start_detached`, as for those that follow.
+        arguments: Its command line.
+        directory: Its working directory.
+        environment: Its environment.
+        log: Takes its output.
+        seconds: How long it may take.
+        anew: Whether an earlier log is removed first.
+
+    Raises:
+        ConfigError: It could not be started.
+    """
+    try:
+        if anew:
+            log.unlink(missing_ok=True)
+        last = start_detached(
+            module, *arguments, directory=directory, environment=environment, log=log, seconds=seconds
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{what} could not be started: {error}.", f"Look into {log}.") from error
+    if last is not None:
+        raise ConfigError(f"{what} could not be started: {last or 'it ended at once'}.", f"Look into {log}.")
 
 
 def detach() -> Callable[[], None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from backends import local_processes as processes
 from backends.local_service import LOG_FILE, PROCESS_LOCK, SERVICE_DIR_VARIABLE, read_running
 from trainer.deploy.service import Tell
-from trainer.errors import ConfigError
 from trainer.locks import is_locked
 
 LOOK_SECONDS = 0.05
@@ -37,21 +35,15 @@ def start(folder: Path) -> None:
         ConfigError: It could not be started.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINER_RUN_")}
-    log = folder / LOG_FILE
-    try:
-        last = processes.start_detached(
-            "backends.local_service",
-            str(folder),
-            directory=folder,
-            environment=environment | {SERVICE_DIR_VARIABLE: str(folder)},
-            log=log,
-            seconds=_START_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"The service's process could not be started: {error}.", f"Look into {log}.") from error
-    if last is not None:
-        last = last or "it ended at once"
-        raise ConfigError(f"The service's process could not be started: {last}.", f"Look into {log}.")
+    processes.start_or_explain(
+        "The service's process",
+        "backends.local_service",
+        str(folder),
+        directory=folder,
+        environment=environment | {SERVICE_DIR_VARIABLE: str(folder)},
+        log=folder / LOG_FILE,
+        seconds=_START_SECONDS,
+    )
 
 
 def end(folder: Path, tell: Tell) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from trainer.history import RunRow, main_metrics
 from trainer.home import Home
 from trainer.query import Column, ordered_by
 from trainer.runfolder import RunFolder
+from trainer.trees import remove_tree
 from trainer.tune.study import StudyFolder
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(m|h|d|w)")
@@ -177,10 +177,12 @@ def delete_study(home: Home, study: StudyFolder) -> int:
                     f"Run {run.run_id} of study {study.study_id} is {status}.",
                     f"Stop it first: trainer cancel {run.run_id}",
                 )
-        freed = delete_runs(home, [run.run_id for run in runs])
+        for run in runs:
+            delete_run(run)
         _bury(study.path)
+    _remove_left(home.runs)
     _remove_left(home.studies)
-    return freed + contentstore.collect(home.store)
+    return contentstore.collect(home.store)
 
 
 def _best(rows: Sequence[RunRow], by: str | None) -> list[RunRow]:
@@ -198,7 +200,7 @@ def _bury(folder: Path) -> None:
     try:
         grave = Path(tempfile.mkdtemp(prefix=_DELETED, dir=folder.parent))
         folder.rename(grave / folder.name)
-        _remove(grave)
+        remove_tree(grave)
     except OSError as error:
         raise ConfigError(f"Can't remove {folder}: {error.strerror}.", "Make it writable.") from error
 
@@ -206,12 +208,4 @@ def _bury(folder: Path) -> None:
 def _remove_left(parent: Path) -> None:
     for left in parent.glob(f"{_DELETED}*"):
         with contextlib.suppress(OSError):
-            _remove(left)
-
-
-def _remove(folder: Path) -> None:
-    # A script may have taken away its own permissions.
-    for directory, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            Path(directory).chmod(0o700)
-    shutil.rmtree(folder)
+            remove_tree(left)

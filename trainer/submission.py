@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,6 +176,18 @@ def resume(run: Run, extra_args: Sequence[str] = ()) -> Prepared:
         snapshot.with_resume(files),
         warnings,
     )
+
+
+def continues(run: Run) -> bool:
+    """Return whether :func:`resume` goes on where a run ended, with no word more: there is something to find."""
+    if run.job.script == DEFAULT_SCRIPT:
+        return (run.folder.outputs / CHECKPOINT_FILE).is_file()
+    if all(name == ENVIRONMENT_FILE for name in run.files()):
+        return False
+    top = run.folder.snapshot
+    # What the snapshot holds now; whether that is what the run was given, resume() checks.
+    files = ((path.relative_to(top).as_posix(), path) for path in top.rglob("*.py") if path.is_file())
+    return _any_mentions(files, RESUME_DIR_VARIABLE)
 
 
 def rerun(run: Run, changes: Sequence[str] = ()) -> Prepared:
@@ -393,9 +405,14 @@ def _is_told(arguments: Sequence[str], snapshot: Snapshot) -> bool:
 
 
 def _mentions(snapshot: Snapshot, *texts: str) -> bool:
+    return _any_mentions(((file.path, file.source) for file in snapshot.files), *texts)
+
+
+def _any_mentions(files: Iterable[tuple[str, Path]], *texts: str) -> bool:
+    """Whether a module among a snapshot's files, by their names there, has one of the texts; ours don't count."""
     own = JOB_DIR + "/"
-    modules = (file for file in snapshot.files if file.path.endswith(".py") and not file.path.startswith(own))
-    return any(text.encode() in source for source in (file.source.read_bytes() for file in modules) for text in texts)
+    modules = (source for name, source in files if name.endswith(".py") and not name.startswith(own))
+    return any(text.encode() in source for source in (path.read_bytes() for path in modules) for text in texts)
 
 
 def _without_ours(arguments: tuple[str, ...]) -> tuple[str, ...]:

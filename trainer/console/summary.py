@@ -34,14 +34,7 @@ from trainer.errors import TrainerError
 from trainer.host import elsewhere
 from trainer.job import DEFAULT_SCRIPT
 from trainer.records import RunStatus
-from trainer.runtime.layout import (
-    CHECKPOINT_FILE,
-    ENVIRONMENT_FILE,
-    JOB_DIR,
-    MODEL_FILE,
-    RESUME_DIR_VARIABLE,
-    WORK_DIR,
-)
+from trainer.runtime.layout import MODEL_FILE, WORK_DIR
 
 if TYPE_CHECKING:
     from trainer.handle import Run
@@ -242,22 +235,15 @@ def _next(run: Run, info: RunInfo) -> list[str]:
     if not info.status.terminal:
         return [f"trainer attach {info.run_id}", f"trainer cancel {info.run_id}"]
     if info.status is not RunStatus.COMPLETED:
+        from trainer.submission import continues  # for a run that ended badly alone
+
         following = [f"trainer logs {info.run_id}"]
-        if _continues(run):
+        if continues(run):
             following.append(f"trainer resume {info.run_id}")
         elif info.status is RunStatus.CANCELED:
             following.append(f"trainer rerun {info.run_id}")
         return following
     return []
-
-
-def _continues(run: Run) -> bool:
-    """Whether ``trainer resume RUN`` would go on where the run ended, with no word more: there is something to find."""
-    if run.job.script == DEFAULT_SCRIPT:
-        return (run.folder.outputs / CHECKPOINT_FILE).is_file()
-    own = (path for path in run.folder.snapshot.rglob("*.py") if JOB_DIR not in path.parts)
-    left = any(name != ENVIRONMENT_FILE for name in run.files())
-    return left and any(RESUME_DIR_VARIABLE.encode() in path.read_bytes() for path in own if path.is_file())
 
 
 def _label(name: str) -> str:
